@@ -1,0 +1,105 @@
+"""The only wiring, read top to bottom: settings in, application out."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from banana import __version__, answers, errors, logs
+from banana.asgi import AccessLog, BodyLimit, CancelOnDisconnect, LastResort
+from banana.ratelimit import Allowance, Handler
+from banana.routes import generate, ops
+from banana.upstream import Upstream
+from config import Settings
+
+log = structlog.stdlib.get_logger(__name__)
+DEMO_HEADER = {"X-Demo": "true"}
+
+
+def create_app(settings: Settings, transport: Any = None) -> FastAPI:
+    """Build the service; `transport` is another network than the real one (an httpx transport), for tests."""
+    logs.configure(settings.log_file, settings.log_level)
+    upstream = Upstream(
+        base_url=settings.gemini_base_url,
+        keys=settings.gemini_api_key,
+        max_connections=settings.max_connections,
+        max_waiting=settings.max_waiting,
+        max_response_bytes=settings.max_response_bytes,
+        retries=settings.retries,
+        backoff_seconds=settings.retry_backoff_seconds,
+        proxy=settings.upstream_proxy,
+        transport=transport,
+    )
+    allowance = Allowance(settings.store_url, settings.rate_limit_per_minute, settings.workers)
+
+    def guard(handler: Handler) -> Handler:
+        return allowance.guard(handler, answers.tell)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        log.info("started", version=__version__, upstream=settings.gemini_base_url, keys=len(settings.gemini_api_key))
+        yield
+        await upstream.close()
+
+    app = FastAPI(
+        title="BananaService",
+        version=__version__,
+        summary="A relay between your programs and Google's Gemini image models.",
+        lifespan=lifespan,
+        middleware=[
+            Middleware(AccessLog, headers=DEMO_HEADER if settings.demo else {}),
+            Middleware(LastResort, tell=answers.tell_scope),
+            Middleware(CancelOnDisconnect),
+            Middleware(BodyLimit, max_bytes=settings.max_request_bytes),
+        ],
+        exception_handlers={
+            errors.BananaError: _tell_error,
+            HTTPException: _tell_http_error,
+            RequestValidationError: _tell_validation_error,
+        },
+    )
+    app.include_router(ops.router(__version__))
+    app.include_router(
+        generate.router(
+            upstream,
+            guard,
+            timeout_seconds=settings.request_timeout_seconds,
+            default_model=settings.default_model,
+            model_aliases=settings.model_aliases,
+            store=settings.gemini_store,
+        )
+    )
+    return app
+
+
+async def _tell_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, errors.BananaError)
+    return answers.tell(request, error)
+
+
+async def _tell_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    method, path = request.method, request.url.path
+    told: errors.BananaError
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        told = errors.MethodNotAllowed(f"{path} does not answer {method}; it answers {allowed}.")
+        told.headers["Allow"] = allowed
+    elif error.status_code == 404:
+        told = errors.NotFound(f"There is nothing at {path}; the routes are listed at /docs.")
+    else:
+        told = errors.InvalidRequest(str(error.detail))
+    return answers.tell(request, told)
+
+
+async def _tell_validation_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    problems = [(".".join(map(str, item["loc"])), str(item["msg"])) for item in error.errors()]
+    return answers.tell(request, errors.InvalidRequest.of_fields(problems))

@@ -1,0 +1,185 @@
+"""Every way a request can fail, as one tree; each leaf knows its status, its code and what to tell the caller.
+
+::
+
+    BananaError
+    ├── InvalidRequest          422 invalid_request        names each field and what is wrong with it
+    │   └── Blocked             422 blocked                Google's policy refused
+    ├── NotFound                404 not_found              no such route
+    │   └── ModelNotFound       404 model_not_found        Google does not know the model
+    ├── MethodNotAllowed        405 method_not_allowed
+    ├── TooLarge                413 too_large
+    ├── RateLimited             429 rate_limited           our limit
+    ├── UpstreamQuota           429 upstream_quota         Google's
+    ├── UpstreamError           502 upstream_error         an error of Google's or of the way there
+    │   ├── NotConnected        502 upstream_error         …that happened before the request was sent
+    │   ├── UpstreamFault       502 upstream_error         …that Google itself reports as its own
+    │   ├── RejectedKey         502 upstream_rejected_key  Google refused our key
+    │   ├── InvalidAnswer       502 upstream_invalid       an answer that is no answer
+    │   └── NoImage             502 no_image               an answer without an image
+    ├── Overloaded              503 overloaded             no room here
+    │   └── UpstreamOverloaded  503 overloaded             no room at Google's
+    ├── DeadlineExceeded        504 timeout
+    └── Internal                500 internal               a defect of ours
+
+Nothing here knows HTTP frameworks or dialects: a route decides in which shape a failure is told.
+Messages go to callers: they never hold a key, a picture or a traceback.
+"""
+
+import math
+
+# Told to callers when there is no room and nobody knows for how long.
+RETRY_AFTER_SECONDS = 5
+
+
+class BananaError(Exception):
+    """A failure that has an answer.
+
+    `extra` holds more keys for the error object (`fields`, `reason`, `retry_after`); `retry_after_seconds`,
+    where it is known, is also told in the `Retry-After` header, in whole seconds, rounded up, at least 1.
+    """
+
+    status = 500
+    code = "internal"
+
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None, **extra: object) -> None:
+        super().__init__(message)
+        self.message = message
+        self.extra = extra
+        self.headers: dict[str, str] = {}
+        self.retry_after_seconds = retry_after_seconds
+        if retry_after_seconds is not None:
+            whole_seconds = max(1, math.ceil(retry_after_seconds))
+            self.extra["retry_after"] = whole_seconds
+            self.headers["Retry-After"] = str(whole_seconds)
+
+    def body(self, request_id: str) -> dict[str, object]:
+        """Return the failure in the shape of our own routes."""
+        return {"error": {"code": self.code, "message": self.message, "request_id": request_id} | self.extra}
+
+
+class Internal(BananaError):
+    """A defect of ours; the log has the traceback, the caller has the request id."""
+
+    def __init__(self) -> None:
+        super().__init__("An error of this service's own. Please report it with the request_id; nothing was retried.")
+
+
+class InvalidRequest(BananaError):
+    """The request cannot be carried out as it is."""
+
+    status = 422
+    code = "invalid_request"
+
+    @classmethod
+    def of_fields(cls, problems: list[tuple[str, str]]) -> "InvalidRequest":
+        """Name every field that is wrong; `problems` are pairs of field and complaint."""
+        message = "; ".join(f"{field}: {problem}" for field, problem in problems)
+        fields = [{"field": field, "message": problem} for field, problem in problems]
+        return cls(message, fields=fields)
+
+
+class Blocked(InvalidRequest):
+    """Google's policy refused the prompt or the picture."""
+
+    code = "blocked"
+
+
+class NotFound(BananaError):
+    """No such route."""
+
+    status = 404
+    code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    """Google does not know the model."""
+
+    code = "model_not_found"
+
+
+class MethodNotAllowed(BananaError):
+    """The route exists, the method does not."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+class TooLarge(BananaError):
+    """The body is over the limit."""
+
+    status = 413
+    code = "too_large"
+
+
+class RateLimited(BananaError):
+    """The caller's allowance is used up."""
+
+    status = 429
+    code = "rate_limited"
+
+
+class UpstreamQuota(BananaError):
+    """Google's quota is used up; `per_day` tells that waiting does not help today."""
+
+    status = 429
+    code = "upstream_quota"
+
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None, per_day: bool = False) -> None:
+        super().__init__(message, retry_after_seconds=retry_after_seconds)
+        self.per_day = per_day
+
+
+class UpstreamError(BananaError):
+    """An error of Google's, or of the way there, that the caller did not cause."""
+
+    status = 502
+    code = "upstream_error"
+
+
+class NotConnected(UpstreamError):
+    """The connection failed before the request was sent: repeating it costs nothing."""
+
+
+class UpstreamFault(UpstreamError):
+    """Google answered 500, 502 or 504."""
+
+
+class RejectedKey(UpstreamError):
+    """Google refused our key."""
+
+    code = "upstream_rejected_key"
+
+
+class InvalidAnswer(UpstreamError):
+    """Google's answer is no answer: cut short, too large, or not in Google's format."""
+
+    code = "upstream_invalid"
+
+
+class NoImage(UpstreamError):
+    """Google answered, but without an image."""
+
+    code = "no_image"
+
+
+class Overloaded(BananaError):
+    """No room; the request was not sent."""
+
+    status = 503
+    code = "overloaded"
+
+
+class UpstreamOverloaded(Overloaded):
+    """Google has no room: it answered 503; `delay_seconds` is what it asks to wait, if it does."""
+
+    def __init__(self, message: str, *, delay_seconds: float | None = None) -> None:
+        super().__init__(message, retry_after_seconds=delay_seconds or RETRY_AFTER_SECONDS)
+        self.delay_seconds = delay_seconds
+
+
+class DeadlineExceeded(BananaError):
+    """The total time for the request is over."""
+
+    status = 504
+    code = "timeout"

@@ -1,0 +1,236 @@
+"""`POST /generate`, our own dialect: a prompt and pictures in, pictures out."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, Any, Literal
+
+import msgspec
+from fastapi import APIRouter
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, field_validator
+from starlette.requests import Request
+from starlette.responses import Response
+
+from banana import answers, errors, gemini
+from banana.asgi import note
+from banana.pictures import EncodedPicture, PictureError, read_input_picture
+from banana.ratelimit import Handler
+from banana.skeleton import Bytes, InvalidJson, LongString, Skeleton, plain
+from banana.upstream import Upstream
+
+MAX_PICTURES = 14
+MAX_IMAGES = 10
+AspectRatio = Literal[
+    "1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9", "1:4", "4:1", "1:8", "8:1"
+]
+ImageSize = Literal["512", "1K", "2K", "4K"]
+
+
+def _read_pictures(value: object) -> tuple[EncodedPicture, ...]:
+    if value is None:
+        return ()
+    several = isinstance(value, list)
+    given = value if isinstance(value, list) else [value]
+    if len(given) > MAX_PICTURES:
+        raise ValueError(f"holds {len(given)} pictures; at most {MAX_PICTURES} are taken")
+    return tuple(_read_one(item, f"picture {number} " if several else "") for number, item in enumerate(given, 1))
+
+
+def _read_one(item: object, which: str) -> EncodedPicture:
+    if not isinstance(item, str | LongString):
+        raise ValueError(f"{which}is not a string of base64 or a data URI")
+    try:
+        return read_input_picture(item)
+    except (PictureError, InvalidJson) as error:
+        raise ValueError(f"{which}{error}") from None
+
+
+_PICTURE_SCHEMA = {
+    "type": "string",
+    "description": "base64 (either alphabet) or a data URI of PNG, JPEG, WebP, HEIC, HEIF",
+}
+Pictures = Annotated[
+    tuple[Any, ...],
+    BeforeValidator(_read_pictures),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                _PICTURE_SCHEMA,
+                {"type": "array", "items": _PICTURE_SCHEMA, "maxItems": MAX_PICTURES},
+                {"type": "null"},
+            ]
+        }
+    ),
+]
+
+
+class GenerateRequest(BaseModel):
+    """What to make."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, title="GenerateRequest")
+
+    prompt: str = Field(description="What the picture should show; not blank.", examples=["A banana on the moon"])
+    image_base64: Pictures = Field(default=(), description="A picture to start from, or a list of up to 14.")
+    model: str | None = Field(default=None, description="Gemini's image model; the service's default when left out.")
+    number_of_images: int | None = Field(
+        default=1, ge=1, le=MAX_IMAGES, description="Each one is a call, and is paid for."
+    )
+    aspect_ratio: AspectRatio | None = None
+    image_size: ImageSize | None = None
+
+    @field_validator("prompt")
+    @classmethod
+    def _not_blank(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("is blank")
+        return value
+
+    @field_validator("model")
+    @classmethod
+    def _is_a_name(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        name = value.removeprefix("models/")
+        if not name or not name.replace("-", "").replace(".", "").replace("_", "").isalnum() or not name.isascii():
+            raise ValueError("is not the name of a model")
+        return name
+
+
+class GenerateAnswer(BaseModel):
+    """The pictures as base64, in the order of the calls that succeeded."""
+
+    images: list[str]
+    metadata: dict[str, Any] | None = Field(
+        description="null, or after a partial success: requested, returned, and failed as a list of index, code, message."
+    )
+
+
+def router(
+    upstream: Upstream,
+    guard: Callable[[Handler], Handler],
+    *,
+    timeout_seconds: float,
+    default_model: str,
+    model_aliases: dict[str, str],
+    store: bool | None,
+) -> APIRouter:
+    """Return the route; `guard` puts a handler behind the allowance."""
+
+    async def generate(request: Request) -> Response:
+        """Make pictures from words, and from pictures.
+
+        With `Accept: image/*` and one image, the answer is the picture itself.
+        """
+        deadline = asyncio.get_running_loop().time() + timeout_seconds
+        try:
+            asked = await _before(deadline, _read(request))
+            model = asked.model or default_model
+            model = model_aliases.get(model, model)
+            count = asked.number_of_images or 1
+            note(request.scope, model=model, images_asked=count)
+            wanted = gemini.ImageRequest(asked.prompt, asked.image_base64, asked.aspect_ratio, asked.image_size, store)
+            outcomes = await upstream.images(model, wanted, count, deadline)
+            return _answer(request, outcomes)
+        except errors.BananaError as error:
+            return answers.tell(request, error)
+
+    routes = APIRouter(tags=["images"])
+    routes.add_api_route(
+        "/generate",
+        guard(generate),
+        methods=["POST"],
+        operation_id="generate",
+        response_class=Response,
+        responses={200: {"content": _ANSWER_CONTENT, "description": "The pictures."}},
+        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": _REQUEST_SCHEMA}}}},
+    )
+    return routes
+
+
+_REQUEST_SCHEMA = GenerateRequest.model_json_schema()
+_ANSWER_CONTENT: dict[str, Any] = {
+    "application/json": {"schema": GenerateAnswer.model_json_schema()},
+    "image/*": {"schema": {"type": "string", "format": "binary"}},
+}
+
+
+async def _before(deadline: float, work: Awaitable[GenerateRequest]) -> GenerateRequest:
+    try:
+        async with asyncio.timeout_at(deadline):
+            return await work
+    except TimeoutError:
+        raise errors.DeadlineExceeded("The deadline passed before the request had arrived whole.") from None
+
+
+async def _read(request: Request) -> GenerateRequest:
+    """Read the body. Raises InvalidRequest, which names every field that is wrong, and TooLarge."""
+    skeleton = Skeleton()
+    try:
+        async for chunk in request.stream():
+            skeleton.feed(chunk)
+        document = skeleton.close()
+        if isinstance(document, dict):
+            document = {name: value if name == "image_base64" else plain(value) for name, value in document.items()}
+        return GenerateRequest.model_validate(document)
+    except InvalidJson as error:
+        raise errors.InvalidRequest.of_fields([("body", f"is not JSON: {error}")]) from None
+    except ValidationError as error:
+        raise errors.InvalidRequest.of_fields([_problem(item) for item in error.errors(include_input=False)]) from None
+
+
+def _problem(item: Any) -> tuple[str, str]:
+    field = ".".join(map(str, item["loc"])) or "body"
+    if item["type"] == "extra_forbidden":
+        return field, f"is not a field of this request; it has {', '.join(GenerateRequest.model_fields)}"
+    if item["type"] == "missing":
+        return field, "is missing"
+    if item["type"] == "model_type":
+        return field, "is not a JSON object"
+    return field, str(item["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
+
+
+def _answer(request: Request, outcomes: Sequence[gemini.Image | errors.BananaError]) -> Response:
+    """Return the images there are; raises the first error when there is none."""
+    images = [outcome for outcome in outcomes if isinstance(outcome, gemini.Image)]
+    failures = [(index, outcome) for index, outcome in enumerate(outcomes) if isinstance(outcome, errors.BananaError)]
+    note(request.scope, images_returned=len(images))
+    if not images:
+        raise failures[0][1]
+    if len(outcomes) == 1 and _wants_picture(request.headers.get("accept", "")):
+        return answers.PiecesResponse(list(images[0].picture.decoded()), images[0].mime_type)
+    return answers.PiecesResponse(list(_json(images, _metadata(outcomes, failures))), "application/json")
+
+
+def _metadata(outcomes: Sequence[object], failures: Sequence[tuple[int, errors.BananaError]]) -> dict[str, Any] | None:
+    if not failures:
+        return None
+    failed = [{"index": index, "code": error.code, "message": error.message} for index, error in failures]
+    return {"requested": len(outcomes), "returned": len(outcomes) - len(failures), "failed": failed}
+
+
+def _json(images: Sequence[gemini.Image], metadata: dict[str, Any] | None) -> "list[Bytes]":
+    """Return the answer around the base64 as it came, in pieces."""
+    pieces: list[Bytes] = []
+    for image in images:
+        pieces.append(b'","' if pieces else b'{"images":["')
+        pieces.extend(image.picture.pieces)
+    pieces.append(b'"],"metadata":' + msgspec.json.encode(metadata) + b"}")
+    return pieces
+
+
+def _wants_picture(accept: str) -> bool:
+    """Tell whether a picture is what the caller likes best; `*/*` is content with JSON."""
+    ranges = [item.partition(";") for item in accept.lower().split(",")]
+    liked = [(_quality(parameters), name.strip()) for name, _, parameters in ranges]
+    best = max(liked, key=lambda item: item[0])
+    return best[0] > 0 and best[1].startswith("image/")
+
+
+def _quality(parameters: str) -> float:
+    for parameter in parameters.split(";"):
+        name, _, value = parameter.strip().partition("=")
+        if name == "q":
+            try:
+                return float(value)
+            except ValueError:
+                return 0
+    return 1

@@ -1,0 +1,320 @@
+"""The calls to Google: the pool, the deadline, the repeats, the keys. The only module that imports httpx or aiohttp.
+
+One client a worker for life. Whatever goes wrong in it is translated here, once, into the tree of `banana.errors`.
+It never repeats a call that may have been paid for: see `_Repeats`.
+"""
+
+import asyncio
+import math
+import random
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import aiohttp
+import httpx
+import structlog
+from httpx_aiohttp import AiohttpTransport
+from httpx_aiohttp.transport import AiohttpResponseStream, map_aiohttp_exceptions
+
+from banana import errors, gemini
+from banana.keys import Key, KeyRing
+from banana.skeleton import Bytes
+from banana.slots import Slots
+
+# A connection that takes longer than this is given up, and the call may be sent on another: nothing was sent yet.
+CONNECT_SECONDS = 10
+# httpx-aiohttp reads 16 KiB at a time; 256 KiB measured best for answers of megabytes.
+READ_BYTES = 256 * 1024
+# An error's body is a few hundred bytes; of one that is not, this much is read.
+MAX_ERROR_BYTES = 64 * 1024
+# Below this the pieces of a body are sent as one.
+SMALL_BODY_BYTES = 64 * 1024
+# Google refuses X-Server-Timeout below this.
+MIN_SERVER_TIMEOUT_SECONDS = 10
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+class Upstream:
+    """Google's image API, as seen by the routes.
+
+    Args:
+        base_url: where the API is, with its version, without a slash at the end.
+        keys: API keys, at least one.
+        max_connections: calls at once; more wait in a line of `max_waiting`.
+        max_response_bytes: an answer over this is an InvalidAnswer.
+        retries: repeats of one call, at most.
+        backoff_seconds: pause before the first repeat, doubled for each; 0 switches the clock off.
+        proxy: the HTTP proxy on the way, or None; proxy variables of the environment are not read.
+        transport: another network than the real one, for tests.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        keys: Sequence[str],
+        max_connections: int = 100,
+        max_waiting: int = 100,
+        max_response_bytes: int = 64 << 20,
+        retries: int = 2,
+        backoff_seconds: float = 0.5,
+        proxy: str | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        self.keys = KeyRing(keys)
+        self.slots = Slots(max_connections, max_waiting)
+        self._base_url = base_url.rstrip("/")
+        self._max_response_bytes = max_response_bytes
+        self._retries = retries
+        self._backoff_seconds = backoff_seconds
+        self._client = httpx.AsyncClient(transport=transport or _Transport(proxy), trust_env=False)
+
+    async def close(self) -> None:
+        """Close the pool."""
+        await self._client.aclose()
+
+    async def images(
+        self, model: str, request: gemini.ImageRequest, count: int, deadline: float
+    ) -> list[gemini.Image | errors.BananaError]:
+        """Make `count` calls at once; return what each became, in the order of the calls.
+
+        `deadline` is in seconds of the event loop's clock; a call that has not ended by then is a DeadlineExceeded.
+        """
+        body = request.body()
+        calls = (self._image_or_error(model, body, deadline) for _ in range(count))
+        return await asyncio.gather(*calls)
+
+    async def _image_or_error(
+        self, model: str, body: Sequence[Bytes], deadline: float
+    ) -> gemini.Image | errors.BananaError:
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._repeated(model, body, deadline)
+        except TimeoutError:
+            return errors.DeadlineExceeded("The deadline passed before Google answered; the call was cancelled.")
+        except errors.BananaError as failure:
+            return failure
+
+    async def _repeated(self, model: str, body: Sequence[Bytes], deadline: float) -> gemini.Image:
+        """Call until there is an image, or an error that must not be repeated."""
+        repeats = _Repeats(self._retries, self._backoff_seconds, deadline)
+        tried: set[Key] = set()
+        failure: errors.BananaError | None = None
+        while True:
+            key = self.keys.take(model, tried)
+            if key is None:
+                failure = self.keys.exhausted(model, failure)
+            else:
+                try:
+                    async with self.slots:
+                        return await self._attempt(repeats.attempt, key, model, body, deadline)
+                except (errors.UpstreamQuota, errors.RejectedKey) as error:
+                    self.keys.set_aside(key, model, error)
+                    tried.add(key)
+                    failure = error
+                    continue
+                except errors.BananaError as error:
+                    failure = error
+            await repeats.pause_after(failure)
+            tried.clear()
+
+    async def _attempt(
+        self, attempt: int, key: Key, model: str, body: Sequence[Bytes], deadline: float
+    ) -> gemini.Image:
+        """Send the call once with `key`, and log how it ended."""
+        started = time.perf_counter()
+        outcome = "cancelled"
+        try:
+            image = await self._send(key, model, body, deadline)
+            key.refused = False
+            outcome = "ok"
+            return image
+        except errors.BananaError as failure:
+            outcome = failure.code
+            failure.message = self.keys.redact(failure.message)
+            raise
+        finally:
+            duration_ms = round((time.perf_counter() - started) * 1000, 1)
+            log.info(
+                "upstream_attempt",
+                attempt=attempt,
+                model=model,
+                key=key.digest,
+                outcome=outcome,
+                duration_ms=duration_ms,
+            )
+
+    async def _send(self, key: Key, model: str, body: Sequence[Bytes], deadline: float) -> gemini.Image:
+        request = self._request(key, f"models/{model}:generateContent", body, deadline)
+        with _translated():
+            response = await self._client.send(request, stream=True)
+            try:
+                if response.status_code != 200:
+                    raise gemini.error_of(response.status_code, await _start_of(response))
+                return await self._read(response)
+            finally:
+                await response.aclose()
+
+    async def _read(self, response: httpx.Response) -> gemini.Image:
+        answer = gemini.ImageAnswer()
+        left_bytes = self._max_response_bytes
+        async for chunk in response.aiter_raw():
+            left_bytes -= len(chunk)
+            if left_bytes < 0:
+                raise errors.InvalidAnswer(f"Google's answer is over {self._max_response_bytes} bytes.")
+            answer.feed(chunk)
+        return answer.close()
+
+    def _request(self, key: Key, path: str, body: Sequence[Bytes], deadline: float) -> httpx.Request:
+        size_bytes = sum(map(len, body))
+        left_seconds = deadline - asyncio.get_running_loop().time()
+        headers = {
+            "x-goog-api-key": key.secret,
+            "Content-Type": "application/json",
+            "Content-Length": str(size_bytes),
+            "Accept-Encoding": "identity",
+            "User-Agent": "banana-service",
+            "X-Server-Timeout": str(max(MIN_SERVER_TIMEOUT_SECONDS, math.ceil(left_seconds))),
+        }
+        return httpx.Request(
+            "POST",
+            f"{self._base_url}/{path}",
+            headers=headers,
+            stream=_Body([b"".join(body)] if size_bytes < SMALL_BODY_BYTES else body),
+            extensions={"timeout": {"connect": CONNECT_SECONDS}},
+        )
+
+
+class _Repeats:
+    """Decides, for one call, whether it is repeated after a failure, and when.
+
+    Repeated are: a connection that failed before the request was sent, and 503; 429 when Google's own delay fits the
+    deadline and the quota is not the day's; 500, 502 and 504 once. Nothing else: whatever may have been paid for is
+    never sent again. Source: reference of Google's error codes, and the bills of those who did otherwise
+    (https://github.com/Comfy-Org/ComfyUI/issues/16204).
+    """
+
+    def __init__(self, most: int, backoff_seconds: float, deadline: float) -> None:
+        self.attempt = 1
+        self._most = most
+        self._backoff_seconds = backoff_seconds
+        self._deadline = deadline
+        self._faults = 0
+
+    async def pause_after(self, failure: errors.BananaError) -> None:
+        """Wait until the call may be repeated; raise `failure` when it may not."""
+        pause_seconds = self._pause_seconds(failure)
+        left_seconds = self._deadline - asyncio.get_running_loop().time()
+        if pause_seconds is None or self.attempt > self._most or pause_seconds >= left_seconds:
+            raise failure
+        self.attempt += 1
+        await asyncio.sleep(pause_seconds)
+
+    def _pause_seconds(self, failure: errors.BananaError) -> float | None:
+        backoff_seconds: float = self._backoff_seconds * 2 ** (self.attempt - 1) * random.uniform(0.5, 1)
+        match failure:
+            case errors.NotConnected():
+                return backoff_seconds
+            case errors.UpstreamOverloaded():
+                return max(backoff_seconds, failure.delay_seconds or 0)
+            case errors.UpstreamQuota(retry_after_seconds=float(delay_seconds), per_day=False):
+                return delay_seconds + random.uniform(0.05, 0.2)
+            case errors.UpstreamFault():
+                self._faults += 1
+                return backoff_seconds if self._faults == 1 else None
+        return None
+
+
+class _Body(httpx.AsyncByteStream):
+    """A request's body in pieces, that can be sent again."""
+
+    def __init__(self, pieces: Sequence[Bytes]) -> None:
+        self._pieces = pieces
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        for piece in self._pieces:
+            yield piece
+
+
+class _Transport(AiohttpTransport):
+    """The real network: aiohttp's engine behind httpx's interface, with reads of a size that suits pictures."""
+
+    def __init__(self, proxy: str | None) -> None:
+        super().__init__(trust_env=False, proxy=httpx.Proxy(proxy) if proxy else None, client=self._session)
+
+    def _session(self) -> aiohttp.ClientSession:
+        # No limit here: the slots are the only place where calls wait.
+        connector = aiohttp.TCPConnector(limit=0, ssl=self.ssl_context, socket_factory=_socket)
+        return aiohttp.ClientSession(connector=connector, read_bufsize=READ_BYTES)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        response = await super().handle_async_request(request)
+        assert isinstance(response.stream, AiohttpResponseStream)
+        response.stream = _LargeReads(response.stream._aiohttp_response)
+        return response
+
+
+class _LargeReads(AiohttpResponseStream):
+    """A response's body in large chunks; closed before its end, it closes its connection at once."""
+
+    CHUNK_SIZE = READ_BYTES
+
+    async def aclose(self) -> None:
+        with map_aiohttp_exceptions():
+            self._aiohttp_response.close()
+
+
+def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """Make a socket that notices a peer that is gone without a word, while Google thinks for minutes."""
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family=family, type=kind, proto=protocol)
+    made.setblocking(False)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, name):
+            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return made
+
+
+async def _start_of(response: httpx.Response) -> bytes:
+    """Return what there is of an error's body: its status counts even when the words are cut off."""
+    taken = bytearray()
+    with suppress(httpx.HTTPError, aiohttp.ClientError, OSError):
+        async for chunk in response.aiter_raw():
+            taken += chunk
+            if len(taken) > MAX_ERROR_BYTES:
+                break
+    return bytes(taken[:MAX_ERROR_BYTES])
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn the network's errors into ours, by whether the request can have reached Google."""
+    try:
+        yield
+    except (httpx.HTTPError, aiohttp.ClientError, OSError) as error:
+        # httpx-aiohttp calls a refused connection and a lost one both ConnectTimeout: only aiohttp's class tells.
+        cause = error.__cause__ if isinstance(error.__cause__, aiohttp.ClientError) else error
+        raise _translation(cause) from error
+
+
+def _translation(error: BaseException) -> errors.UpstreamError:
+    name = type(error).__name__
+    match error:
+        case (
+            aiohttp.ClientConnectorError()
+            | aiohttp.ConnectionTimeoutError()
+            | httpx.ConnectError()
+            | httpx.ConnectTimeout()
+        ):
+            return errors.NotConnected(f"No connection to Google could be made ({name}); nothing was sent.")
+        case aiohttp.ClientPayloadError() if not isinstance(error.__cause__, OSError):
+            return errors.InvalidAnswer("Google's answer was cut short.")
+        case aiohttp.ClientResponseError() | httpx.DecodingError() | httpx.RemoteProtocolError():
+            return errors.InvalidAnswer(f"Google's answer is not HTTP ({name}).")
+    return errors.UpstreamError(f"The connection to Google was lost after the request was sent ({name}).")

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# The one gate: format, lint, types, shell, tests. Installs what it needs into .venv.
+#
+#   ./check.sh           everything
+#   ./check.sh --fix     mends format and lint first
+#   ./check.sh --fast    without the tests that start containers, browsers or whole services
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+# shellcheck source=scripts/environment.sh
+source scripts/environment.sh
+
+ensure_environment requirements-dev.txt
+export PATH=$PWD/.venv/bin:$PATH
+
+step() {
+  printf '\n== %s\n' "$*"
+  "$@"
+}
+
+selection=()
+case ${1-} in
+  --fix)
+    step ruff format .
+    step ruff check --fix .
+    ;;
+  --fast) selection=(-m "not slow") ;;
+  "") ;;
+  *) die "unknown argument $1; see the head of check.sh" ;;
+esac
+
+step ruff format --check .
+step ruff check .
+step mypy
+step shellcheck ./*.sh scripts/*.sh .ci/run
+step pytest ${selection[@]+"${selection[@]}"}

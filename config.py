@@ -1,0 +1,145 @@
+"""Every setting: its name, unit, default and why. The only place that reads the environment and `.env`.
+
+A value comes from the environment, else from `.env` in the working directory, else from the default here. Names, order
+and defaults are the same here, in `.env.example` and in both halves of the README.
+"""
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+# Models that Google shut down, and what it names as successor; where it names none, the current model of that tier.
+RETIRED_MODELS = (
+    "gemini-3-pro-image-preview=gemini-3-pro-image,"
+    "gemini-3.1-flash-image-preview=gemini-3.1-flash-image,"
+    "gemini-2.5-flash-image-preview=gemini-nano-banana-2.1,"
+    "gemini-2.5-flash-image=gemini-nano-banana-2.1"
+)
+MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class SettingsError(Exception):
+    """A setting is missing or wrong; the message is one line for a person."""
+
+
+def _comma_separated(value: object) -> object:
+    return tuple(filter(None, (item.strip() for item in value.split(",")))) if isinstance(value, str) else value
+
+
+def _pairs(value: object) -> object:
+    """Read `old=new,old=new`."""
+    if not isinstance(value, str):
+        return value
+    pairs = [item.partition("=") for item in value.split(",") if item.strip()]
+    for old, _, new in pairs:
+        if not MODEL_NAME.fullmatch(old.strip()) or not MODEL_NAME.fullmatch(new.strip()):
+            raise ValueError("is written old=new,old=new")
+    return {old.strip(): new.strip() for old, _, new in pairs}
+
+
+CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
+Pairs = Annotated[dict[str, str], NoDecode, BeforeValidator(_pairs)]
+
+
+class Settings(BaseSettings):
+    """The settings of one process. Raises pydantic's ValidationError; `read` turns that into a sentence."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore", frozen=True
+    )
+
+    # Google's API key, or several separated by commas: they are taken in turn.
+    gemini_api_key: CommaSeparated = Field(default=(), repr=False)
+    # One total deadline for a request, in seconds: waiting, repeats and every one of its calls.
+    request_timeout_seconds: float = Field(default=120, gt=0, le=3600)
+    # Upstream calls at once, in each worker.
+    max_connections: int = Field(default=100, ge=1, le=10_000)
+    # Requests a caller may make in any 60 seconds, over all workers and routes.
+    rate_limit_per_minute: int = Field(default=60, ge=1)
+    # Processes that serve.
+    workers: int = Field(default=4, ge=1, le=64)
+    # The address to listen on; 0.0.0.0 is every network (the Docker image sets that itself).
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=1, le=65535)
+    # Where Gemini's API is, with its version; Vertex express mode: https://aiplatform.googleapis.com/v1/publishers/google
+    gemini_base_url: str = "https://generativelanguage.googleapis.com/v1beta"
+    # The model of a request that names none.
+    default_model: str = Field(default="gemini-3-pro-image-preview", pattern=rf"^{MODEL_NAME.pattern}$")
+    # Names that are sent as other names: old=new,old=new.
+    model_aliases: Pairs = Field(default=RETIRED_MODELS, validate_default=True)
+    # Google's `store` flag: false asks Google not to keep the requests. Unset: not sent (Vertex refuses it).
+    gemini_store: bool | None = None
+    # An HTTP proxy on the way to Google, as http://host:port. HTTPS_PROXY is not read, so that nothing is sent by surprise.
+    upstream_proxy: str | None = None
+    # The largest request body in bytes; Google's own limit is 100 MB.
+    max_request_bytes: int = Field(default=104_857_600, ge=1024)
+    # The largest answer of Google's in bytes; a 4K PNG is about 20 MB. Memory is bounded by MAX_CONNECTIONS times this.
+    max_response_bytes: int = Field(default=67_108_864, ge=1024)
+    # Calls that may wait for a free connection, in each worker; the next is answered 503 at once.
+    max_waiting: int = Field(default=100, ge=0)
+    # Repeats of one upstream call, at most; what may have been paid for is never repeated.
+    retries: int = Field(default=2, ge=0, le=10)
+    # Pause before the first repeat, in seconds; doubled for each further one.
+    retry_backoff_seconds: float = Field(default=0.5, ge=0, le=60)
+    # Where requests are counted: a file that the workers share, or memory:// for each worker by itself.
+    store_url: str = "sqlite:///.state/banana.db"
+    # Whose X-Forwarded-For is believed: addresses separated by commas, as uvicorn means it.
+    forwarded_allow_ips: str = "127.0.0.1"
+    # The log, one JSON object a line; - is standard output (the Docker image sets that itself).
+    log_file: str = "logs/app.log"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    # Answer from the built-in stand-in for Google's API, with demo pictures; no key, no cost.
+    demo: bool = False
+
+    @field_validator("gemini_base_url", "upstream_proxy")
+    @classmethod
+    def _is_http_url(cls, value: str | None) -> str | None:
+        if value is not None:
+            parts = urlsplit(value)
+            if parts.scheme not in ("http", "https") or not parts.hostname:
+                raise ValueError("is not an http:// or https:// address")
+        return value
+
+    @field_validator("gemini_api_key")
+    @classmethod
+    def _can_be_a_header(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(key.isascii() and key.isprintable() and " " not in key for key in value):
+            raise ValueError("holds a character that no key has (a space, a quote that was meant to be left out?)")
+        return value
+
+    @field_validator("store_url")
+    @classmethod
+    def _is_a_store(cls, value: str) -> str:
+        if not value.startswith(("sqlite:///", "memory://")):
+            raise ValueError("is neither sqlite:///FILE nor memory://")
+        return value
+
+    @model_validator(mode="after")
+    def _has_a_key(self) -> "Settings":
+        if not self.gemini_api_key and not self.demo:
+            raise ValueError(
+                "GEMINI_API_KEY is missing: put your key into .env, or try without a key: ./start.sh --demo"
+            )
+        return self
+
+
+def read(directory: Path | None = None, **values: object) -> Settings:
+    """Return the settings in force; `values` go before the environment. Raises SettingsError, in one line."""
+    try:
+        return Settings(_env_file=(directory or Path()) / ".env", **values)  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise SettingsError("; ".join(map(_sentence, error.errors()))) from None
+
+
+def _sentence(problem: ErrorDetails) -> str:
+    message = problem["msg"].removeprefix("Value error, ")
+    if not problem["loc"]:
+        return message
+    name = str(problem["loc"][0])
+    given = "" if name == "gemini_api_key" else f"{str(problem['input'])!r} "
+    return f"{name.upper()}: {given}{message}"

@@ -1,0 +1,60 @@
+# shellcheck shell=bash
+# Sourced by the scripts at the top: a virtual environment with pinned packages, and progress while something takes long.
+
+say() { printf '%s\n' "$*"; }
+
+die() {
+  printf 'error: %s\n' "$*" >&2
+  exit 1
+}
+
+# with_progress LOG COMMAND...: run it with its output in LOG, a dot every second; its exit status.
+with_progress() {
+  local log=$1
+  shift
+  "$@" >"$log" 2>&1 &
+  local pid=$! ticks=0
+  while kill -0 "$pid" 2>/dev/null; do
+    sleep 0.1
+    ticks=$((ticks + 1))
+    if ((ticks % 10 == 0)); then printf .; fi
+  done
+  printf '\n'
+  wait "$pid"
+}
+
+# find_python: the first Python that is new enough.
+find_python() {
+  local name
+  for name in python3 python3.14 python3.13 python3.12 python3.11 python; do
+    if "$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      say "$name"
+      return
+    fi
+  done
+  return 1
+}
+
+# ensure_environment REQUIREMENTS: .venv has exactly these packages; nothing happens when it has them already.
+ensure_environment() {
+  local requirements=$1 stamp=.venv/installed-$1 log
+  if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+    local python
+    python=$(find_python) || die "Python 3.11 or newer is needed, and none was found."
+    say "Making the virtual environment .venv"
+    rm -rf .venv
+    if ! log=$("$python" -m venv .venv 2>&1); then
+      rm -rf .venv
+      printf '%s\n' "$log" >&2
+      die "'$python -m venv' does not work here; on Debian and Ubuntu: apt-get install python3-venv"
+    fi
+  fi
+  if ! cmp -s "$requirements" "$stamp"; then
+    printf 'Installing the packages of %s (about a minute) ' "$requirements"
+    if ! with_progress .venv/install.log .venv/bin/python -m pip install --disable-pip-version-check -r "$requirements"; then
+      tail -n 15 .venv/install.log >&2
+      die "the packages could not be installed; all of it is in .venv/install.log"
+    fi
+    cp "$requirements" "$stamp"
+  fi
+}

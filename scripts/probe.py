@@ -1,0 +1,42 @@
+"""`python -m scripts.probe`: exit 0 and print the address when the service answers; for scripts and health checks.
+
+Needs nothing but the settings and Python, so that it works in an image without curl.
+"""
+
+import sys
+import urllib.request
+
+import config
+
+TIMEOUT_SECONDS = 3
+# What stop.sh waits beyond the request deadline: the workers' own grace, and a little.
+STOP_GRACE_SECONDS = 10
+
+
+def address_of(settings: config.Settings) -> str:
+    """Return the service's address as seen from this machine."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 # compared, not bound
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+
+
+def open_url(request: str | urllib.request.Request, timeout_seconds: float) -> "urllib.request._UrlopenRet":
+    """Open a URL of this service, never through a proxy."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=timeout_seconds)
+
+
+def main() -> None:
+    """Ask `/health`; or print how long stop.sh is to wait."""
+    settings = config.read(demo=True)  # whether there is a key does not matter here
+    if "--stop-seconds" in sys.argv:
+        print(int(settings.request_timeout_seconds) + STOP_GRACE_SECONDS)
+        return
+    address = address_of(settings)
+    try:
+        with open_url(f"{address}/health", TIMEOUT_SECONDS):
+            print(address)
+    except OSError as error:
+        sys.exit(f"{address}/health does not answer: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,78 @@
+"""`python -m scripts.request_pictures`: what test_request.sh does; a client of the service, by its README alone."""
+
+import base64
+import json
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import config
+from scripts.probe import address_of, open_url
+
+FOLDER = Path("test_pictures")
+CLEAR = "\033[K" if sys.stdout.isatty() else ""
+EXTENSIONS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"RIFF": "webp"}
+
+
+def main() -> None:
+    """Ask for health and two pictures; exit 1 with one line when anything is off."""
+    settings = config.read(demo=True)
+    address = address_of(settings)
+    print(f"The service at {address}")
+    health = _json(f"{address}/health", None, 5)
+    if health.get("status") != "healthy":
+        sys.exit(f"error: GET /health answered {health}")
+    print(f"  GET  /health                      healthy, version {health['version']}")
+    timeout_seconds = settings.request_timeout_seconds + 10
+    first = _picture(address, {"prompt": "A ripe banana floating in space"}, timeout_seconds)
+    print(f"{CLEAR}  POST /generate  words → picture   {_save(first, 'from_words')}")
+    edit = {"prompt": "The same banana at sunset", "image_base64": base64.b64encode(first).decode()}
+    second = _picture(address, edit, timeout_seconds)
+    print(f"{CLEAR}  POST /generate  picture → picture {_save(second, 'from_picture')}")
+
+
+def _picture(address: str, body: dict[str, Any], timeout_seconds: float) -> bytes:
+    if sys.stdout.isatty():  # gone again when the answer is there
+        print(f"  asking for: {body['prompt']} …", end="\r", flush=True)
+    answer = _json(f"{address}/generate", body, timeout_seconds)
+    if len(answer.get("images", [])) != 1:
+        sys.exit(f"error: POST /generate answered without exactly one image: {str(answer)[:200]}")
+    return base64.b64decode(answer["images"][0], validate=True)
+
+
+def _json(url: str, body: dict[str, Any] | None, timeout_seconds: float) -> Any:
+    data = json.dumps(body).encode() if body else None
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    try:
+        with open_url(request, timeout_seconds) as response:
+            return json.load(response)
+    except urllib.error.HTTPError as error:
+        sys.exit(f"error: {url} answered {error.code}: {_message(error.read())}")
+    except OSError as error:
+        sys.exit(f"error: {url} does not answer ({error}). Is it running? ./start.sh --demo")
+    except ValueError as error:
+        sys.exit(f"error: {url} did not answer JSON: {error}")
+
+
+def _message(body: bytes) -> str:
+    try:
+        error = json.loads(body)["error"]
+        return f"{error['code']}: {error['message']}"
+    except (ValueError, KeyError, TypeError):
+        return body[:200].decode(errors="replace")
+
+
+def _save(picture: bytes, name: str) -> str:
+    extension = next((ext for start, ext in EXTENSIONS.items() if picture.startswith(start)), None)
+    if extension is None:
+        sys.exit(f"error: what came is not a picture; it begins with {picture[:8].hex(' ')}")
+    FOLDER.mkdir(exist_ok=True)
+    path = FOLDER / f"{name}.{extension}"
+    path.write_bytes(picture)
+    return f"{path.resolve()} ({len(picture) // 1024} KiB)"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""The stand-in's server: Gemini's routes, its checks of a request, its answers; over a real socket."""
+
+import asyncio
+import base64
+import binascii
+import json
+import re
+import uuid
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+from standin import drawing, faults
+
+RATIOS = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9")
+WIDE_RATIOS = (*RATIOS, "1:4", "4:1", "1:8", "8:1")
+# Model: its sizes and ratios.
+MODELS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "gemini-3-pro-image": (("1K", "2K", "4K"), RATIOS),
+    "gemini-nano-banana-2.1": (("1K", "2K", "4K"), WIDE_RATIOS),
+    "gemini-3.1-flash-image": (("512", "1K", "2K", "4K"), WIDE_RATIOS),
+    "gemini-3.1-flash-lite-image": (("1K",), RATIOS),
+}
+INPUT_TYPES = ("image/png", "image/jpeg", "image/webp", "image/heic", "image/heif")
+MAX_BODY_BYTES = 100 * 1024 * 1024
+_FAULT_IN_PROMPT = re.compile(r"\[fault:([\w-]+)\]")
+
+
+class Refusal(Exception):
+    """An error that Google tells: HTTP status, google.rpc status, message."""
+
+    def __init__(self, code: int, status: str, message: str) -> None:
+        super().__init__(message)
+        self.code, self.status = code, status
+
+
+@dataclass
+class Call:
+    """One request as it arrived; `aborted` once the other side hung up before its answer was whole."""
+
+    model: str
+    key: str
+    headers: dict[str, str]
+    body: dict[str, Any] = field(default_factory=dict)
+    aborted: bool = False
+    ended: bool = False
+
+
+class StandIn:
+    """The server. `plan` holds faults for the next calls, in order; a prompt may also ask for one: `[fault:503]`.
+
+    `bad_keys` are refused. `calls` is what arrived.
+    """
+
+    def __init__(self, latency_seconds: float = 0) -> None:
+        self.latency_seconds = latency_seconds
+        self.plan: deque[faults.Fault | str | None] = deque()
+        self.bad_keys: set[str] = set()
+        self.calls: list[Call] = []
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, port: int = 0) -> str:
+        """Listen on loopback; return the base URL, with the version."""
+        app = web.Application(client_max_size=MAX_BODY_BYTES)
+        app.router.add_post(r"/{version:v1|v1beta}/models/{model}:generateContent", self._generate)
+        app.router.add_route("*", "/{rest:.*}", self._not_found)
+        self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", port)
+        await site.start()
+        _, port = self._runner.addresses[0][:2]
+        return f"http://127.0.0.1:{port}/v1beta"
+
+    async def stop(self) -> None:
+        """Stop listening and drop every connection."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _generate(self, request: web.Request) -> web.StreamResponse:
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        call = Call(request.match_info["model"], headers.get("x-goog-api-key", ""), headers)
+        self.calls.append(call)
+        try:
+            return await self._answer(request, call)
+        except Refusal as refusal:
+            return faults.error(refusal.code, refusal.status, str(refusal))
+        except (asyncio.CancelledError, ConnectionError):
+            call.aborted = True
+            raise
+        finally:
+            call.ended = True
+
+    async def _answer(self, request: web.Request, call: Call) -> web.StreamResponse:
+        planned = self.plan.popleft() if self.plan else None
+        if planned is None:
+            self._check_credentials(request, call)
+        call.body = await _json(request)
+        prompt, sources = _contents(call.body)
+        asked = _FAULT_IN_PROMPT.search(prompt)
+        fault = planned or (asked and asked[1])
+        if fault:
+            picture = drawing.draw_base64(prompt, "1:1", "1K", ())
+            act = faults.FAULTS[fault] if isinstance(fault, str) else fault
+            return await act(request, picture)
+        ratio, size = _image_config(call.model, call.body)
+        await asyncio.sleep(self.latency_seconds)
+        picture = await asyncio.to_thread(drawing.draw_base64, prompt, ratio, size, sources)
+        return web.json_response(answer(call.model, picture))
+
+    def _check_credentials(self, request: web.Request, call: Call) -> None:
+        if "authorization" in call.headers:
+            raise Refusal(400, "INVALID_ARGUMENT", "Multiple authentication credentials received.")
+        if not call.key:
+            raise Refusal(403, "PERMISSION_DENIED", "Method doesn't allow unregistered callers.")
+        if call.key in self.bad_keys:
+            raise Refusal(401, "UNAUTHENTICATED", f"The key {call.key} is not valid.")
+        if float(call.headers.get("x-server-timeout", 10)) < 10:
+            raise Refusal(
+                400, "INVALID_ARGUMENT", "Manually set deadline is too short. Minimum allowed deadline is 10s."
+            )
+
+    async def _not_found(self, request: web.Request) -> web.Response:
+        return faults.error(404, "NOT_FOUND", f"{request.method} {request.path} is not a method of this API.")
+
+
+def answer(model: str, picture: str, mime_type: str = "image/jpeg") -> dict[str, Any]:
+    """Return a whole answer with one image."""
+    return {
+        "candidates": [
+            {
+                "content": {"parts": [{"inlineData": {"mimeType": mime_type, "data": picture}}], "role": "model"},
+                "finishReason": "STOP",
+                "index": 0,
+            }
+        ],
+        "usageMetadata": {"promptTokenCount": 8, "candidatesTokenCount": 1120, "totalTokenCount": 1128},
+        "modelVersion": model,
+        "responseId": uuid.uuid4().hex,
+    }
+
+
+async def _json(request: web.Request) -> dict[str, Any]:
+    try:
+        body = json.loads(await request.read())
+    except ValueError as error:
+        raise Refusal(400, "INVALID_ARGUMENT", f"Invalid JSON payload received. {error}") from None
+    if not isinstance(body, dict) or not body.get("contents"):
+        raise Refusal(400, "INVALID_ARGUMENT", "* GenerateContentRequest.contents: contents is not specified")
+    if unknown := set(body) - {"contents", "generationConfig", "safetySettings", "systemInstruction", "store", "tools"}:
+        raise Refusal(400, "INVALID_ARGUMENT", f'Invalid JSON payload received. Unknown name "{min(unknown)}"')
+    return body
+
+
+def _contents(body: dict[str, Any]) -> tuple[str, list[bytes]]:
+    """Return the words and the pictures of all parts."""
+    words, pictures = [], []
+    for content in body["contents"]:
+        for part in content["parts"]:
+            if "text" in part:
+                words.append(part["text"])
+                continue
+            data = part.get("inlineData") or part.get("inline_data")
+            mime_type = data.get("mimeType") or data.get("mime_type")
+            if mime_type not in INPUT_TYPES:
+                raise Refusal(400, "INVALID_ARGUMENT", f"Unsupported MIME type: {mime_type}")
+            pictures.append(_decoded(data["data"]))
+    return " ".join(words), pictures
+
+
+def _decoded(text: str) -> bytes:
+    """Google takes both alphabets, padded or not."""
+    standard = text.replace("-", "+").replace("_", "/").rstrip("=")
+    try:
+        return base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
+    except binascii.Error:
+        raise Refusal(400, "INVALID_ARGUMENT", "Base64 decoding failed for inline_data.data") from None
+
+
+def _image_config(model: str, body: dict[str, Any]) -> tuple[str, str]:
+    """Return ratio and size; refuses what Google refuses."""
+    if model not in MODELS:
+        raise Refusal(404, "NOT_FOUND", f"models/{model} is not found for API version v1beta.")
+    config = body.get("generationConfig", {})
+    if config.get("candidateCount", 1) > 1:
+        raise Refusal(400, "INVALID_ARGUMENT", "Multiple candidates is not enabled for this model")
+    sizes, ratios = MODELS[model]
+    image = config.get("imageConfig", {})
+    ratio, size = image.get("aspectRatio", "1:1"), image.get("imageSize", "1K")
+    if size not in sizes:
+        raise Refusal(400, "INVALID_ARGUMENT", f"Image size {size} is not supported for {model}; supported: {sizes}")
+    if ratio not in ratios:
+        raise Refusal(400, "INVALID_ARGUMENT", f"Aspect ratio {ratio} is not supported for {model}")
+    return ratio, size

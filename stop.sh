@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Stops the service: requests in flight are finished, then every process of it is gone. Idempotent.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+# shellcheck source=scripts/environment.sh
+source scripts/environment.sh
+# shellcheck source=scripts/process.sh
+source scripts/process.sh
+
+# Beyond the deadline of any request and the grace that the workers have after it (main.py).
+stop_seconds=$(.venv/bin/python -m scripts.probe --stop-seconds 2>/dev/null) || stop_seconds=130
+
+if pid=$(running_pid); then
+  group=$pid
+  kill -TERM "$pid"
+elif [[ -n $(left_over) ]]; then
+  read -r group <"$PID_FILE"
+  say "The parent process is gone; ending the workers it left behind."
+  mapfile -t orphans < <(left_over)
+  kill -TERM "${orphans[@]}" 2>/dev/null || true
+else
+  rm -f "$PID_FILE"
+  say "The service is not running."
+  exit 0
+fi
+
+printf 'Stopping, when the requests in flight are done '
+deadline=$((SECONDS + stop_seconds))
+while [[ -n $(members_of "$group") ]]; do
+  if ((SECONDS >= deadline)); then
+    printf '\n'
+    say "Not gone after $stop_seconds s; killing it."
+    mapfile -t members < <(members_of "$group")
+    kill -KILL "${members[@]}" 2>/dev/null || true
+  fi
+  printf .
+  sleep 0.3
+done
+rm -f "$PID_FILE"
+printf '\nStopped.\n'

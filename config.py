@@ -131,7 +131,7 @@ class Settings(BaseSettings):
 def read(directory: Path | None = None, **values: object) -> Settings:
     """Return the settings in force; `values` go before the environment. Raises SettingsError, in one line."""
     try:
-        return Settings(_env_file=(directory or Path()) / ".env", **values)  # type: ignore[arg-type]
+        return Settings(_env_file=(directory or Path()) / ".env", **values)  # type: ignore[arg-type,call-arg]
     except ValidationError as error:
         raise SettingsError("; ".join(map(_sentence, error.errors()))) from None
 

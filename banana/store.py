@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from limits.storage import MovingWindowSupport, Storage
 
@@ -32,7 +32,7 @@ CREATE TABLE IF NOT EXISTS counters (key TEXT PRIMARY KEY, amount INTEGER NOT NU
 class SQLiteStorage(Storage, MovingWindowSupport):
     """Moving and fixed windows in a SQLite file; raises sqlite3.Error when the file cannot be used."""
 
-    STORAGE_SCHEME: ClassVar[list[str]] = ["sqlite"]
+    STORAGE_SCHEME = ["sqlite"]  # noqa: RUF012 # declared by the base class
 
     def __init__(self, uri: str, wrap_exceptions: bool = False, **options: float | str | bool) -> None:
         super().__init__(uri, wrap_exceptions=wrap_exceptions, **options)

@@ -313,7 +313,7 @@ def _translation(error: BaseException) -> errors.UpstreamError:
             | httpx.ConnectTimeout()
         ):
             return errors.NotConnected(f"No connection to Google could be made ({name}); nothing was sent.")
-        case aiohttp.ClientPayloadError() if not isinstance(error.__cause__, OSError):
+        case aiohttp.ClientPayloadError() | httpx.ReadError():
             return errors.InvalidAnswer("Google's answer was cut short.")
         case aiohttp.ClientResponseError() | httpx.DecodingError() | httpx.RemoteProtocolError():
             return errors.InvalidAnswer(f"Google's answer is not HTTP ({name}).")

@@ -5,7 +5,7 @@ import json
 import socket
 import struct
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
 
@@ -126,8 +126,8 @@ async def _begun(request: web.Request, picture: str) -> tuple[web.StreamResponse
 
 
 def _connection(request: web.Request) -> asyncio.Transport:
-    assert isinstance(request.transport, asyncio.Transport)
-    return request.transport
+    assert request.transport is not None
+    return cast("asyncio.Transport", request.transport)  # uvloop's is one without saying so
 
 
 def _reset(request: web.Request) -> None:

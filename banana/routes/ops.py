@@ -15,7 +15,8 @@ def router(version: str) -> APIRouter:
     """Return the routes."""
     routes = APIRouter(tags=["operation"])
 
-    @routes.api_route("/health", methods=["GET", "HEAD"], operation_id="health")
+    @routes.head("/health", include_in_schema=False)
+    @routes.get("/health", operation_id="health")
     async def health() -> Health:
         """Tell that the process answers; says nothing of Google."""
         return Health(version=version)

@@ -1,0 +1,99 @@
+"""What all tests share: a clean environment, the stand-in on a real socket, and the shipped app in front of it."""
+
+import asyncio
+import logging
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+import config
+from banana.app import create_app
+from standin.server import StandIn
+
+KEY = "test-key-1"
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """The loop that ships."""
+    return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture(autouse=True)
+def clean_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """An empty folder, no settings and no proxies from outside, and no log handlers left behind."""
+    for name in list(os.environ):
+        if name.lower() in config.Settings.model_fields or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    yield
+    for handler in list(logging.getLogger().handlers):
+        if isinstance(handler, logging.FileHandler):
+            logging.getLogger().removeHandler(handler)
+            handler.close()
+
+
+@pytest.fixture
+async def stand_in() -> AsyncIterator[StandIn]:
+    """Google's API, on a real socket."""
+    server = StandIn()
+    server.base_url = await server.start()
+    yield server
+    await server.stop()
+
+
+def settings_for(stand_in: StandIn, **values: Any) -> config.Settings:
+    """Settings of a service in front of `stand_in`, without pauses between repeats."""
+    given = {"gemini_api_key": (KEY,), "retry_backoff_seconds": 0, "request_timeout_seconds": 5, "workers": 1}
+    return config.read(gemini_base_url=stand_in.base_url, **given | values)
+
+
+@asynccontextmanager
+async def client_of(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """A client that speaks ASGI to the app, without a socket."""
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://banana", timeout=30) as client,
+    ):
+        yield client
+
+
+@pytest.fixture
+async def client(stand_in: StandIn) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the shipped app in front of the stand-in."""
+    async with client_of(create_app(settings_for(stand_in, rate_limit_per_minute=10_000))) as client:
+        yield client
+
+
+@asynccontextmanager
+async def served(app: FastAPI) -> AsyncIterator[str]:
+    """The app behind a real uvicorn on a real socket, as main.py runs it; yields its address."""
+    server = uvicorn.Server(
+        uvicorn.Config(app, port=0, http="httptools", ws="none", access_log=False, log_config=None, lifespan="on")
+    )
+    task = asyncio.create_task(server._serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+        assert not task.done()
+    port = server.servers[0].sockets[0].getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        await task
+
+
+def error_of(response: httpx.Response) -> dict[str, Any]:
+    """The error object, its shape checked."""
+    error = response.json()["error"]
+    assert list(error)[:3] == ["code", "message", "request_id"]
+    assert error["request_id"] == response.headers["x-request-id"]
+    assert error["message"]
+    return error

@@ -1,0 +1,78 @@
+"""The application as a whole: health, the frame's own errors, request ids, defects."""
+
+import httpx
+import pytest
+
+from banana.app import create_app
+from standin.server import StandIn
+from tests.conftest import client_of, error_of, settings_for
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_health_is_exactly_that(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+    """GET /health answers the README's bytes and asks Google nothing; HEAD does for probes that use it."""
+    response = await client.get("/health")
+
+    assert (response.status_code, response.text) == (200, '{"status":"healthy","version":"1.0.0"}')
+    assert (await client.head("/health")).status_code == 200
+    assert not stand_in.calls
+
+
+async def test_an_unknown_route_is_404_in_our_shape(client: httpx.AsyncClient) -> None:
+    """The framework's 404 has our shape."""
+    response = await client.get("/nowhere")
+
+    assert (response.status_code, error_of(response)["code"]) == (404, "not_found")
+
+
+async def test_a_wrong_method_is_405_and_names_the_right_one(client: httpx.AsyncClient) -> None:
+    """The framework's 405 has our shape and an Allow header."""
+    response = await client.get("/generate")
+
+    assert (response.status_code, error_of(response)["code"]) == (405, "method_not_allowed")
+    assert response.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize(("given", "kept"), [("trace-42", True), ("a b", False), ("x" * 200, False), ("é", False)])
+async def test_a_sane_request_id_is_kept(client: httpx.AsyncClient, given: str, kept: bool) -> None:
+    """The caller's request id comes back when it can stand in a log; else there is a new one."""
+    response = await client.get("/health", headers={"X-Request-ID": given.encode()})
+
+    assert (response.headers["x-request-id"] == given) is kept
+    assert response.headers["x-request-id"]
+
+
+async def test_a_defect_is_500_without_a_traceback(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exception that nobody expected is told in our shape, with the id that finds it in the log."""
+    app = create_app(settings_for(stand_in))
+
+    @app.get("/broken")
+    async def broken() -> None:
+        raise ZeroDivisionError("secret detail")
+
+    async with client_of(app) as client:
+        response = await client.get("/broken")
+
+    assert (response.status_code, error_of(response)["code"]) == (500, "internal")
+    assert "secret detail" not in response.text
+    with open("logs/app.log", encoding="utf-8") as log:
+        assert any("ZeroDivisionError" in line and error_of(response)["request_id"] in line for line in log)
+
+
+async def test_demo_answers_say_so(stand_in: StandIn) -> None:
+    """Every answer of the demo carries X-Demo."""
+    async with client_of(create_app(settings_for(stand_in, demo=True))) as client:
+        response = await client.get("/health")
+
+    assert response.headers["x-demo"] == "true"
+
+
+async def test_the_openapi_document_tells_the_request(client: httpx.AsyncClient) -> None:
+    """/openapi.json describes what /generate takes."""
+    document = (await client.get("/openapi.json")).json()
+
+    schema = document["paths"]["/generate"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+    assert set(schema["properties"]) == {
+        "prompt", "image_base64", "model", "number_of_images", "aspect_ratio", "image_size",
+    }  # fmt: skip

@@ -163,7 +163,7 @@ class Upstream:
     async def _read(self, response: httpx.Response) -> gemini.Image:
         answer = gemini.ImageAnswer()
         left_bytes = self._max_response_bytes
-        async for chunk in response.aiter_raw():
+        async for chunk in response.aiter_bytes():
             left_bytes -= len(chunk)
             if left_bytes < 0:
                 raise errors.InvalidAnswer(f"Google's answer is over {self._max_response_bytes} bytes.")
@@ -285,7 +285,7 @@ async def _start_of(response: httpx.Response) -> bytes:
     """Return what there is of an error's body: its status counts even when the words are cut off."""
     taken = bytearray()
     with suppress(httpx.HTTPError, aiohttp.ClientError, OSError):
-        async for chunk in response.aiter_raw():
+        async for chunk in response.aiter_bytes():
             taken += chunk
             if len(taken) > MAX_ERROR_BYTES:
                 break

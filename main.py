@@ -36,7 +36,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="BananaService: a relay to Google's Gemini image models.")
     parser.add_argument("--demo", action="store_true", help="answer from the built-in stand-in: no key, no cost")
     parser.add_argument("--reload", action="store_true", help="one worker that follows changes of the code and of .env")
-    parser.add_argument("--check", action="store_true", help="check the settings and that the port is free, then leave")
+    parser.add_argument(
+        "--check", action="store_true", help="check the settings, the code and that the port is free, then leave"
+    )
     arguments = parser.parse_args()
     if arguments.demo:
         os.environ["DEMO"] = "true"
@@ -46,6 +48,7 @@ def main() -> None:
         sys.exit(f"banana-service: {error}")
     _require_free_port(settings.host, settings.port)
     if arguments.check:
+        create_app(settings)  # what cannot be built says so here, where somebody looks
         return
     logs.configure(settings.log_file, settings.log_level)
     if settings.demo:

@@ -5,7 +5,7 @@ import json
 import socket
 import struct
 from collections.abc import Awaitable, Callable
-from typing import Any, cast
+from typing import Any
 
 from aiohttp import web
 
@@ -127,7 +127,7 @@ async def _begun(request: web.Request, picture: str) -> tuple[web.StreamResponse
 
 def _connection(request: web.Request) -> asyncio.Transport:
     assert request.transport is not None
-    return cast("asyncio.Transport", request.transport)  # uvloop's is one without saying so
+    return request.transport
 
 
 def _reset(request: web.Request) -> None:

@@ -59,6 +59,7 @@ class StandIn:
         self.plan: deque[faults.Fault | str | None] = deque()
         self.bad_keys: set[str] = set()
         self.calls: list[Call] = []
+        self.base_url = ""
         self._runner: web.AppRunner | None = None
 
     async def start(self, port: int = 0) -> str:
@@ -71,7 +72,8 @@ class StandIn:
         site = web.TCPSite(self._runner, "127.0.0.1", port)
         await site.start()
         _, port = self._runner.addresses[0][:2]
-        return f"http://127.0.0.1:{port}/v1beta"
+        self.base_url = f"http://127.0.0.1:{port}/v1beta"
+        return self.base_url
 
     async def stop(self) -> None:
         """Stop listening and drop every connection."""

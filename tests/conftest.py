@@ -16,6 +16,7 @@ from fastapi import FastAPI
 import config
 from banana.app import create_app
 from standin.server import StandIn
+from tests.services import Service
 
 KEY = "test-key-1"
 
@@ -44,14 +45,19 @@ def clean_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Non
 async def stand_in() -> AsyncIterator[StandIn]:
     """Google's API, on a real socket."""
     server = StandIn()
-    server.base_url = await server.start()
+    await server.start()
     yield server
     await server.stop()
 
 
 def settings_for(stand_in: StandIn, **values: Any) -> config.Settings:
     """Settings of a service in front of `stand_in`, without pauses between repeats."""
-    given = {"gemini_api_key": (KEY,), "retry_backoff_seconds": 0, "request_timeout_seconds": 5, "workers": 1}
+    given: dict[str, Any] = {
+        "gemini_api_key": (KEY,),
+        "retry_backoff_seconds": 0,
+        "request_timeout_seconds": 5,
+        "workers": 1,
+    }
     return config.read(gemini_base_url=stand_in.base_url, **given | values)
 
 
@@ -92,8 +98,19 @@ async def served(app: FastAPI) -> AsyncIterator[str]:
 
 def error_of(response: httpx.Response) -> dict[str, Any]:
     """The error object, its shape checked."""
-    error = response.json()["error"]
+    error: dict[str, Any] = response.json()["error"]
     assert list(error)[:3] == ["code", "message", "request_id"]
     assert error["request_id"] == response.headers["x-request-id"]
     assert error["message"]
     return error
+
+
+@pytest.fixture(scope="session")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service started with ./start.sh --demo, for tests that only ask it."""
+    service = Service(tmp_path_factory.mktemp("demo"), workers=2, rate_limit_per_minute=1000)
+    started = service.run("start.sh", "--demo")
+    assert started.returncode == 0, started.stdout + started.stderr
+    yield service
+    service.run("stop.sh")
+    assert service.processes() == []

@@ -1,5 +1,7 @@
 """The application as a whole: health, the frame's own errors, request ids, defects."""
 
+from pathlib import Path
+
 import httpx
 import pytest
 
@@ -37,7 +39,7 @@ async def test_a_wrong_method_is_405_and_names_the_right_one(client: httpx.Async
 @pytest.mark.parametrize(("given", "kept"), [("trace-42", True), ("a b", False), ("x" * 200, False), ("é", False)])
 async def test_a_sane_request_id_is_kept(client: httpx.AsyncClient, given: str, kept: bool) -> None:
     """The caller's request id comes back when it can stand in a log; else there is a new one."""
-    response = await client.get("/health", headers={"X-Request-ID": given.encode()})
+    response = await client.get("/health", headers=[(b"X-Request-ID", given.encode())])
 
     assert (response.headers["x-request-id"] == given) is kept
     assert response.headers["x-request-id"]
@@ -56,7 +58,7 @@ async def test_a_defect_is_500_without_a_traceback(stand_in: StandIn, monkeypatc
 
     assert (response.status_code, error_of(response)["code"]) == (500, "internal")
     assert "secret detail" not in response.text
-    with open("logs/app.log", encoding="utf-8") as log:
+    with Path("logs/app.log").open(encoding="utf-8") as log:
         assert any("ZeroDivisionError" in line and error_of(response)["request_id"] in line for line in log)
 
 

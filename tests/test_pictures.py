@@ -1,6 +1,7 @@
 """Pictures as base64, checked where they lie."""
 
 import base64
+import itertools
 
 import pytest
 from hypothesis import given
@@ -41,7 +42,7 @@ def test_base64_cut_anywhere_decodes_to_the_same_bytes(
     text = (base64.urlsafe_b64encode if url_safe else base64.b64encode)(data)
     text = text if padded else text.rstrip(b"=")
     borders = [0, *sorted(cut % (len(text) + 1) for cut in cuts), len(text)]
-    pieces: list[Bytes] = [text[a:b] for a, b in zip(borders, borders[1:], strict=False)]
+    pieces: list[Bytes] = [text[a:b] for a, b in itertools.pairwise(borders)]
 
     assert b"".join(_checked(pieces).decoded()) == data
 

@@ -1,5 +1,6 @@
 """JSON whose long strings stay where they lie."""
 
+import itertools
 import json
 import math
 from typing import Any
@@ -25,7 +26,7 @@ documents = st.recursive(
 def parse(raw: bytes, cuts: list[int]) -> Any:
     skeleton = Skeleton()
     borders = [0, *sorted(cut % (len(raw) + 1) for cut in cuts), len(raw)]
-    for start, end in zip(borders, borders[1:], strict=False):
+    for start, end in itertools.pairwise(borders):
         skeleton.feed(raw[start:end])
     return skeleton.close()
 

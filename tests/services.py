@@ -1,0 +1,86 @@
+"""Whole services for tests: a copy of the project in a folder of its own, driven by its own scripts."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Service:
+    """The project, copied as git would clone it, with the virtual environment of the tests already in place."""
+
+    def __init__(self, folder: Path, **settings: object) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.port = free_port()
+        names = subprocess.run(
+            ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+        )
+        for name in names.stdout.splitlines():
+            if (ROOT / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, folder / name)
+        self.set(port=self.port, **settings)
+        self._link_environment()
+
+    def _link_environment(self) -> None:
+        """Make a .venv whose python is another name for the one that runs the tests."""
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(self.folder / ".venv")], check=True)
+        site = next(Path(sys.prefix).glob("lib/python*/site-packages"))
+        next((self.folder / ".venv").glob("lib/python*/site-packages")).joinpath("tests.pth").write_text(str(site))
+        shutil.copy2(ROOT / "requirements.txt", self.folder / ".venv/installed-requirements.txt")
+
+    def set(self, **settings: object) -> None:
+        """Write the settings to .env."""
+        lines = [f"{name.upper()}={value}\n" for name, value in settings.items()]
+        (self.folder / ".env").write_text("".join(lines), encoding="utf-8")
+
+    def run(
+        self, script: str, *arguments: str, timeout: float = 90, **environment: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run one of the scripts to its end."""
+        kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
+        return subprocess.run(
+            [f"./{script}", *arguments], cwd=self.folder, capture_output=True, text=True, timeout=timeout,
+            env=kept | environment, stdin=subprocess.DEVNULL, check=False,
+        )  # fmt: skip
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def pid(self) -> int:
+        """The id of the parent process."""
+        return int((self.folder / ".state/banana.pid").read_text().split()[0])
+
+    def processes(self) -> list[int]:
+        """Every process that runs this folder's Python."""
+        mine = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                command = (entry / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if command.startswith(str(self.folder / ".venv/bin/python").encode()):
+                mine.append(int(entry.name))
+        return mine
+
+    def log(self) -> list[dict[str, Any]]:
+        """The log, every line parsed."""
+        import json
+
+        with (self.folder / "logs/app.log").open(encoding="utf-8") as lines:
+            return [json.loads(line) for line in lines]

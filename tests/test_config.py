@@ -1,0 +1,55 @@
+"""The settings: read from the environment and .env, refused with one line."""
+
+from pathlib import Path
+
+import pytest
+
+import config
+
+
+def test_dotenv_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both places are read; the environment goes first; an empty value is none."""
+    Path(".env").write_text("GEMINI_API_KEY=a, b\nPORT=9000\nWORKERS=3\nGEMINI_STORE=\n")
+    monkeypatch.setenv("PORT", "9001")
+
+    settings = config.read()
+
+    assert settings.gemini_api_key == ("a", "b")
+    assert (settings.port, settings.workers, settings.gemini_store) == (9001, 3, None)
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("", "GEMINI_API_KEY is missing: put your key into .env, or try without a key: ./start.sh --demo"),
+        ("GEMINI_API_KEY='quoted key'", "GEMINI_API_KEY: holds a character"),
+        ("PORT=http", "PORT: 'http'"),
+        ("PORT=0", "PORT: '0'"),
+        ("WORKERS=none", "WORKERS: 'none'"),
+        ("REQUEST_TIMEOUT_SECONDS=-1", "REQUEST_TIMEOUT_SECONDS: '-1'"),
+        ("RATE_LIMIT_PER_MINUTE=0", "RATE_LIMIT_PER_MINUTE: '0'"),
+        ("GEMINI_BASE_URL=google", "GEMINI_BASE_URL: 'google' is not an http:// or https:// address"),
+        ("UPSTREAM_PROXY=localhost:7890", "UPSTREAM_PROXY"),
+        ("MODEL_ALIASES=a-b", "MODEL_ALIASES: 'a-b' is written old=new,old=new"),
+        ("STORE_URL=mysql://x", "STORE_URL"),
+        ("LOG_LEVEL=loud", "LOG_LEVEL: 'loud'"),
+        ("DEFAULT_MODEL=a/b", "DEFAULT_MODEL: 'a/b'"),
+    ],
+)
+def test_a_bad_value_is_one_line_that_names_it(line: str, words: str) -> None:
+    """Whatever is wrong is named, in one line, without the key."""
+    key = "" if not line or line.startswith("GEMINI_API_KEY") else "GEMINI_API_KEY=secret-key\n"
+    Path(".env").write_text(f"{key}{line}\n")
+
+    with pytest.raises(config.SettingsError) as caught:
+        config.read()
+
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "secret-key" not in str(caught.value)
+    assert "quoted key" not in str(caught.value)
+
+
+def test_the_settings_do_not_show_the_key() -> None:
+    """A repr of the settings, in a traceback say, holds no key."""
+    assert "secret-key" not in repr(config.read(gemini_api_key=("secret-key",)))

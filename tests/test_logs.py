@@ -1,0 +1,81 @@
+"""The log: one JSON object a line, one request traceable, nothing secret in it."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from banana import logs
+from banana.app import create_app
+from standin.server import StandIn
+from tests.conftest import client_of, settings_for
+
+pytestmark = pytest.mark.anyio
+
+
+def lines() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in Path("logs/app.log").read_text(encoding="utf-8").splitlines()]
+
+
+async def test_one_request_is_found_by_its_id(stand_in: StandIn) -> None:
+    """The request's line and those of its calls share the id; they say what happened."""
+    stand_in.plan.append("503")
+    async with client_of(create_app(settings_for(stand_in))) as client:
+        await client.post("/generate", json={"prompt": "a banana"}, headers={"X-Request-ID": "find-me"})
+
+    found = [line for line in lines() if line.get("request_id") == "find-me"]
+    assert [line["event"] for line in found] == ["upstream_attempt", "upstream_attempt", "request"]
+    assert [line["outcome"] for line in found[:2]] == ["overloaded", "ok"]
+    request = found[2]
+    assert (request["method"], request["path"], request["status"]) == ("POST", "/generate", 200)
+    assert (request["images_asked"], request["images_returned"]) == (1, 1)
+    assert request["bytes_out"] > 10_000
+    assert request["duration_ms"] > 0
+
+
+async def test_nothing_secret_is_logged(stand_in: StandIn) -> None:
+    """Key, prompt and picture are in no line."""
+    picture = "iVBORw0KGgo" + "CANARYPICTURE" * 20
+    async with client_of(
+        create_app(settings_for(stand_in, gemini_api_key=("CANARY-KEY",), log_level="debug"))
+    ) as client:
+        await client.post("/generate", json={"prompt": "CANARY-PROMPT", "image_base64": picture})
+        await client.post("/generate", json={"prompt": "CANARY-PROMPT", "image_base64": "CANARY"})
+
+    assert "CANARY" not in Path("logs/app.log").read_text(encoding="utf-8")
+
+
+def test_libraries_lines_have_the_same_shape() -> None:
+    """A line of uvicorn's, with a traceback, is one JSON object."""
+    logs.configure("logs/app.log", "info")
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        logging.getLogger("uvicorn.error").exception("went %s", "wrong", extra={"color_message": "x"})
+
+    (line,) = lines()
+    assert list(line)[:3] == ["timestamp", "level", "event"]
+    assert (line["event"], line["level"], line["logger"]) == ("went wrong", "error", "uvicorn.error")
+    assert "ValueError: two\nlines" in line["exception"]
+
+
+def test_a_log_that_was_moved_away_is_opened_anew() -> None:
+    """logrotate may move the file at any time."""
+    logs.configure("logs/app.log", "info")
+    logging.getLogger("x").warning("first")
+    Path("logs/app.log").rename("logs/app.log.1")
+    logging.getLogger("x").warning("second")
+
+    assert [line["event"] for line in lines()] == ["second"]
+
+
+def test_standard_output_is_json_when_nobody_reads_along(capsys: pytest.CaptureFixture[str]) -> None:
+    """With LOG_FILE=- the lines go to standard output, as Docker wants them."""
+    logs.configure("-", "info")
+    logging.getLogger("x").warning("hello")
+    for handler in logging.getLogger().handlers[:]:
+        logging.getLogger().removeHandler(handler)
+
+    assert json.loads(capsys.readouterr().out)["event"] == "hello"

@@ -1,0 +1,62 @@
+"""The README: both halves say the same, and what it prints is what one gets."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from banana import errors
+from tests.services import ROOT, Service
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ENGLISH, CHINESE = README.split("\n## 中文\n")
+
+
+def shape_of(half: str) -> list[str]:
+    """Headings by level, code blocks, table rows and list items: what must be equal in both."""
+    return re.findall(r"^(###|```\w*|\||- )", half, re.MULTILINE)
+
+
+def test_both_halves_have_the_same_parts() -> None:
+    """Chinese and English have the same headings, tables and examples."""
+    assert shape_of(ENGLISH) == shape_of(CHINESE)
+
+
+@pytest.mark.parametrize("half", [ENGLISH, CHINESE], ids=["english", "chinese"])
+def test_every_error_is_told(half: str) -> None:
+    """Both halves' tables hold every leaf of the error tree, with its status."""
+    told = {(int(status), code) for status, code in re.findall(r"^\| (\d{3}) \| `(\w+)` \|", half, re.MULTILINE)}
+
+    def leaves(kind: type[errors.BananaError]) -> Iterator[tuple[int, str]]:
+        yield kind.status, kind.code
+        for child in kind.__subclasses__():
+            yield from leaves(child)
+
+    assert told == set(leaves(errors.BananaError))
+
+
+def examples_of(half: str) -> list[tuple[str, str]]:
+    blocks = re.findall(r"```console\n(.*?)```", half, re.DOTALL)
+    parts = [block.removeprefix("$ ").partition("\n") for block in blocks if "./" not in block]
+    return [(command, output) for command, _, output in parts]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("half", [ENGLISH, CHINESE], ids=["english", "chinese"])
+def test_every_example_gives_what_is_printed(half: str, demo: Service) -> None:
+    """Each command, run as printed in the order of the page, prints what the page prints."""
+    examples = examples_of(half)
+    assert len(examples) >= 7
+    for command, output in examples:
+        here = command.replace("127.0.0.1:8000", f"127.0.0.1:{demo.port}")
+        ran = subprocess.run(["bash", "-c", here], cwd=demo.folder, capture_output=True, text=True, timeout=60)
+        assert ran.stdout.rstrip() == output.rstrip(), f"{here}\n{ran.stderr}"
+
+
+def test_the_house_is_drawn_as_it_stands() -> None:
+    """Every module of banana is in the drawing of both halves."""
+    for half in (ENGLISH, CHINESE):
+        drawn = set(re.findall(r"^  (\w+)\.py ", half, re.MULTILINE))
+        assert drawn == {path.stem for path in Path(ROOT / "banana").glob("*.py")} - {"__init__"}

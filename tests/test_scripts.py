@@ -1,0 +1,269 @@
+"""The scripts, as a person runs them: whole services in folders of their own."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from tests.services import Service
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    """A service that is not started yet; whatever a test leaves of it is ended."""
+    made = Service(tmp_path, workers=2)
+    yield made
+    for pid in made.processes():
+        os.kill(pid, signal.SIGKILL)
+
+
+def ask(service: Service, body: dict[str, Any] | None = None) -> Any:
+    data = json.dumps(body).encode() if body else None
+    url = service.address + ("/generate" if body else "/health")
+    with urllib.request.urlopen(urllib.request.Request(url, data), timeout=20) as response:
+        return json.load(response)
+
+
+def until(condition: Callable[[], object], seconds: float = 15) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_starting_twice_and_stopping_twice_are_successes(service: Service) -> None:
+    """A second start says that it runs; a second stop that it does not; nothing is left behind."""
+    first, second = service.run("start.sh", "--demo"), service.run("start.sh", "--demo")
+    stopped, stopped_again = service.run("stop.sh"), service.run("stop.sh")
+
+    assert (first.returncode, second.returncode, stopped.returncode, stopped_again.returncode) == (0, 0, 0, 0)
+    assert f"ready: {service.address}" in first.stdout
+    assert "./stop.sh" in first.stdout
+    assert "running already" in second.stdout
+    assert "not running" in stopped_again.stdout
+    assert service.processes() == []
+
+
+def test_the_requests_script_saves_pictures_that_open(demo: Service) -> None:
+    """test_request.sh prints where its two pictures are, and they open."""
+    ran = demo.run("test_request.sh")
+
+    assert ran.returncode == 0, ran.stderr
+    for name in ("from_words.jpg", "from_picture.jpg"):
+        path = demo.folder / "test_pictures" / name
+        assert str(path) in ran.stdout
+        Image.open(path).load()
+
+
+def test_the_requests_script_fails_with_a_clear_line(service: Service) -> None:
+    """Without a service it says so and exits 1."""
+    ran = service.run("test_request.sh")
+
+    assert ran.returncode == 1
+    assert "does not answer" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_the_demo_says_so_in_the_logs_first_line(demo: Service) -> None:
+    """Nobody takes the demo for the real thing."""
+    assert demo.log()[0]["event"] == "demo_mode"
+
+
+def test_without_a_key_the_start_stops_with_one_line(service: Service) -> None:
+    """A missing key names the setting and the way to try without one; nothing is faked."""
+    ran = service.run("start.sh")
+
+    assert ran.returncode == 1
+    assert ran.stderr.count("\n") == 1
+    assert "GEMINI_API_KEY" in ran.stderr
+    assert "./start.sh --demo" in ran.stderr
+    assert service.processes() == []
+
+
+def test_a_missing_env_file_is_made_from_the_example(service: Service) -> None:
+    """A fresh clone gets its .env."""
+    (service.folder / ".env").unlink()
+
+    service.run("start.sh")
+
+    assert (service.folder / ".env").read_text() == (service.folder / ".env.example").read_text()
+
+
+def test_a_taken_port_is_said(service: Service) -> None:
+    """Somebody else's port stops the start with a line that names it."""
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", service.port))
+        other.listen()
+        ran = service.run("start.sh", "--demo")
+
+    assert ran.returncode == 1
+    assert f"PORT {service.port}" in ran.stderr
+
+
+def test_an_application_that_cannot_be_built_stops_the_start(service: Service) -> None:
+    """Broken code ends in exit 1 and its traceback, and leaves no process."""
+    app = service.folder / "banana/app.py"
+    app.write_text(
+        app.read_text()
+        + "\n\n_create_app = create_app\n\n\ndef create_app(*_):\n    raise RuntimeError('no bananas')\n"
+    )
+
+    ran = service.run("start.sh", "--demo")
+
+    assert ran.returncode == 1
+    assert "no bananas" in ran.stderr
+    until(lambda: service.processes() == [])
+
+
+def test_a_failed_start_shows_the_end_of_the_log(service: Service) -> None:
+    """A worker that fails as it starts ends in exit 1 and the log's end, and leaves no process."""
+    app = service.folder / "banana/app.py"
+    app.write_text(
+        app.read_text().replace('log.info("started"', 'raise RuntimeError("no bananas")\n        log.info("started"')
+    )
+
+    ran = service.run("start.sh", "--demo")
+
+    assert ran.returncode == 1
+    assert "no bananas" in ran.stderr
+    assert "ended while it started" in ran.stderr
+    until(lambda: service.processes() == [])
+
+
+def test_a_python_without_venv_is_said(service: Service, tmp_path: Path) -> None:
+    """Debian ships Python without venv; the script names the package and leaves no half-made environment."""
+    shutil.rmtree(service.folder / ".venv")
+    fake = tmp_path / "fake"
+    fake.mkdir()
+    (fake / "python3").write_text(f'#!/bin/sh\n[ "$2" = venv ] && mkdir .venv && exit 1\nexec {sys.executable} "$@"\n')
+    (fake / "python3").chmod(0o755)
+
+    ran = service.run("start.sh", "--demo", PATH=f"{fake}:/usr/bin:/bin")
+
+    assert ran.returncode == 1
+    assert "python3-venv" in ran.stderr
+    assert not (service.folder / ".venv").exists()
+
+
+def test_stopping_lets_the_request_in_flight_finish(service: Service) -> None:
+    """A picture that is being made when the service is stopped reaches its caller."""
+    service.run("start.sh", "--demo")
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(ask, service, {"prompt": "the last one"})
+        until(lambda: any(line["event"] == "started" for line in service.log()))
+        time.sleep(0.2)  # the stand-in takes half a second for a picture
+        stopped = service.run("stop.sh")
+
+    assert stopped.returncode == 0
+    assert len(asked.result()["images"]) == 1
+    assert service.processes() == []
+
+
+def test_a_process_that_is_not_ours_is_never_ended(service: Service) -> None:
+    """A stale pid file whose number now is another process's changes nothing."""
+    with subprocess.Popen(["sleep", "60"]) as stranger:
+        (service.folder / ".state").mkdir()
+        (service.folder / ".state/banana.pid").write_text(f"{stranger.pid}\n12345\n\n")
+        ran = service.run("stop.sh")
+        alive = stranger.poll() is None
+        stranger.kill()
+
+    assert ran.returncode == 0
+    assert "not running" in ran.stdout
+    assert alive
+
+
+def test_workers_whose_parent_was_killed_are_ended(service: Service) -> None:
+    """kill -9 of the parent leaves its workers; start says so, and stop ends them."""
+    service.run("start.sh", "--demo")
+    os.kill(service.pid(), signal.SIGKILL)
+    until(lambda: service.pid() not in service.processes())
+
+    again = service.run("start.sh", "--demo")
+    stopped = service.run("stop.sh")
+
+    assert again.returncode == 1
+    assert "./stop.sh" in again.stderr
+    assert stopped.returncode == 0
+    until(lambda: service.processes() == [])
+
+
+def test_a_restart_takes_new_code_and_new_settings(service: Service) -> None:
+    """What changed in the code and in .env is in force after ./restart.sh, and the demo stays a demo."""
+    service.run("start.sh", "--demo")
+    module = service.folder / "banana/__init__.py"
+    module.write_text(module.read_text().replace("1.0.0", "1.0.1"))
+    service.set(port=service.port, workers=2, rate_limit_per_minute=7)
+
+    restarted = service.run("restart.sh")
+    health = ask(service)
+    with urllib.request.urlopen(
+        urllib.request.Request(f"{service.address}/generate", b'{"prompt":"x"}'), timeout=20
+    ) as response:
+        headers = response.headers
+    service.run("stop.sh")
+
+    assert restarted.returncode == 0, restarted.stderr
+    assert health["version"] == "1.0.1"
+    assert headers["X-RateLimit-Limit"] == "7"
+    assert headers["X-Demo"] == "true"
+
+
+def test_the_foreground_follows_changes(service: Service) -> None:
+    """run.sh serves, and takes up changed code by itself."""
+    process = subprocess.Popen(
+        ["./run.sh", "--demo"],
+        cwd=service.folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        until(lambda: version_of(service) == "1.0.0")
+        module = service.folder / "banana/__init__.py"
+        module.write_text(module.read_text().replace("1.0.0", "1.0.2"))
+        until(lambda: version_of(service) == "1.0.2")
+    finally:
+        os.killpg(process.pid, signal.SIGINT)
+        process.communicate(timeout=15)
+    until(lambda: service.processes() == [])
+
+
+def version_of(service: Service) -> str | None:
+    try:
+        version: str = ask(service)["version"]
+    except OSError:
+        return None
+    return version
+
+
+def test_a_fresh_clone_needs_one_command(tmp_path: Path) -> None:
+    """With no virtual environment and an empty home, ./start.sh --demo installs everything and serves."""
+    fresh = Service(tmp_path / "clone", workers=1)
+    shutil.rmtree(fresh.folder / ".venv")
+    home = tmp_path / "home"
+    home.mkdir()
+    pip = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
+
+    started = fresh.run("start.sh", "--demo", timeout=300, HOME=str(home), **pip)
+    asked = fresh.run("test_request.sh")
+    fresh.run("stop.sh")
+
+    assert started.returncode == 0, started.stderr
+    assert "Installing" in started.stdout
+    assert asked.returncode == 0, asked.stderr

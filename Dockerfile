@@ -16,7 +16,7 @@ COPY scripts/probe.py scripts/probe.py
 USER banana
 EXPOSE 8000
 # No curl in the image: the probe asks /health with Python, at the PORT of the settings.
-HEALTHCHECK --interval=30s --timeout=5s --start-period=20s --start-interval=1s CMD ["python", "-m", "scripts.probe"]
+HEALTHCHECK --interval=30s --timeout=5s --start-period=10s CMD ["python", "-m", "scripts.probe"]
 # SIGTERM lets requests in flight finish; give it time: docker stop -t 130, or compose's stop_grace_period.
 STOPSIGNAL SIGTERM
 CMD ["python", "main.py"]

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 
 
@@ -84,3 +86,11 @@ class Service:
 
         with (self.folder / "logs/app.log").open(encoding="utf-8") as lines:
             return [json.loads(line) for line in lines]
+
+
+def needs(command: str) -> pytest.MarkDecorator:
+    """Skip where `command` is not installed, with that reason; in CI its absence is an error instead."""
+    missing = shutil.which(command) is None
+    if missing and os.environ.get("CI"):
+        raise RuntimeError(f"{command} is not installed, and CI skips nothing")
+    return pytest.mark.skipif(missing, reason=f"{command} is not installed")

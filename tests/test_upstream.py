@@ -22,7 +22,7 @@ MODEL = "gemini-3-pro-image"
 
 @asynccontextmanager
 async def upstream_of(stand_in: StandIn, **values: Any) -> AsyncIterator[Upstream]:
-    given = {"keys": ["key-a"], "backoff_seconds": 0, "base_url": stand_in.base_url}
+    given: dict[str, Any] = {"keys": ["key-a"], "backoff_seconds": 0, "base_url": stand_in.base_url}
     upstream = Upstream(**given | values)
     yield upstream
     await upstream.close()

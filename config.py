@@ -86,6 +86,8 @@ class Settings(BaseSettings):
     retries: int = Field(default=2, ge=0, le=10)
     # Pause before the first repeat, in seconds; doubled for each further one.
     retry_backoff_seconds: float = Field(default=0.5, ge=0, le=60)
+    # Silence in seconds after which whitespace is sent before the JSON, for proxies that cut silent requests; 0: never.
+    keepalive_seconds: float = Field(default=0, ge=0, le=600)
     # Where requests are counted: a file that the workers share, or memory:// for each worker by itself.
     store_url: str = "sqlite:///.state/banana.db"
     # Whose X-Forwarded-For is believed: addresses separated by commas, as uvicorn means it.

@@ -1,6 +1,9 @@
-"""What goes back: a body in pieces that are never joined, and errors in the shape of the route's dialect."""
+"""What goes back: bodies in pieces that are never joined, signs of life while there is none, errors in their shape."""
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine, Mapping, Sequence
+from contextlib import aclosing
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -9,6 +12,9 @@ from starlette.types import Receive, Scope, Send
 from banana import errors
 from banana.asgi import note, request_id_of
 from banana.skeleton import Bytes
+
+# Proxies are not to wait for more before they pass on what there is; X-Accel-Buffering is nginx's word for it.
+UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
 class PiecesResponse(Response):
@@ -22,9 +28,71 @@ class PiecesResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the pieces, each as the connection takes it."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        for piece in self.pieces:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send_pieces(self.pieces, send)
+
+
+class KeptAlive(Response):
+    """A JSON answer that is still being made: whitespace, which JSON ignores, until it is there.
+
+    Its status is 200 by then, so a failure is told in the body alone, in the shape it always has.
+    """
+
+    def __init__(self, work: asyncio.Task[Response], every_seconds: float) -> None:
+        super().__init__(media_type="application/json", headers=UNBUFFERED)
+        del self.headers["content-length"]
+        self._work = work
+        self._every_seconds = every_seconds
+
+    @classmethod
+    async def unless_soon(cls, work: Coroutine[Any, Any, Response], every_seconds: float) -> Response:
+        """Return what `work` returns if that is within `every_seconds`, else a KeptAlive; 0 waits for ever."""
+        if not every_seconds:
+            return await work
+        task = asyncio.create_task(work)
+        try:
+            await asyncio.wait([task], timeout=every_seconds)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        return await task if task.done() else cls(task, every_seconds)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send whitespace, then the answer's body."""
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        try:
+            while not self._work.done():
+                await send({"type": "http.response.body", "body": b" ", "more_body": True})
+                await asyncio.wait([self._work], timeout=self._every_seconds)
+        finally:
+            self._work.cancel()
+        response = await self._work
+        pieces = response.pieces if isinstance(response, PiecesResponse) else [response.body]
+        await send_pieces(pieces, send)
+
+
+class EventStream(Response):
+    """Server-sent events, each given as its pieces; an empty one is sent as a comment, so that nobody cuts the silence."""
+
+    def __init__(self, events: AsyncGenerator[Sequence[Bytes], None]) -> None:
+        super().__init__(media_type="text/event-stream", headers=UNBUFFERED)
+        del self.headers["content-length"]
+        self._events = events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send each event as it comes."""
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        async with aclosing(self._events) as events:
+            async for event in events:
+                for piece in event or (b": still at work\n\n",):
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def send_pieces(pieces: Sequence[Bytes], send: Send) -> None:
+    """Send a body, each piece as the connection takes it."""
+    for piece in pieces:
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def tell(request: Request, error: errors.BananaError) -> Response:

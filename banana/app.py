@@ -71,6 +71,7 @@ def create_app(settings: Settings, transport: Any = None) -> FastAPI:
             upstream,
             guard,
             timeout_seconds=settings.request_timeout_seconds,
+            keepalive_seconds=settings.keepalive_seconds,
             default_model=settings.default_model,
             model_aliases=settings.model_aliases,
             store=settings.gemini_store,

@@ -9,7 +9,7 @@ import math
 import random
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -88,6 +88,29 @@ class Upstream:
         body = request.body()
         calls = (self._image_or_error(model, body, deadline) for _ in range(count))
         return await asyncio.gather(*calls)
+
+    async def images_as_made(
+        self, model: str, request: gemini.ImageRequest, count: int, deadline: float, silence_seconds: float
+    ) -> AsyncGenerator[tuple[int, gemini.Image | errors.BananaError] | None, None]:
+        """Make `count` calls at once; yield each one's index and what it became, as soon as it has.
+
+        After every `silence_seconds` without one, yields None. Closed before its end, it cancels what still runs.
+        """
+        body = request.body()
+        tasks = [asyncio.create_task(self._image_or_error(model, body, deadline)) for _ in range(count)]
+        pending = set(tasks)
+        try:
+            while pending:
+                done, pending = await asyncio.wait(
+                    pending, timeout=silence_seconds, return_when=asyncio.FIRST_COMPLETED
+                )
+                if not done:
+                    yield None
+                for task in sorted(done, key=tasks.index):
+                    yield tasks.index(task), task.result()
+        finally:
+            for task in pending:
+                task.cancel()
 
     async def _image_or_error(
         self, model: str, body: Sequence[Bytes], deadline: float

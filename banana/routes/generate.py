@@ -1,7 +1,9 @@
 """`POST /generate`, our own dialect: a prompt and pictures in, pictures out."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from operator import itemgetter
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -11,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from banana import answers, errors, gemini
-from banana.asgi import note
+from banana.asgi import note, request_id_of
 from banana.pictures import EncodedPicture, PictureError, read_input_picture
 from banana.ratelimit import Handler
 from banana.skeleton import Bytes, InvalidJson, LongString, Skeleton, plain
@@ -19,6 +21,9 @@ from banana.upstream import Upstream
 
 MAX_PICTURES = 14
 MAX_IMAGES = 10
+# Balancers and CDNs cut a silent connection after 60 s at the earliest.
+COMMENT_SECONDS = 15
+Outcome = gemini.Image | errors.BananaError
 AspectRatio = Literal[
     "1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9", "1:4", "4:1", "1:8", "8:1"
 ]
@@ -109,6 +114,7 @@ def router(
     guard: Callable[[Handler], Handler],
     *,
     timeout_seconds: float,
+    keepalive_seconds: float,
     default_model: str,
     model_aliases: dict[str, str],
     store: bool | None,
@@ -118,7 +124,8 @@ def router(
     async def generate(request: Request) -> Response:
         """Make pictures from words, and from pictures.
 
-        With `Accept: image/*` and one image, the answer is the picture itself.
+        With `Accept: image/*` and one image, the answer is the picture itself; with `Accept: text/event-stream` it is
+        server-sent events: `image` for each one as soon as it is there, `failed`, and `done` at the end.
         """
         deadline = asyncio.get_running_loop().time() + timeout_seconds
         try:
@@ -128,8 +135,16 @@ def router(
             count = asked.number_of_images or 1
             note(request.scope, model=model, images_asked=count)
             wanted = gemini.ImageRequest(asked.prompt, asked.image_base64, asked.aspect_ratio, asked.image_size, store)
-            outcomes = await upstream.images(model, wanted, count, deadline)
-            return _answer(request, outcomes)
+            liked = _liked(request.headers.get("accept", ""))
+            if liked == "text/event-stream":
+                made = upstream.images_as_made(model, wanted, count, deadline, COMMENT_SECONDS)
+                return answers.EventStream(_events(request, made, count))
+            work = _made(
+                request, upstream.images(model, wanted, count, deadline), as_picture=liked.startswith("image/")
+            )
+            # Whitespace cannot stand before a picture: one that was asked for as itself is waited for in silence.
+            silence_seconds = 0 if liked.startswith("image/") and count == 1 else keepalive_seconds
+            return await answers.KeptAlive.unless_soon(work, silence_seconds)
         except errors.BananaError as error:
             return answers.tell(request, error)
 
@@ -150,6 +165,7 @@ _REQUEST_SCHEMA = GenerateRequest.model_json_schema()
 _ANSWER_CONTENT: dict[str, Any] = {
     "application/json": {"schema": GenerateAnswer.model_json_schema()},
     "image/*": {"schema": {"type": "string", "format": "binary"}},
+    "text/event-stream": {"schema": {"type": "string"}},
 }
 
 
@@ -188,23 +204,32 @@ def _problem(item: Any) -> tuple[str, str]:
     return field, str(item["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
 
 
-def _answer(request: Request, outcomes: Sequence[gemini.Image | errors.BananaError]) -> Response:
-    """Return the images there are; raises the first error when there is none."""
+async def _made(request: Request, outcomes: Awaitable[Sequence[Outcome]], *, as_picture: bool) -> Response:
+    """Return the answer that tells what became of the calls: the images there are, else the first error."""
+    try:
+        return _answer(request, await outcomes, as_picture=as_picture)
+    except errors.BananaError as error:
+        return answers.tell(request, error)
+
+
+def _answer(request: Request, outcomes: Sequence[Outcome], *, as_picture: bool) -> Response:
     images = [outcome for outcome in outcomes if isinstance(outcome, gemini.Image)]
     failures = [(index, outcome) for index, outcome in enumerate(outcomes) if isinstance(outcome, errors.BananaError)]
     note(request.scope, images_returned=len(images))
     if not images:
         raise failures[0][1]
-    if len(outcomes) == 1 and _wants_picture(request.headers.get("accept", "")):
+    if len(outcomes) == 1 and as_picture:
         return answers.PiecesResponse(list(images[0].picture.decoded()), images[0].mime_type)
     return answers.PiecesResponse(list(_json(images, _metadata(outcomes, failures))), "application/json")
 
 
 def _metadata(outcomes: Sequence[object], failures: Sequence[tuple[int, errors.BananaError]]) -> dict[str, Any] | None:
-    if not failures:
-        return None
+    return _summary(len(outcomes), failures) if failures else None
+
+
+def _summary(requested: int, failures: Sequence[tuple[int, errors.BananaError]]) -> dict[str, Any]:
     failed = [{"index": index, "code": error.code, "message": error.message} for index, error in failures]
-    return {"requested": len(outcomes), "returned": len(outcomes) - len(failures), "failed": failed}
+    return {"requested": requested, "returned": requested - len(failed), "failed": failed}
 
 
 def _json(images: Sequence[gemini.Image], metadata: dict[str, Any] | None) -> "list[Bytes]":
@@ -217,12 +242,35 @@ def _json(images: Sequence[gemini.Image], metadata: dict[str, Any] | None) -> "l
     return pieces
 
 
-def _wants_picture(accept: str) -> bool:
-    """Tell whether a picture is what the caller likes best; `*/*` is content with JSON."""
+async def _events(
+    request: Request, made: AsyncGenerator[tuple[int, Outcome] | None, None], requested: int
+) -> AsyncGenerator[Sequence[Bytes], None]:
+    """Yield an event for each image and each failure, an empty one for each silence, and `done`."""
+    failures: list[tuple[int, errors.BananaError]] = []
+    async with aclosing(made) as outcomes:
+        async for item in outcomes:
+            if item is None:
+                yield ()
+                continue
+            index, outcome = item
+            if isinstance(outcome, gemini.Image):
+                start = b'event: image\ndata: {"index":%d,"mime_type":"%s","image":"'
+                yield [start % (index, outcome.mime_type.encode()), *outcome.picture.pieces, b'"}\n\n']
+            else:
+                failures.append((index, outcome))
+                note(request.scope, code=outcome.code)
+                told = outcome.body(request_id_of(request.scope))["error"]
+                yield [b"event: failed\ndata: " + msgspec.json.encode({"index": index, "error": told}) + b"\n\n"]
+    failures.sort(key=lambda failure: failure[0])
+    note(request.scope, images_returned=requested - len(failures))
+    yield [b"event: done\ndata: " + msgspec.json.encode(_summary(requested, failures)) + b"\n\n"]
+
+
+def _liked(accept: str) -> str:
+    """Return the media range that the caller likes best, the first of equals; nothing refused counts."""
     ranges = [item.partition(";") for item in accept.lower().split(",")]
-    liked = [(_quality(parameters), name.strip()) for name, _, parameters in ranges]
-    best = max(liked, key=lambda item: item[0])
-    return best[0] > 0 and best[1].startswith("image/")
+    quality, name = max(((_quality(parameters), name.strip()) for name, _, parameters in ranges), key=itemgetter(0))
+    return name if quality > 0 else ""
 
 
 def _quality(parameters: str) -> float:

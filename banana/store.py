@@ -22,8 +22,10 @@ LOCK_SECONDS = 0.1
 SWEEP_ROWS = 20
 
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS hits (key TEXT NOT NULL, at REAL NOT NULL, expires_at REAL NOT NULL);
-CREATE INDEX IF NOT EXISTS hits_by_key ON hits (key, at);
+CREATE TABLE IF NOT EXISTS hits (
+    key TEXT NOT NULL, number INTEGER NOT NULL, at REAL NOT NULL, expires_at REAL NOT NULL, PRIMARY KEY (key, number)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS hits_by_time ON hits (key, at, number);
 CREATE INDEX IF NOT EXISTS hits_by_expiry ON hits (expires_at);
 CREATE TABLE IF NOT EXISTS counters (key TEXT PRIMARY KEY, amount INTEGER NOT NULL, expires_at REAL NOT NULL);
 """
@@ -52,22 +54,30 @@ class SQLiteStorage(Storage, MovingWindowSupport):
 
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         """Take `amount` of `limit` in the last `expiry` seconds; return whether there was room."""
+        if amount > limit:
+            return False
         with self._transaction() as (execute, now):
-            execute(
-                "DELETE FROM hits WHERE rowid IN (SELECT rowid FROM hits WHERE expires_at < ? LIMIT ?)", now, SWEEP_ROWS
-            )
-            (taken,) = execute("SELECT count(*) FROM hits WHERE key = ? AND at >= ?", key, now - expiry)
-            if taken + amount > limit:
+            last, at = execute("SELECT number, at FROM hits WHERE key = ? ORDER BY number DESC LIMIT 1", key) or (0, 0)
+            now = max(now, at)  # a clock that was set back does not make room
+            # Were this entry made, the one `limit` before it must have left the window: no counting, whatever the limit.
+            blocking = execute("SELECT at FROM hits WHERE key = ? AND number = ?", key, last + amount - limit)
+            if blocking and blocking[0] >= now - expiry:
                 return False
-            for _ in range(amount):
-                execute("INSERT INTO hits VALUES (?, ?, ?)", key, now, now + expiry)
+            for number in range(last + 1, last + 1 + amount):
+                execute("INSERT INTO hits VALUES (?, ?, ?, ?)", key, number, now, now + expiry)
+            execute("DELETE FROM hits WHERE (key, number) IN (SELECT key, number FROM hits WHERE expires_at < ? LIMIT ?)", now, SWEEP_ROWS)  # fmt: skip
             return True
 
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
         """Return when the oldest entry of the window was made, in seconds of the epoch, and how many there are."""
         now = time.time()
-        oldest, count = self._execute("SELECT min(at), count(*) FROM hits WHERE key = ? AND at >= ?", key, now - expiry)
-        return oldest or now, count
+        oldest = self._execute(
+            "SELECT at, number FROM hits WHERE key = ? AND at >= ? ORDER BY at, number LIMIT 1", key, now - expiry
+        )
+        if not oldest:
+            return now, 0
+        (last,) = self._execute("SELECT max(number) FROM hits WHERE key = ?", key)
+        return oldest[0], last - oldest[1] + 1
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         """Add `amount` to a counter that lives `expiry` seconds from its first hit; return its value."""

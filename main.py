@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI
 
 import config
-from banana import logs
+from banana import logs, memory
 from banana.app import create_app
 
 # Longer than load balancers keep an idle connection (60 s as a rule), so that it is never we who close first.
@@ -23,11 +23,12 @@ WORKER_HEALTH_SECONDS = 30
 # What a request in flight may take beyond its deadline before a stopping worker gives it up.
 GRACE_SECONDS = 5
 
-log = structlog.stdlib.get_logger(__name__)
+log = structlog.get_logger(__name__)
 
 
 def application() -> FastAPI:
     """Build the application; each worker calls this, and so reads the settings for itself."""
+    memory.keep_pages()
     return create_app(config.read())
 
 

@@ -16,11 +16,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from banana import errors
 
-log = structlog.stdlib.get_logger(__name__)
+log = structlog.get_logger(__name__)
 
 # A request id of the caller's own is taken over when it can stand in a header and a log line as it is.
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 CALLER_LEFT = 499
+# How far an answer is. AccessLog, which sees every message, keeps it in scope["state"]["answer"] for the wrappers inside.
+NOT_BEGUN, BEGUN, COMPLETE = range(3)
 
 
 def note(scope: Scope, **fields: object) -> None:
@@ -47,26 +49,31 @@ class AccessLog:
             return await self._app(scope, receive, send)
         given = Headers(scope=scope).get("x-request-id", "")
         request_id = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
-        scope.setdefault("state", {}).update(request_id=request_id, note={})
+        scope.setdefault("state", {}).update(request_id=request_id, note={}, answer=NOT_BEGUN)
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             await self._logged(scope, receive, send, request_id)
 
     async def _logged(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         started = time.perf_counter()
+        state = scope["state"]
         status = CALLER_LEFT
         bytes_out = 0
 
         async def watched_send(message: Message) -> None:
             nonlocal status, bytes_out
             if message["type"] == "http.response.start":
+                state["answer"] = BEGUN
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = request_id
                 for name, value in self._headers.items():
                     headers[name] = value
-            else:
-                bytes_out += len(message.get("body", b""))
+                await send(message)
+                return
+            bytes_out += len(message.get("body", b""))
             await send(message)
+            if not message.get("more_body", False):
+                state["answer"] = COMPLETE
 
         try:
             await self._app(scope, receive, watched_send)
@@ -74,7 +81,7 @@ class AccessLog:
             duration_ms = round((time.perf_counter() - started) * 1000, 1)
             seen = {"status": status, "duration_ms": duration_ms, "bytes_out": bytes_out}
             client = scope["client"][0] if scope.get("client") else None
-            fields = seen | scope["state"]["note"]
+            fields = seen | state["note"]
             log.info("request", method=scope["method"], path=scope["path"], client=client, **fields)
 
 
@@ -92,18 +99,11 @@ class LastResort:
         """Serve one request, and answer whatever becomes of it."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        started = False
-
-        async def watched_send(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
         try:
-            await self._app(scope, receive, watched_send)
+            await self._app(scope, receive, send)
         except Exception:
             log.exception("internal_error")
-            if started:
+            if scope["state"]["answer"] != NOT_BEGUN:
                 raise
             await self._tell(scope, errors.Internal())(scope, receive, send)
 
@@ -155,11 +155,11 @@ class CancelOnDisconnect:
         task = asyncio.current_task()
         assert task is not None
         watch: asyncio.Task[None] | None = None
-        answered = left = False
+        left = False
 
         def leave() -> None:
             nonlocal left
-            if not answered:
+            if scope["state"]["answer"] != COMPLETE:
                 left = True
                 note(scope, status=CALLER_LEFT)
                 task.cancel()
@@ -182,18 +182,12 @@ class CancelOnDisconnect:
                 watch = asyncio.create_task(until_disconnect())
             return message
 
-        async def watched_send(message: Message) -> None:
-            nonlocal answered
-            await send(message)
-            answered = message["type"] == "http.response.body" and not message.get("more_body", False)
-
         try:
-            await self._app(scope, watched_receive, watched_send)
+            await self._app(scope, watched_receive, send)
         except asyncio.CancelledError:
             if not left:
                 raise
             task.uncancel()
         finally:
-            answered = True
             if watch is not None:
                 watch.cancel()

@@ -5,79 +5,126 @@ away, so that logrotate needs no signal. Bodies, prompts and keys are never give
 """
 
 import logging
+import os
 import sys
-from collections.abc import MutableMapping
-from logging.handlers import WatchedFileHandler
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 
 # Chatty at INFO, or telling whole URLs.
 _QUIET = ("httpx", "httpcore", "aiohttp", "asyncio", "slowapi", "limits", "watchfiles")
 _FIRST = ("timestamp", "level", "event", "request_id")
-_SHARED: list[Any] = [
-    structlog.contextvars.merge_contextvars,
-    structlog.stdlib.add_log_level,
-    structlog.stdlib.add_logger_name,
-    structlog.processors.TimeStamper(fmt="iso", utc=True),
-]
 
 
 def configure(log_file: str, level: str) -> None:
     """Send every line to `log_file` as JSON (`-`: standard output), and to a terminal in colour if there is one."""
+    sink = _Sink(log_file)
     structlog.configure(
         processors=[
-            structlog.stdlib.filter_by_level,
-            *_SHARED,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
         ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=lambda *_: sink,
         cache_logger_on_first_use=False,
     )
     root = logging.getLogger()
-    for handler in (*root.handlers,):
+    for handler in [handler for handler in root.handlers if isinstance(handler, _Foreign)]:
         root.removeHandler(handler)
         handler.close()
-    for handler in _handlers(log_file):
-        root.addHandler(handler)
+    root.addHandler(_Foreign(sink))
     root.setLevel(level.upper())
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("uvicorn.access").propagate = False  # each request has a line of ours already
 
 
-def _handlers(log_file: str) -> list[logging.Handler]:
-    handlers: list[logging.Handler] = []
-    if log_file != "-":
-        Path(log_file).parent.mkdir(parents=True, exist_ok=True)
-        handlers.append(WatchedFileHandler(log_file, encoding="utf-8"))
-    elif not sys.stdout.isatty():
-        handlers.append(logging.StreamHandler(sys.stdout))
-    for handler in handlers:
-        handler.setFormatter(
-            _formatter(structlog.processors.format_exc_info, _in_order, structlog.processors.JSONRenderer())
-        )
-    if sys.stdout.isatty():
-        terminal = logging.StreamHandler(sys.stdout)
-        terminal.setFormatter(_formatter(structlog.dev.ConsoleRenderer(colors=True)))
-        handlers.append(terminal)
-    return handlers
+class _Sink:
+    """Where lines go: a structlog logger whose every method writes the event it is given."""
+
+    def __init__(self, log_file: str) -> None:
+        self._path = None if log_file == "-" else Path(log_file)
+        self._file = -1
+        self._inode = 0
+        self._terminal = structlog.dev.ConsoleRenderer(colors=True) if sys.stdout.isatty() else None
+        if self._path:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(self, **event: Any) -> None:
+        """Write one line, whole, in one system call; a log that cannot be written never costs a request."""
+        try:
+            self._write(event)
+        except OSError as error:
+            print(f"the log cannot be written: {error}", file=sys.stderr)
+
+    def _write(self, event: Mapping[str, Any]) -> None:
+        if self._path:
+            os.write(self._open(self._path), _json(event))
+        elif not self._terminal:
+            sys.stdout.buffer.write(_json(event))
+            sys.stdout.buffer.flush()
+        if self._terminal:
+            print(self._terminal(None, "", dict(event)), flush=True)
+
+    debug = info = warning = error = critical = exception = msg = write
+
+    def close(self) -> None:
+        """Close the file; the next line opens it again."""
+        if self._file >= 0:
+            os.close(self._file)
+        self._file, self._inode = -1, 0
+
+    def _open(self, path: Path) -> int:
+        """Return the file of that name, opened anew when another one has the name by now."""
+        try:
+            inode = os.stat(path).st_ino  # noqa: PTH116 # a path object is slower
+        except FileNotFoundError:
+            inode = 0
+        if inode == 0 or inode != self._inode:
+            self.close()
+            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            self._inode = os.fstat(self._file).st_ino
+        return self._file
 
 
-def _formatter(*renderers: Any) -> logging.Formatter:
-    return structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[*_SHARED, _without_colour],
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
-    )
+class _Foreign(logging.Handler):
+    """Takes the lines of libraries, which use the standard library's logging, into the same shape."""
+
+    def __init__(self, sink: _Sink) -> None:
+        super().__init__()
+        self._sink = sink
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        try:
+            self._sink.write(**self._event(record))
+        except Exception:
+            self.handleError(record)
+
+    def close(self) -> None:
+        """Close the file as well."""
+        self._sink.close()
+        super().close()
+
+    def _event(self, record: logging.LogRecord) -> MutableMapping[str, Any]:
+        event: MutableMapping[str, Any] = {
+            "event": record.getMessage(),
+            "logger": record.name,
+            "level": record.levelname.lower(),
+            **structlog.contextvars.get_contextvars(),
+        }
+        stamped = structlog.processors.TimeStamper(fmt="iso", utc=True)(None, "", event)
+        if record.exc_info:
+            stamped["exc_info"] = record.exc_info
+        return dict(structlog.processors.format_exc_info(None, "", stamped))
 
 
-def _in_order(_: Any, __: str, event: MutableMapping[str, Any]) -> dict[str, Any]:
-    """Put first what people look for first."""
-    return {name: event.pop(name) for name in _FIRST if name in event} | dict(event)
-
-
-def _without_colour(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    event.pop("color_message", None)  # uvicorn's second wording of the same line
-    return event
+def _json(event: Mapping[str, Any]) -> bytes:
+    """Return the line, what people look for first in front."""
+    first = {name: event[name] for name in _FIRST if name in event}
+    return msgspec.json.encode(first | dict(event), enc_hook=str) + b"\n"

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -117,7 +117,7 @@ def answer_of(picture_bytes: int) -> bytes:
     return json.dumps({"candidates": [candidate], "usageMetadata": {"totalTokenCount": 1128}}).encode()
 
 
-def nginx_upstream(folder: Path, answer: bytes) -> Iterator[Server]:
+def nginx_upstream(folder: Path, answer: bytes) -> AbstractContextManager[Server]:
     """Return an upstream that costs little: nginx, which sends every caller the same file."""
     port = free_port()
     (folder / "answer.json").write_bytes(answer)
@@ -125,7 +125,7 @@ def nginx_upstream(folder: Path, answer: bytes) -> Iterator[Server]:
     return _nginx("upstream", folder, site, port, GOOGLE_PATH, LOAD_CORE)
 
 
-def nginx_proxy(folder: Path, upstream: Server, *, buffered: bool) -> Iterator[Server]:
+def nginx_proxy(folder: Path, upstream: Server, *, buffered: bool) -> AbstractContextManager[Server]:
     """Return nginx as people put it in front of something: proxy_pass, buffering by default or off."""
     port = free_port()
     off = "" if buffered else "proxy_buffering off; proxy_request_buffering off;"
@@ -136,7 +136,7 @@ def nginx_proxy(folder: Path, upstream: Server, *, buffered: bool) -> Iterator[S
     return _nginx("nginx" if buffered else "nginx-unbuffered", folder, site, port, GOOGLE_PATH, SERVER_CORE)
 
 
-def _nginx(name: str, folder: Path, site: str, port: int, path: str, core: int) -> Iterator[Server]:
+def _nginx(name: str, folder: Path, site: str, port: int, path: str, core: int) -> AbstractContextManager[Server]:
     command = nginx_command()
     if command is None:
         raise RuntimeError("nginx is not installed")
@@ -145,7 +145,7 @@ def _nginx(name: str, folder: Path, site: str, port: int, path: str, core: int) 
     return running(name, [command, "-c", str(configuration), "-p", str(folder)], port, path, core, folder)
 
 
-def service(folder: Path, upstream: Server, **settings: str) -> Iterator[Server]:
+def service(folder: Path, upstream: Server, **settings: str) -> AbstractContextManager[Server]:
     """Return this service with one worker and everything on; only the allowance is out of reach."""
     port = free_port()
     given = {
@@ -159,7 +159,7 @@ def service(folder: Path, upstream: Server, **settings: str) -> Iterator[Server]
     return running("banana", command, port, "/generate", SERVER_CORE, folder, **given | settings)
 
 
-def plain_relay(folder: Path, upstream: Server) -> Iterator[Server]:
+def plain_relay(folder: Path, upstream: Server) -> AbstractContextManager[Server]:
     """Return the plain relay under uvicorn as it comes, one worker."""
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "bench.plain_relay:app", "--port", str(port), "--no-access-log"]
@@ -167,7 +167,7 @@ def plain_relay(folder: Path, upstream: Server) -> Iterator[Server]:
     return running("plain", command, port, "/generate", SERVER_CORE, folder, **environment)
 
 
-def slow_upstream(folder: Path, seconds: float) -> Iterator[Server]:
+def slow_upstream(folder: Path, seconds: float) -> AbstractContextManager[Server]:
     """Return an upstream that answers a small picture after so many seconds, to thousands at once."""
     port = free_port()
     command = [sys.executable, "-m", "bench.servers", str(port), str(seconds)]

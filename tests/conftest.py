@@ -36,7 +36,7 @@ def clean_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Non
     monkeypatch.chdir(tmp_path)
     yield
     for handler in list(logging.getLogger().handlers):
-        if isinstance(handler, logging.FileHandler):
+        if type(handler).__module__ == "banana.logs":
             logging.getLogger().removeHandler(handler)
             handler.close()
 

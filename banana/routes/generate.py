@@ -148,7 +148,7 @@ def router(
         except errors.BananaError as error:
             return answers.tell(request, error)
 
-    routes = APIRouter(tags=["images"])
+    routes = APIRouter(tags=["images"], route_class=answers.PlainRoute)
     routes.add_api_route(
         "/generate",
         guard(generate),

@@ -23,6 +23,9 @@ RETIRED_MODELS = (
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
+_SECRET = ("gemini_api_key", "access_tokens")
+
+
 class SettingsError(Exception):
     """A setting is missing or wrong; the message is one line for a person."""
 
@@ -88,12 +91,20 @@ class Settings(BaseSettings):
     retry_backoff_seconds: float = Field(default=0.5, ge=0, le=60)
     # Silence in seconds after which whitespace is sent before the JSON, for proxies that cut silent requests; 0: never.
     keepalive_seconds: float = Field(default=0, ge=0, le=600)
-    # Where requests are counted: a file that the workers share, or memory:// for each worker by itself.
+    # Who may call: tokens separated by commas, each written token or name:token. None: anyone who reaches the address.
+    access_tokens: CommaSeparated = Field(default=(), repr=False)
+    # Where requests are counted: a file that the workers share, redis://host:port across machines, or memory:// for each
+    # worker by itself.
     store_url: str = "sqlite:///.state/banana.db"
     # Whose X-Forwarded-For is believed: addresses separated by commas, as uvicorn means it.
     forwarded_allow_ips: str = "127.0.0.1"
     # The log, one JSON object a line; - is standard output (the Docker image sets that itself).
     log_file: str = "logs/app.log"
+    # Size in bytes at which the log is renamed and a new one begun, 0: never; and how many old ones are kept.
+    log_max_bytes: int = Field(default=100_000_000, ge=0)
+    log_backups: int = Field(default=5, ge=1, le=100)
+    # Whether prompts are logged.
+    log_prompts: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     # Answer from the built-in stand-in for Google's API, with demo pictures; no key, no cost.
     demo: bool = False
@@ -107,7 +118,7 @@ class Settings(BaseSettings):
                 raise ValueError("is not an http:// or https:// address")
         return value
 
-    @field_validator("gemini_api_key")
+    @field_validator("gemini_api_key", "access_tokens")
     @classmethod
     def _can_be_a_header(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not all(key.isascii() and key.isprintable() and " " not in key for key in value):
@@ -117,8 +128,8 @@ class Settings(BaseSettings):
     @field_validator("store_url")
     @classmethod
     def _is_a_store(cls, value: str) -> str:
-        if not value.startswith(("sqlite:///", "memory://")):
-            raise ValueError("is neither sqlite:///FILE nor memory://")
+        if not value.startswith(("sqlite:///", "memory://", "redis://", "rediss://", "redis+unix://")):
+            raise ValueError("is none of sqlite:///FILE, redis://HOST:PORT, memory://")
         return value
 
     @model_validator(mode="after")
@@ -143,5 +154,5 @@ def _sentence(problem: ErrorDetails) -> str:
     if not problem["loc"]:
         return message
     name = str(problem["loc"][0])
-    given = "" if name == "gemini_api_key" else f"{str(problem['input'])!r} "
+    given = "" if name in _SECRET else f"{str(problem['input'])!r} "
     return f"{name.upper()}: {given}{message}"

@@ -2,78 +2,126 @@
 
 import argparse
 import os
+import shutil
 import socket
 import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
+from uvicorn.supervisors import Multiprocess
 
 import config
 from banana import logs, memory
-from banana.app import create_app
+from banana.protocol import DrainingProtocol
 
+# Where workers leave what they count; prometheus-client reads the variable as it is imported.
+METRICS_FOLDER = Path(".state/metrics")
+METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 # Longer than load balancers keep an idle connection (60 s as a rule), so that it is never we who close first.
 KEEP_ALIVE_SECONDS = 75
 # A worker that takes this long to start or to answer its parent is replaced.
 WORKER_HEALTH_SECONDS = 30
 # What a request in flight may take beyond its deadline before a stopping worker gives it up.
 GRACE_SECONDS = 5
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 log = structlog.get_logger(__name__)
 
 
 def application() -> FastAPI:
     """Build the application; each worker calls this, and so reads the settings for itself."""
+    # Not at the top: the launcher names the folder of the metrics first, and needs nothing of the application itself.
+    from banana.app import create_app
+
     memory.keep_pages()
-    return create_app(config.read())
+    return create_app(config.read(), metrics_folder=METRICS_FOLDER.absolute())
 
 
 def main() -> None:
     """Check the settings, and serve until told to stop. Exits 1 with one line when it cannot."""
-    parser = argparse.ArgumentParser(description="BananaService: a relay to Google's Gemini image models.")
-    parser.add_argument("--demo", action="store_true", help="answer from the built-in stand-in: no key, no cost")
-    parser.add_argument("--reload", action="store_true", help="one worker that follows changes of the code and of .env")
-    parser.add_argument(
-        "--check", action="store_true", help="check the settings, the code and that the port is free, then leave"
-    )
-    arguments = parser.parse_args()
+    arguments = _arguments()
     if arguments.demo:
         os.environ["DEMO"] = "true"
     try:
         settings = config.read()
     except config.SettingsError as error:
         sys.exit(f"banana-service: {error}")
-    _require_free_port(settings.host, settings.port)
-    if arguments.check:
-        create_app(settings)  # what cannot be built says so here, where somebody looks
+    if arguments.launch_settings:
+        print(settings.workers, _server_options(settings))
         return
-    logs.configure(settings.log_file, settings.log_level)
+    if arguments.check:
+        _check(settings, port_too=not arguments.running)
+        return
+    _require_free_port(settings.host, settings.port)
+    _prepare(settings)
+    if arguments.reload:
+        uvicorn.run("main:application", reload=True, reload_includes=["*.py", ".env"], **_server_options(settings))
+    else:
+        # One worker has a supervisor too, so that it can be replaced without a gap.
+        server = uvicorn.Config("main:application", workers=settings.workers, **_server_options(settings))
+        Multiprocess(server, sockets=[server.bind_socket()]).run()
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="BananaService: a relay to Google's Gemini image models.")
+    parser.add_argument("--demo", action="store_true", help="answer from the built-in stand-in: no key, no cost")
+    parser.add_argument("--reload", action="store_true", help="one worker that follows changes of the code and of .env")
+    parser.add_argument(
+        "--check", action="store_true", help="check settings, code and that the port is free, then leave"
+    )
+    parser.add_argument("--running", action="store_true", help="with --check: the port is taken by the service itself")
+    parser.add_argument("--launch-settings", action="store_true", help="print what only a new start puts in force")
+    return parser.parse_args()
+
+
+def _server_options(settings: config.Settings) -> dict[str, Any]:
+    """Return what the parent process keeps for its life; everything else a new worker reads anew."""
+    return {
+        "factory": True,
+        "host": settings.host,
+        "port": settings.port,
+        "loop": "uvloop",
+        "http": DrainingProtocol,
+        "ws": "none",
+        "access_log": False,
+        "log_config": None,
+        "server_header": False,
+        "forwarded_allow_ips": settings.forwarded_allow_ips,
+        "timeout_keep_alive": KEEP_ALIVE_SECONDS,
+        "timeout_graceful_shutdown": int(settings.request_timeout_seconds) + GRACE_SECONDS,
+        "timeout_worker_healthcheck": WORKER_HEALTH_SECONDS,
+    }
+
+
+def _check(settings: config.Settings, *, port_too: bool) -> None:
+    """Find here, where somebody looks, what would stop a worker later."""
+    from banana.ratelimit import StoreError
+
+    if port_too:
+        _require_free_port(settings.host, settings.port)
+    try:
+        application()
+    except StoreError as error:
+        sys.exit(f"banana-service: {error}")
+
+
+def _prepare(settings: config.Settings) -> None:
+    logs.configure(settings.log_file, settings.log_level, settings.log_max_bytes, settings.log_backups)
+    shutil.rmtree(METRICS_FOLDER, ignore_errors=True)
+    METRICS_FOLDER.mkdir(parents=True)
+    os.environ[METRICS_VARIABLE] = str(METRICS_FOLDER.absolute())
     if settings.demo:
         log.warning("demo_mode", message="Pictures come from the built-in stand-in, not from Google.")
         _start_stand_in()
-    uvicorn.run(
-        "main:application",
-        factory=True,
-        host=settings.host,
-        port=settings.port,
-        workers=None if arguments.reload else settings.workers,
-        reload=arguments.reload,
-        reload_includes=["*.py", ".env"] if arguments.reload else None,
-        loop="uvloop",
-        http="httptools",
-        ws="none",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        forwarded_allow_ips=settings.forwarded_allow_ips,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=int(settings.request_timeout_seconds) + GRACE_SECONDS,
-        timeout_worker_healthcheck=WORKER_HEALTH_SECONDS,
-    )
+    if settings.host not in LOOPBACK and not settings.access_tokens:
+        log.warning(
+            "open_to_everyone", host=settings.host, message="ACCESS_TOKENS is not set: anyone may spend your money."
+        )
 
 
 def _require_free_port(host: str, port: int) -> None:

@@ -44,6 +44,7 @@ pid=$!
   printf '%s\n' "$pid"
   started_at "$pid"
   printf '%s\n' "$*"
+  "$python" main.py --launch-settings "$@"
 } >"$PID_FILE"
 
 printf 'Starting '

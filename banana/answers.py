@@ -107,9 +107,9 @@ class EventStream(Response):
 
 async def send_pieces(pieces: Sequence[Bytes], send: Send) -> None:
     """Send a body, each piece as the connection takes it."""
-    for piece in pieces:
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
+    last = len(pieces) - 1
+    for number, piece in enumerate(pieces):
+        await send({"type": "http.response.body", "body": piece, "more_body": number < last})
 
 
 def tell(request: Request, error: errors.BananaError) -> Response:

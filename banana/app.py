@@ -3,6 +3,7 @@
 import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -15,7 +16,9 @@ from starlette.responses import Response
 
 from banana import __version__, answers, errors, logs
 from banana.asgi import AccessLog, BodyLimit, CancelOnDisconnect, LastResort
-from banana.ratelimit import Allowance, Handler
+from banana.callers import Anyone, TokenHolders
+from banana.protocol import DrainingProtocol
+from banana.ratelimit import Allowance
 from banana.routes import generate, ops
 from banana.upstream import Upstream
 from config import Settings
@@ -24,9 +27,13 @@ log = structlog.get_logger(__name__)
 DEMO_HEADER = {"X-Demo": "true"}
 
 
-def create_app(settings: Settings, transport: Any = None) -> FastAPI:
-    """Build the service; `transport` is another network than the real one (an httpx transport), for tests."""
-    logs.configure(settings.log_file, settings.log_level)
+def create_app(settings: Settings, transport: Any = None, metrics_folder: Path | None = None) -> FastAPI:
+    """Build the service.
+
+    `transport` is another network than the real one (an httpx transport), for tests; `metrics_folder` is where several
+    workers leave what they count.
+    """
+    logs.configure(settings.log_file, settings.log_level, settings.log_max_bytes, settings.log_backups)
     upstream = Upstream(
         base_url=settings.gemini_base_url,
         keys=settings.gemini_api_key,
@@ -38,10 +45,12 @@ def create_app(settings: Settings, transport: Any = None) -> FastAPI:
         proxy=settings.upstream_proxy,
         transport=transport,
     )
-    allowance = Allowance(settings.store_url, settings.rate_limit_per_minute, settings.workers)
+    callers = TokenHolders(settings.access_tokens) if settings.access_tokens else Anyone()
+    allowance = Allowance(settings.store_url, settings.rate_limit_per_minute, settings.workers, callers)
 
-    def guard(handler: Handler) -> Handler:
-        return allowance.guard(handler, answers.tell)
+    def not_ready() -> list[str]:
+        usable = upstream.keys.usable()
+        return ["draining"] * DrainingProtocol.draining + ([] if usable else ["every API key was refused"])
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -70,15 +79,21 @@ def create_app(settings: Settings, transport: Any = None) -> FastAPI:
         },
     )
     for router in (
-        ops.router(__version__),
+        ops.router(
+            __version__,
+            reasons=not_ready,
+            degraded=lambda: ["store"] if allowance.degraded else [],
+            metrics_folder=metrics_folder,
+        ),
         generate.router(
             upstream,
-            guard,
+            allowance.guard,
             timeout_seconds=settings.request_timeout_seconds,
             keepalive_seconds=settings.keepalive_seconds,
             default_model=settings.default_model,
             model_aliases=settings.model_aliases,
             store=settings.gemini_store,
+            log_prompts=settings.log_prompts,
         ),
     ):
         app.router.routes.extend(router.routes)

@@ -8,18 +8,21 @@ import re
 import time
 import uuid
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from banana import errors
+from banana import errors, metrics
 
 log = structlog.get_logger(__name__)
 
 # A request id of the caller's own is taken over when it can stand in a header and a log line as it is.
 _SANE_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+# https://www.w3.org/TR/trace-context/#traceparent-header
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 CALLER_LEFT = 499
 # How far an answer is. AccessLog, which sees every message, keeps it in scope["state"]["answer"] for the wrappers inside.
 NOT_BEGUN, BEGUN, COMPLETE = range(3)
@@ -28,6 +31,12 @@ NOT_BEGUN, BEGUN, COMPLETE = range(3)
 def note(scope: Scope, **fields: object) -> None:
     """Add `fields` to the line that the log will have for this request."""
     scope["state"]["note"].update(fields)
+
+
+def facts_of(scope: Scope) -> dict[str, Any]:
+    """Return the fields that the log will have for this request, to be added to."""
+    facts: dict[str, Any] = scope["state"]["note"]
+    return facts
 
 
 def request_id_of(scope: Scope) -> str:
@@ -47,10 +56,13 @@ class AccessLog:
         """Serve one request, and log it."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        given = Headers(scope=scope).get("x-request-id", "")
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
         request_id = given if _SANE_ID.fullmatch(given) else uuid.uuid4().hex
-        scope.setdefault("state", {}).update(request_id=request_id, note={}, answer=NOT_BEGUN)
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
+        trace = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+        bound = {"request_id": request_id} | ({"trace_id": trace[1]} if trace else {})
+        scope.setdefault("state", {}).update(request_id=request_id, note={}, answer=NOT_BEGUN, bytes_in=0)
+        with structlog.contextvars.bound_contextvars(**bound):
             await self._logged(scope, receive, send, request_id)
 
     async def _logged(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
@@ -75,14 +87,25 @@ class AccessLog:
             if not message.get("more_body", False):
                 state["answer"] = COMPLETE
 
+        metrics.in_flight.inc()
         try:
             await self._app(scope, receive, watched_send)
         finally:
-            duration_ms = round((time.perf_counter() - started) * 1000, 1)
-            seen = {"status": status, "duration_ms": duration_ms, "bytes_out": bytes_out}
-            client = scope["client"][0] if scope.get("client") else None
-            fields = seen | state["note"]
-            log.info("request", method=scope["method"], path=scope["path"], client=client, **fields)
+            metrics.in_flight.dec()
+            seconds = time.perf_counter() - started
+            route = getattr(scope.get("route"), "path", "unmatched")
+            seen = {"status": status, "duration_ms": round(seconds * 1000, 1), "bytes_in": state["bytes_in"]}
+            fields = seen | {"bytes_out": bytes_out} | state["note"]
+            _count(route, fields, seconds)
+            log.info("request", method=scope["method"], path=scope["path"], route=route, **fields)
+
+
+def _count(route: str, fields: dict[str, Any], seconds: float) -> None:
+    metrics.requests.labels(route, str(fields["status"])).inc()
+    metrics.request_seconds.labels(route).observe(seconds)
+    metrics.request_bytes.labels("in").inc(fields["bytes_in"])
+    metrics.request_bytes.labels("out").inc(fields["bytes_out"])
+    metrics.images.inc(fields.get("images_returned", 0))
 
 
 class LastResort:
@@ -120,16 +143,14 @@ class BodyLimit:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         declared = Headers(scope=scope).get("content-length", "0")
-        taken_bytes = int(declared) if declared.isascii() and declared.isdigit() else 0
-        counted = taken_bytes == 0
+        declared_bytes = int(declared) if declared.isascii() and declared.isdigit() else 0
+        state = scope["state"]
 
         async def limited_receive() -> Message:
-            nonlocal taken_bytes
-            self._check(taken_bytes)
+            self._check(declared_bytes)
             message = await receive()
-            if counted:
-                taken_bytes += len(message.get("body", b""))
-                self._check(taken_bytes)
+            state["bytes_in"] += len(message.get("body", b""))
+            self._check(state["bytes_in"])
             return message
 
         await self._app(scope, limited_receive, send)

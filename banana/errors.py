@@ -5,6 +5,7 @@
     BananaError
     ├── InvalidRequest          422 invalid_request        names each field and what is wrong with it
     │   └── Blocked             422 blocked                Google's policy refused
+    ├── Unauthorized            401 unauthorized           access tokens are set, and none or a wrong one came
     ├── NotFound                404 not_found              no such route
     │   └── ModelNotFound       404 model_not_found        Google does not know the model
     ├── MethodNotAllowed        405 method_not_allowed
@@ -83,6 +84,17 @@ class Blocked(InvalidRequest):
     """Google's policy refused the prompt or the picture."""
 
     code = "blocked"
+
+
+class Unauthorized(BananaError):
+    """Access tokens are set, and none or a wrong one came."""
+
+    status = 401
+    code = "unauthorized"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.headers["WWW-Authenticate"] = "Bearer"
 
 
 class NotFound(BananaError):

@@ -5,11 +5,11 @@ is the last resort, never gone: once it is the only one left it is tried again, 
 key may have been mended. No I/O; a key is shown to people by a digest only.
 """
 
-import hashlib
 import time
 from collections.abc import Callable, Collection, Sequence
 
 from banana import errors
+from banana.callers import digest_of
 
 
 class Key:
@@ -19,7 +19,7 @@ class Key:
 
     def __init__(self, secret: str) -> None:
         self.secret = secret
-        self.digest = hashlib.sha256(secret.encode()).hexdigest()[:8]
+        self.digest = digest_of(secret)
         self.refused = False
         self.rests_until: dict[str, float] = {}
 

@@ -1,9 +1,11 @@
 """The log: one JSON object a line, in the same shape for this service and for the libraries below it.
 
-Lines are appended whole, so that several workers can share one file, and the file is opened anew when it was moved
-away, so that logrotate needs no signal. Bodies, prompts and keys are never given to it.
+Lines are appended whole, so that several workers can share one file; one that is full is renamed, and every worker opens
+the new one with its next line, as it does after logrotate, without a signal. Bodies, prompts and keys are never given to it.
 """
 
+import contextlib
+import fcntl
 import logging
 import os
 import sys
@@ -19,9 +21,12 @@ _QUIET = ("httpx", "httpcore", "aiohttp", "asyncio", "slowapi", "limits", "watch
 _FIRST = ("timestamp", "level", "event", "request_id")
 
 
-def configure(log_file: str, level: str) -> None:
-    """Send every line to `log_file` as JSON (`-`: standard output), and to a terminal in colour if there is one."""
-    sink = _Sink(log_file)
+def configure(log_file: str, level: str, max_bytes: int = 0, backups: int = 0) -> None:
+    """Send every line to `log_file` as JSON (`-`: standard output), and to a terminal in colour if there is one.
+
+    A file that reaches `max_bytes` (0: any size) is renamed to `.1`, and so on up to `.backups`, and a new one is begun.
+    """
+    sink = _Sink(log_file, max_bytes, backups)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -47,8 +52,10 @@ def configure(log_file: str, level: str) -> None:
 class _Sink:
     """Where lines go: a structlog logger whose every method writes the event it is given."""
 
-    def __init__(self, log_file: str) -> None:
+    def __init__(self, log_file: str, max_bytes: int, backups: int) -> None:
         self._path = None if log_file == "-" else Path(log_file)
+        self._max_bytes = max_bytes
+        self._backups = backups
         self._file = -1
         self._inode = 0
         self._terminal = structlog.dev.ConsoleRenderer(colors=True) if sys.stdout.isatty() else None
@@ -64,7 +71,10 @@ class _Sink:
 
     def _write(self, event: Mapping[str, Any]) -> None:
         if self._path:
-            os.write(self._open(self._path), _json(event))
+            file = self._open(self._path)
+            os.write(file, _json(event))
+            if self._max_bytes and os.fstat(file).st_size >= self._max_bytes:
+                self._rotate(self._path)
         elif not self._terminal:
             sys.stdout.buffer.write(_json(event))
             sys.stdout.buffer.flush()
@@ -78,6 +88,19 @@ class _Sink:
         if self._file >= 0:
             os.close(self._file)
         self._file, self._inode = -1, 0
+
+    def _rotate(self, path: Path) -> None:
+        """Move the files up by one. Of several workers that find the file full, one does it; no line is lost.
+
+        Whoever still has the old file open writes its line there, and finds the new one with the next.
+        """
+        with path.with_name(f".{path.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if path.exists() and path.stat().st_ino == self._inode:
+                for number in range(self._backups - 1, 0, -1):
+                    with contextlib.suppress(FileNotFoundError):
+                        path.with_name(f"{path.name}.{number}").rename(path.with_name(f"{path.name}.{number + 1}"))
+                path.rename(path.with_name(f"{path.name}.1"))
 
     def _open(self, path: Path) -> int:
         """Return the file of that name, opened anew when another one has the name by now."""

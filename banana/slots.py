@@ -3,7 +3,7 @@
 import asyncio
 from types import TracebackType
 
-from banana import errors
+from banana import errors, metrics
 
 
 class Slots:
@@ -21,6 +21,7 @@ class Slots:
     async def __aenter__(self) -> None:
         if not self._semaphore.locked():
             await self._semaphore.acquire()
+            metrics.upstream_in_flight.inc()
             return
         if self.waiting >= self.max_waiting:
             raise errors.Overloaded(
@@ -28,12 +29,16 @@ class Slots:
                 retry_after_seconds=errors.RETRY_AFTER_SECONDS,
             )
         self.waiting += 1
+        metrics.waiting.inc()
         try:
             await self._semaphore.acquire()
         finally:
             self.waiting -= 1
+            metrics.waiting.dec()
+        metrics.upstream_in_flight.inc()
 
     async def __aexit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        metrics.upstream_in_flight.dec()
         self._semaphore.release()

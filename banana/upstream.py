@@ -20,7 +20,7 @@ import structlog
 from httpx_aiohttp import AiohttpTransport
 from httpx_aiohttp.transport import AiohttpResponseStream, map_aiohttp_exceptions
 
-from banana import errors, gemini
+from banana import errors, gemini, metrics
 from banana.keys import Key, KeyRing
 from banana.skeleton import Bytes
 from banana.slots import Slots
@@ -35,6 +35,9 @@ MAX_ERROR_BYTES = 64 * 1024
 SMALL_BODY_BYTES = 64 * 1024
 # Google refuses X-Server-Timeout below this.
 MIN_SERVER_TIMEOUT_SECONDS = 10
+
+# What the log should know of a request; the caller of `Upstream` hands in a mapping, and finds it told.
+Facts = dict[str, Any]
 
 log = structlog.get_logger(__name__)
 
@@ -81,26 +84,33 @@ class Upstream:
         await self._client.aclose()
 
     async def images(
-        self, model: str, request: gemini.ImageRequest, count: int, deadline: float
+        self, model: str, request: gemini.ImageRequest, count: int, deadline: float, facts: Facts
     ) -> list[gemini.Image | errors.BananaError]:
         """Make `count` calls at once; return what each became, in the order of the calls.
 
         `deadline` is in seconds of the event loop's clock; a call that has not ended by then is a DeadlineExceeded.
+        `facts` is told what the log should know: attempts, upstream_ms, tokens.
         """
         body = request.body()
         if count == 1:
-            return [await self._image_or_error(model, body, deadline)]
-        return await asyncio.gather(*(self._image_or_error(model, body, deadline) for _ in range(count)))
+            return [await self._image_or_error(model, body, deadline, facts)]
+        return await asyncio.gather(*(self._image_or_error(model, body, deadline, facts) for _ in range(count)))
 
     async def images_as_made(
-        self, model: str, request: gemini.ImageRequest, count: int, deadline: float, silence_seconds: float
+        self,
+        model: str,
+        request: gemini.ImageRequest,
+        count: int,
+        deadline: float,
+        facts: Facts,
+        silence_seconds: float,
     ) -> AsyncGenerator[tuple[int, gemini.Image | errors.BananaError] | None, None]:
         """Make `count` calls at once; yield each one's index and what it became, as soon as it has.
 
         After every `silence_seconds` without one, yields None. Closed before its end, it cancels what still runs.
         """
         body = request.body()
-        tasks = [asyncio.create_task(self._image_or_error(model, body, deadline)) for _ in range(count)]
+        tasks = [asyncio.create_task(self._image_or_error(model, body, deadline, facts)) for _ in range(count)]
         pending = set(tasks)
         try:
             while pending:
@@ -116,17 +126,17 @@ class Upstream:
                 task.cancel()
 
     async def _image_or_error(
-        self, model: str, body: Sequence[Bytes], deadline: float
+        self, model: str, body: Sequence[Bytes], deadline: float, facts: Facts
     ) -> gemini.Image | errors.BananaError:
         try:
             async with asyncio.timeout_at(deadline):
-                return await self._repeated(model, body, deadline)
+                return await self._repeated(model, body, deadline, facts)
         except TimeoutError:
             return errors.DeadlineExceeded("The deadline passed before Google answered; the call was cancelled.")
         except errors.BananaError as failure:
             return failure
 
-    async def _repeated(self, model: str, body: Sequence[Bytes], deadline: float) -> gemini.Image:
+    async def _repeated(self, model: str, body: Sequence[Bytes], deadline: float, facts: Facts) -> gemini.Image:
         """Call until there is an image, or an error that must not be repeated."""
         repeats = _Repeats(self._retries, self._backoff_seconds, deadline)
         tried: set[Key] = set()
@@ -138,9 +148,10 @@ class Upstream:
             else:
                 try:
                     async with self.slots:
-                        return await self._attempt(repeats.attempt, key, model, body, deadline)
+                        return await self._attempt(repeats.attempt, key, model, body, deadline, facts)
                 except (errors.UpstreamQuota, errors.RejectedKey) as error:
                     self.keys.set_aside(key, model, error)
+                    metrics.keys_resting.set(self.keys.resting())
                     tried.add(key)
                     failure = error
                     continue
@@ -150,7 +161,7 @@ class Upstream:
             tried.clear()
 
     async def _attempt(
-        self, attempt: int, key: Key, model: str, body: Sequence[Bytes], deadline: float
+        self, attempt: int, key: Key, model: str, body: Sequence[Bytes], deadline: float, facts: Facts
     ) -> gemini.Image:
         """Send the call once with `key`, and log how it ended."""
         started = time.perf_counter()
@@ -159,13 +170,22 @@ class Upstream:
             image = await self._send(key, model, body, deadline)
             key.refused = False
             outcome = "ok"
+            used = image.usage.get("totalTokenCount")
+            if isinstance(used, int):
+                facts["tokens"] = facts.get("tokens", 0) + used
+                metrics.tokens.inc(max(0, used))
             return image
         except errors.BananaError as failure:
             outcome = failure.code
             failure.message = self.keys.redact(failure.message)
             raise
         finally:
-            duration_ms = round((time.perf_counter() - started) * 1000, 1)
+            seconds = time.perf_counter() - started
+            duration_ms = round(seconds * 1000, 1)
+            facts["attempts"] = facts.get("attempts", 0) + 1
+            facts["upstream_ms"] = round(facts.get("upstream_ms", 0) + duration_ms, 1)
+            metrics.upstream_calls.labels(outcome).inc()
+            metrics.upstream_seconds.observe(seconds)
             log.info(
                 "upstream_attempt",
                 attempt=attempt,

@@ -10,6 +10,7 @@ NAMES = {
     "banana": "BananaService",
     "plain": "plain FastAPI + httpx",
 }
+NOT_MEASURED = ("LiteLLM and the other big relays", "HTTPS to the upstream", "more than one worker")
 COLOURS = {"nginx": "#4c9f70", "nginx-unbuffered": "#8fc5a5", "banana": "#e0b000", "plain": "#9a9aa8"}
 
 
@@ -56,7 +57,7 @@ def markdown(results: Results, rounds: int) -> str:
     own, plain = (results.waiting[name] / 1000 for name in ("banana", "plain"))
     lines.append(f"| memory of a request that waits, 2,000 in flight | {own:.0f} KB | {plain:.0f} KB |")
     lines.append(f"| start to ready | {results.starts['banana']:.2f} s | {results.starts['plain']:.2f} s |")
-    lines += ["", f"Not measured: {', '.join(_missing(results))}.", ""]
+    lines += ["", f"Not measured: {', '.join(NOT_MEASURED)}.", ""]
     return "\n".join(lines)
 
 
@@ -87,10 +88,6 @@ def _table(title: str, rows: dict[str, Round], size_mb: float, direct_ms: float 
             f" {one.p50_ms:.1f} ms | {one.p99_ms:.1f} ms | {added} |"
         )
     return [*lines, ""]
-
-
-def _missing(results: Results) -> list[str]:
-    return ["LiteLLM (not installed)", "HTTPS to the upstream", "more than one worker"]
 
 
 def plot(results: Results) -> str:

@@ -2,7 +2,7 @@
 # Sourced by start.sh, stop.sh and restart.sh: which process is the service, and is it really ours.
 #
 # The service leads a process group of its own; .state/banana.pid holds its id, when it was started by the system's own
-# record, and its arguments. An id that was given to another process since has another start time.
+# record, its arguments, and the settings that only a new start puts in force. An id that was given to another process since has another start time.
 
 PID_FILE=.state/banana.pid
 
@@ -50,6 +50,19 @@ members_of() {
     done < <(ps -axo pid=,pgid=)
   fi
   return 0
+}
+
+# workers_of GROUP: the processes of that group that serve.
+workers_of() {
+  local pid command
+  for pid in $(members_of "$1"); do
+    if [[ -d /proc/self ]]; then
+      { command=$(tr '\0' ' ' <"/proc/$pid/cmdline"); } 2>/dev/null || continue
+    else
+      command=$(ps -o command= -p "$pid") || continue
+    fi
+    if [[ $command == *spawn_main* ]]; then printf '%s\n' "$pid"; fi
+  done
 }
 
 # running_pid: the id of the running service; fails when it does not run.

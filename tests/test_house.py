@@ -15,10 +15,10 @@ FLOORS = [
     {"banana.app"},
     {"banana.routes"},
     {"banana.upstream", "banana.ratelimit", "banana.answers"},
-    {"banana.asgi", "banana.gemini", "banana.keys", "banana.slots", "banana.store"},
-    {"banana.pictures"},
+    {"banana.asgi", "banana.gemini", "banana.keys", "banana.slots", "banana.store", "banana.protocol"},
+    {"banana.pictures", "banana.callers", "banana.metrics"},
     {"banana.skeleton"},
-    {"banana.errors", "banana.logs"},
+    {"banana.errors", "banana.logs", "banana.memory"},
 ]
 # main configures the log of the parent process; the routes are handed the types of what app wires.
 MODULES = sorted([*ROOT.glob("banana/**/*.py"), ROOT / "main.py", ROOT / "config.py"])

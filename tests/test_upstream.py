@@ -33,7 +33,7 @@ def deadline(seconds: float = 5) -> float:
 
 
 async def one(upstream: Upstream, seconds: float = 5) -> gemini.Image | errors.BananaError:
-    (outcome,) = await upstream.images(MODEL, REQUEST, 1, deadline(seconds))
+    (outcome,) = await upstream.images(MODEL, REQUEST, 1, deadline(seconds), {})
     return outcome
 
 
@@ -154,7 +154,7 @@ async def test_no_room_is_told_at_once(stand_in: StandIn) -> None:
     """Beyond the slots and the line a call is refused at once; those in line are served."""
     stand_in.latency_seconds = 0.3
     async with upstream_of(stand_in, max_connections=2, max_waiting=2) as upstream:
-        outcomes = await upstream.images(MODEL, REQUEST, 6, deadline())
+        outcomes = await upstream.images(MODEL, REQUEST, 6, deadline(), {})
 
     assert [type(outcome).__name__ for outcome in outcomes] == ["Image"] * 4 + ["Overloaded"] * 2
     assert len(stand_in.calls) == 4
@@ -164,7 +164,7 @@ async def test_a_cancelled_call_is_closed_and_its_slot_is_free(stand_in: StandIn
     """Cancelled while Google thinks, inside the answer, or in line: the connection closes, the slots come back."""
     stand_in.plan.extend(["hang", "hang-inside"])
     async with upstream_of(stand_in, max_connections=2) as upstream:
-        work = asyncio.create_task(upstream.images(MODEL, REQUEST, 3, deadline()))
+        work = asyncio.create_task(upstream.images(MODEL, REQUEST, 3, deadline(), {}))
         while len(stand_in.calls) < 2:
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)
@@ -173,7 +173,7 @@ async def test_a_cancelled_call_is_closed_and_its_slot_is_free(stand_in: StandIn
         while not all(call.aborted for call in stand_in.calls):
             await asyncio.sleep(0.01)
             assert time.monotonic() - started < 0.5
-        outcomes = await upstream.images(MODEL, REQUEST, 2, deadline())
+        outcomes = await upstream.images(MODEL, REQUEST, 2, deadline(), {})
 
     assert all(isinstance(outcome, gemini.Image) for outcome in outcomes)
     assert upstream.slots.waiting == 0

@@ -13,9 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from banana import answers, errors, gemini
-from banana.asgi import note, request_id_of
+from banana.asgi import facts_of, note, request_id_of
 from banana.pictures import EncodedPicture, PictureError, read_input_picture
-from banana.ratelimit import Handler
+from banana.ratelimit import Handler, Tell
 from banana.skeleton import Bytes, InvalidJson, LongString, Skeleton, plain
 from banana.upstream import Upstream
 
@@ -111,15 +111,16 @@ class GenerateAnswer(BaseModel):
 
 def router(
     upstream: Upstream,
-    guard: Callable[[Handler], Handler],
+    guard: Callable[[Handler, Tell], Handler],
     *,
     timeout_seconds: float,
     keepalive_seconds: float,
     default_model: str,
     model_aliases: dict[str, str],
     store: bool | None,
+    log_prompts: bool,
 ) -> APIRouter:
-    """Return the route; `guard` puts a handler behind the allowance."""
+    """Return the route; `guard` puts a handler behind the tokens and the allowance."""
 
     async def generate(request: Request) -> Response:
         """Make pictures from words, and from pictures.
@@ -133,14 +134,16 @@ def router(
             model = asked.model or default_model
             model = model_aliases.get(model, model)
             count = asked.number_of_images or 1
-            note(request.scope, model=model, images_asked=count)
+            note(request.scope, model=model, images_asked=count, **({"prompt": asked.prompt} if log_prompts else {}))
             wanted = gemini.ImageRequest(asked.prompt, asked.image_base64, asked.aspect_ratio, asked.image_size, store)
             liked = _liked(request.headers.get("accept", ""))
             if liked == "text/event-stream":
-                made = upstream.images_as_made(model, wanted, count, deadline, COMMENT_SECONDS)
+                made = upstream.images_as_made(model, wanted, count, deadline, facts_of(request.scope), COMMENT_SECONDS)
                 return answers.EventStream(_events(request, made, count))
             work = _made(
-                request, upstream.images(model, wanted, count, deadline), as_picture=liked.startswith("image/")
+                request,
+                upstream.images(model, wanted, count, deadline, facts_of(request.scope)),
+                as_picture=liked.startswith("image/"),
             )
             # Whitespace cannot stand before a picture: one that was asked for as itself is waited for in silence.
             silence_seconds = 0 if liked.startswith("image/") and count == 1 else keepalive_seconds
@@ -151,7 +154,7 @@ def router(
     routes = APIRouter(tags=["images"], route_class=answers.PlainRoute)
     routes.add_api_route(
         "/generate",
-        guard(generate),
+        guard(generate, answers.tell),
         methods=["POST"],
         operation_id="generate",
         response_class=Response,

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -79,3 +80,36 @@ def test_standard_output_is_json_when_nobody_reads_along(capsys: pytest.CaptureF
         logging.getLogger().removeHandler(handler)
 
     assert json.loads(capsys.readouterr().out)["event"] == "hello"
+
+
+def _write_lines(worker: int) -> None:
+    logs.configure("logs/app.log", "info", max_bytes=20_000, backups=99)
+    for number in range(1000):
+        logging.getLogger("x").warning("%s-%s", worker, number)
+
+
+def test_rotation_loses_no_line_of_four_workers() -> None:
+    """Four processes write 4,000 lines while the log is renamed every 20 kB: every line is somewhere, whole."""
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        pool.map(_write_lines, range(4))
+
+    files = list(Path("logs").glob("app.log*"))
+    written = [json.loads(line)["event"] for file in files for line in file.read_text(encoding="utf-8").splitlines()]
+    assert len(files) > 10
+    assert sorted(written) == sorted(f"{worker}-{number}" for worker in range(4) for number in range(1000))
+
+
+async def test_a_trace_is_honoured_and_prompts_are_logged_when_asked_for(stand_in: StandIn) -> None:
+    """The W3C trace id stands in the request's lines; LOG_PROMPTS adds the prompt."""
+    trace = "4bf92f3577b34da6a3ce929d0e0e4736"
+    async with client_of(create_app(settings_for(stand_in, log_prompts=True))) as client:
+        headers = {"traceparent": f"00-{trace}-00f067aa0ba902b7-01"}
+        await client.post("/generate", json={"prompt": "a blue banana"}, headers=headers)
+
+    found = [line for line in lines() if line.get("trace_id") == trace]
+    assert [line["event"] for line in found] == ["upstream_attempt", "request"]
+    request = found[1]
+    assert request["prompt"] == "a blue banana"
+    assert (request["attempts"], request["tokens"], request["caller"]) == (1, 1128, "127.0.0.1")
+    assert request["upstream_ms"] > 0
+    assert request["bytes_in"] > 20

@@ -120,7 +120,7 @@ def test_an_application_that_cannot_be_built_stops_the_start(service: Service) -
     app = service.folder / "banana/app.py"
     app.write_text(
         app.read_text()
-        + "\n\n_create_app = create_app\n\n\ndef create_app(*_):\n    raise RuntimeError('no bananas')\n"
+        + "\n\n_create_app = create_app\n\n\ndef create_app(*_, **__):\n    raise RuntimeError('no bananas')\n"
     )
 
     ran = service.run("start.sh", "--demo")

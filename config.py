@@ -18,7 +18,12 @@ RETIRED_MODELS = (
     "gemini-3-pro-image-preview=gemini-3-pro-image,"
     "gemini-3.1-flash-image-preview=gemini-3.1-flash-image,"
     "gemini-2.5-flash-image-preview=gemini-nano-banana-2.1,"
-    "gemini-2.5-flash-image=gemini-nano-banana-2.1"
+    "gemini-2.5-flash-image=gemini-nano-banana-2.1,"
+)
+# What programs written for OpenAI ask for when nobody told them otherwise, by price.
+OPENAI_MODELS = (
+    "gpt-image-1=gemini-3-pro-image,gpt-image-1.5=gemini-3-pro-image,gpt-image-2=gemini-3-pro-image,"
+    "gpt-image-1-mini=gemini-nano-banana-2.1,dall-e-3=gemini-3-pro-image,dall-e-2=gemini-nano-banana-2.1"
 )
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -74,7 +79,7 @@ class Settings(BaseSettings):
     # The model of a request that names none.
     default_model: str = Field(default="gemini-3-pro-image-preview", pattern=rf"^{MODEL_NAME.pattern}$")
     # Names that are sent as other names: old=new,old=new.
-    model_aliases: Pairs = Field(default=RETIRED_MODELS, validate_default=True)
+    model_aliases: Pairs = Field(default=RETIRED_MODELS + OPENAI_MODELS, validate_default=True)
     # Google's `store` flag: false asks Google not to keep the requests. Unset: not sent (Vertex refuses it).
     gemini_store: bool | None = None
     # An HTTP proxy on the way to Google, as http://host:port. HTTPS_PROXY is not read, so that nothing is sent by surprise.

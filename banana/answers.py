@@ -18,6 +18,10 @@ from banana.skeleton import Bytes
 UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 
 
+# A server-sent event that is none: it keeps a connection that a proxy would cut.
+COMMENT: tuple[Bytes, ...] = (b": still at work\n\n",)
+
+
 class PlainRoute(APIRoute):
     """A documented route whose handler takes the request and returns the response.
 
@@ -87,22 +91,31 @@ class KeptAlive(Response):
         await send_pieces(pieces, send)
 
 
-class EventStream(Response):
-    """Server-sent events, each given as its pieces; an empty one is sent as a comment, so that nobody cuts the silence."""
+class Stream(Response):
+    """A body without a length, whose parts are sent as they come, each given as its pieces."""
 
-    def __init__(self, events: AsyncGenerator[Sequence[Bytes], None]) -> None:
-        super().__init__(media_type="text/event-stream", headers=UNBUFFERED)
+    def __init__(self, parts: AsyncGenerator[Sequence[Bytes], None], media_type: str) -> None:
+        super().__init__(media_type=media_type, headers=UNBUFFERED)
         del self.headers["content-length"]
-        self._events = events
+        self._parts = parts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send each event as it comes."""
-        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        async with aclosing(self._events) as events:
-            async for event in events:
-                for piece in event or (b": still at work\n\n",):
+        """Send each part as it comes."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async with aclosing(self._parts) as parts:
+            async for pieces in parts:
+                for piece in pieces:
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def documented(content: Mapping[str, Any], error: Mapping[str, Any]) -> dict[int | str, dict[str, Any]]:
+    """Return what OpenAPI says of a route's answers: `content` of a success, and the schema of every error's body."""
+    codes = (400, 401, 404, 413, 422, 429, 500, 502, 503, 504)
+    told: dict[int | str, dict[str, Any]] = {
+        code: {"description": "An error.", "content": {"application/json": {"schema": error}}} for code in codes
+    }
+    return {200: {"description": "What was asked for.", "content": content}, **told}
 
 
 async def send_pieces(pieces: Sequence[Bytes], send: Send) -> None:
@@ -113,11 +126,6 @@ async def send_pieces(pieces: Sequence[Bytes], send: Send) -> None:
 
 
 def tell(request: Request, error: errors.BananaError) -> Response:
-    """Return the answer that tells of `error`, and note its code for the log."""
-    return tell_scope(request.scope, error)
-
-
-def tell_scope(scope: Scope, error: errors.BananaError) -> Response:
-    """The same, where there is no request object."""
-    note(scope, code=error.code)
-    return JSONResponse(error.body(request_id_of(scope)), error.status, headers=error.headers)
+    """Return the answer of our own routes that tells of `error`, and note its code for the log."""
+    note(request.scope, code=error.code)
+    return JSONResponse(error.body(request_id_of(request.scope)), error.status, headers=error.headers)

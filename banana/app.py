@@ -19,7 +19,7 @@ from banana.asgi import AccessLog, BodyLimit, CancelOnDisconnect, LastResort
 from banana.callers import Anyone, TokenHolders
 from banana.protocol import DrainingProtocol
 from banana.ratelimit import Allowance
-from banana.routes import generate, ops
+from banana.routes import generate, native, openai, ops
 from banana.upstream import Upstream
 from config import Settings
 
@@ -68,7 +68,7 @@ def create_app(settings: Settings, transport: Any = None, metrics_folder: Path |
         lifespan=lifespan,
         middleware=[
             Middleware(AccessLog, headers=DEMO_HEADER if settings.demo else {}),
-            Middleware(LastResort, tell=answers.tell_scope),
+            Middleware(LastResort, tell=_tell_in_dialect),
             Middleware(CancelOnDisconnect),
             Middleware(BodyLimit, max_bytes=settings.max_request_bytes),
         ],
@@ -95,14 +95,45 @@ def create_app(settings: Settings, transport: Any = None, metrics_folder: Path |
             store=settings.gemini_store,
             log_prompts=settings.log_prompts,
         ),
+        openai.router(
+            upstream,
+            allowance.guard,
+            timeout_seconds=settings.request_timeout_seconds,
+            keepalive_seconds=settings.keepalive_seconds,
+            default_model=settings.default_model,
+            model_aliases=settings.model_aliases,
+            store=settings.gemini_store,
+        ),
+        native.router(
+            upstream,
+            allowance.guard,
+            timeout_seconds=settings.request_timeout_seconds,
+            model_aliases=settings.model_aliases,
+            openai_models=openai.models(
+                upstream,
+                allowance.guard,
+                timeout_seconds=settings.request_timeout_seconds,
+                model_aliases=settings.model_aliases,
+            ),
+        ),
     ):
         app.router.routes.extend(router.routes)
     return app
 
 
+def _tell_in_dialect(request: Request, error: errors.BananaError) -> Response:
+    """Tell of an error outside every handler in the dialect of the path."""
+    path = request.url.path
+    if path.startswith("/v1/images") or (path.startswith("/v1/models") and "x-goog-api-key" not in request.headers):
+        return openai.tell(request, error)
+    if path.startswith(tuple(f"{prefix}/" for prefix in native.PREFIXES)):
+        return native.tell(request, error)
+    return answers.tell(request, error)
+
+
 async def _tell_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, errors.BananaError)
-    return answers.tell(request, error)
+    return _tell_in_dialect(request, error)
 
 
 async def _tell_http_error(request: Request, error: Exception) -> Response:
@@ -117,10 +148,10 @@ async def _tell_http_error(request: Request, error: Exception) -> Response:
         told = errors.NotFound(f"There is nothing at {path}; the routes are listed at /docs.")
     else:
         told = errors.InvalidRequest(str(error.detail))
-    return answers.tell(request, told)
+    return _tell_in_dialect(request, told)
 
 
 async def _tell_validation_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     problems = [(".".join(map(str, item["loc"])), str(item["msg"])) for item in error.errors()]
-    return answers.tell(request, errors.InvalidRequest.of_fields(problems))
+    return _tell_in_dialect(request, errors.InvalidRequest.of_fields(problems))

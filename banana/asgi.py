@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -114,7 +115,7 @@ class LastResort:
     `tell` writes an error in the dialect of the route.
     """
 
-    def __init__(self, app: ASGIApp, tell: Callable[[Scope, errors.BananaError], Response]) -> None:
+    def __init__(self, app: ASGIApp, tell: Callable[[Request, errors.BananaError], Response]) -> None:
         self._app = app
         self._tell = tell
 
@@ -128,7 +129,7 @@ class LastResort:
             log.exception("internal_error")
             if scope["state"]["answer"] != NOT_BEGUN:
                 raise
-            await self._tell(scope, errors.Internal())(scope, receive, send)
+            await self._tell(Request(scope), errors.Internal())(scope, receive, send)
 
 
 class BodyLimit:

@@ -33,6 +33,20 @@ import math
 RETRY_AFTER_SECONDS = 5
 
 
+# What OpenAPI says of the body of an error on our own routes.
+SCHEMA = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["code", "message", "request_id"],
+            "properties": {name: {"type": "string"} for name in ("code", "message", "request_id")},
+        }
+    },
+}
+
+
 class BananaError(Exception):
     """A failure that has an answer.
 
@@ -49,6 +63,8 @@ class BananaError(Exception):
         self.extra = extra
         self.headers: dict[str, str] = {}
         self.retry_after_seconds = retry_after_seconds
+        # Status, content type and body as Google told it, for those who speak Google's dialect.
+        self.answer: tuple[int, str, bytes] | None = None
         if retry_after_seconds is not None:
             whole_seconds = max(1, math.ceil(retry_after_seconds))
             self.extra["retry_after"] = whole_seconds

@@ -54,11 +54,13 @@ class EncodedPicture:
     Attributes:
         mime_type: read from the picture's first bytes; None when they are of no known type.
         pieces: the base64, in order, safe to stand between the quotes of a JSON string.
+        start: the first bytes of the picture itself.
 
     """
 
     mime_type: str | None
     pieces: Sequence[Bytes]
+    start: bytes
 
     @property
     def size_bytes(self) -> int:
@@ -87,11 +89,16 @@ def read_picture(value: str | LongString) -> EncodedPicture:
         return _checked([tidy])
 
 
-def read_input_picture(value: str | LongString) -> EncodedPicture:
-    """Check a base64 string or data URI of a picture that Gemini takes as input. Raises PictureError, InvalidJson."""
-    picture = read_picture(value)
+def read_input_picture(value: str | LongString | EncodedPicture) -> EncodedPicture:
+    """Check a base64 string, a data URI or a file that came as a picture that Gemini takes as input.
+
+    Raises PictureError and InvalidJson.
+    """
+    picture = value if isinstance(value, EncodedPicture) else read_picture(value)
+    if not picture.size_bytes:
+        raise PictureError("is empty")
     if picture.mime_type not in ACCEPTED_TYPES:
-        found = picture.mime_type or _described(next(picture.decoded()))
+        found = picture.mime_type or _described(picture.start)
         raise PictureError(f"is {found}; PNG, JPEG, WebP, HEIC and HEIF are taken")
     return picture
 
@@ -106,7 +113,6 @@ def type_of(start: bytes) -> str | None:
 
 
 def _described(start: bytes) -> str:
-    start = start[:32]
     if start.isascii() and start.decode("ascii").isprintable():
         return "text, not a picture"
     return f"not a picture of a known type (it begins with the bytes {start[:4].hex(' ')})"
@@ -144,7 +150,8 @@ def _checked(pieces: Sequence[Bytes]) -> EncodedPicture:
         if len(_decode(block)) * 4 != len(block) * 3 and size_bytes:
             raise PictureError("is not base64: padding in the middle")
     start = head(pieces, _HEAD_BYTES)
-    return EncodedPicture(type_of(_decode(start[: len(start) // 4 * 4] or start)), pieces)
+    start = _decode(start[: len(start) // 4 * 4] or start)[:32]
+    return EncodedPicture(type_of(start), pieces, start)
 
 
 def _blocks(pieces: Sequence[Bytes]) -> Iterator[Bytes]:

@@ -66,6 +66,7 @@ class Allowance:
         self._limiter._in_memory_fallback = [LimitGroup(share, _caller_of, SCOPE, False, None, None, None, 1, False)]
         self._shared = self._limiter.shared_limit(f"{per_minute}/minute", scope=SCOPE)
         self._was_degraded = False
+        self._guarded = 0
 
     @property
     def degraded(self) -> bool:
@@ -74,7 +75,15 @@ class Allowance:
 
     def guard(self, handler: Handler, tell: Tell) -> Handler:
         """Return `handler` behind the tokens and the allowance; its answers, errors too, carry X-RateLimit headers."""
-        checked: Handler = self._shared(handler)
+
+        @functools.wraps(handler)
+        async def counted(request: Request) -> Response:
+            return await handler(request)
+
+        # slowapi counts by name: two handlers of one name would each be counted twice.
+        self._guarded += 1
+        counted.__name__ = f"{handler.__name__}_{self._guarded}"
+        checked: Handler = self._shared(counted)
 
         @functools.wraps(handler)
         async def guarded(request: Request) -> Response:

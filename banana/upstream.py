@@ -9,10 +9,11 @@ import math
 import random
 import socket
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import httpx
@@ -38,8 +39,29 @@ MIN_SERVER_TIMEOUT_SECONDS = 10
 
 # What the log should know of a request; the caller of `Upstream` hands in a mapping, and finds it told.
 Facts = dict[str, Any]
+T = TypeVar("T")
+Reader = Callable[[httpx.Response], Awaitable[T]]
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call: the model whose quota it counts against, the path below the base URL with its query, and the body."""
+
+    model: str
+    path: str
+    body: Sequence[Bytes] = ()
+    method: str = "POST"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer, or a part of one, as it came."""
+
+    status: int
+    content_type: str
+    chunks: Sequence[Bytes]
 
 
 class Upstream:
@@ -91,10 +113,8 @@ class Upstream:
         `deadline` is in seconds of the event loop's clock; a call that has not ended by then is a DeadlineExceeded.
         `facts` is told what the log should know: attempts, upstream_ms, tokens.
         """
-        body = request.body()
-        if count == 1:
-            return [await self._image_or_error(model, body, deadline, facts)]
-        return await asyncio.gather(*(self._image_or_error(model, body, deadline, facts) for _ in range(count)))
+        calls = [self._image(model, request.body(), deadline, facts) for _ in range(count)]
+        return [await calls[0]] if count == 1 else await asyncio.gather(*calls)
 
     async def images_as_made(
         self,
@@ -110,7 +130,7 @@ class Upstream:
         After every `silence_seconds` without one, yields None. Closed before its end, it cancels what still runs.
         """
         body = request.body()
-        tasks = [asyncio.create_task(self._image_or_error(model, body, deadline, facts)) for _ in range(count)]
+        tasks = [asyncio.create_task(self._image(model, body, deadline, facts)) for _ in range(count)]
         pending = set(tasks)
         try:
             while pending:
@@ -125,32 +145,94 @@ class Upstream:
             for task in pending:
                 task.cancel()
 
-    async def _image_or_error(
+    async def forward(self, call: Call, deadline: float, facts: Facts) -> Answer:
+        """Make a call of Google's own form; return its answer, held until it is whole. Raises BananaError.
+
+        An error that Google told has its answer, as it came, in `answer`.
+        """
+
+        async def read(response: httpx.Response) -> Answer:
+            chunks = [chunk async for chunk in self._capped(response)]
+            return Answer(response.status_code, response.headers.get("content-type", ""), chunks)
+
+        return await self._made(call, deadline, facts, read)
+
+    async def stream(self, call: Call, deadline: float, facts: Facts) -> AsyncGenerator[Answer, None]:
+        """Make a call of Google's own form; yield its answer in parts, each as it arrives. Raises BananaError.
+
+        Before the first part the call is repeated as any other; after it, an error ends the stream.
+        """
+        # Unbounded but for the cap on an answer: a caller who reads slowly does not let the deadline pass.
+        parts: asyncio.Queue[Answer | Exception | None] = asyncio.Queue()
+
+        async def read(response: httpx.Response) -> None:
+            content_type = response.headers.get("content-type", "")
+            async for chunk in self._capped(response):
+                parts.put_nowait(Answer(response.status_code, content_type, [chunk]))
+
+        async def work() -> None:
+            try:
+                await self._made(call, deadline, facts, read)
+            except Exception as error:
+                parts.put_nowait(error)
+            else:
+                parts.put_nowait(None)
+
+        task = asyncio.create_task(work())
+        try:
+            while (part := await parts.get()) is not None:
+                if isinstance(part, Exception):
+                    raise part
+                yield part
+        finally:
+            task.cancel()
+
+    async def _image(
         self, model: str, body: Sequence[Bytes], deadline: float, facts: Facts
     ) -> gemini.Image | errors.BananaError:
+        """Make one image; return it, or why there is none."""
+
+        async def read(response: httpx.Response) -> gemini.Image:
+            answer = gemini.ImageAnswer()
+            async for chunk in self._capped(response):
+                answer.feed(chunk)
+            image = answer.close()
+            used = image.usage.get("totalTokenCount")
+            if isinstance(used, int):
+                facts["tokens"] = facts.get("tokens", 0) + used
+                metrics.tokens.inc(max(0, used))
+            return image
+
         try:
-            async with asyncio.timeout_at(deadline):
-                return await self._repeated(model, body, deadline, facts)
-        except TimeoutError:
-            return errors.DeadlineExceeded("The deadline passed before Google answered; the call was cancelled.")
+            return await self._made(Call(model, f"models/{model}:generateContent", body), deadline, facts, read)
         except errors.BananaError as failure:
             return failure
 
-    async def _repeated(self, model: str, body: Sequence[Bytes], deadline: float, facts: Facts) -> gemini.Image:
-        """Call until there is an image, or an error that must not be repeated."""
+    async def _made(self, call: Call, deadline: float, facts: Facts, read: Reader[T]) -> T:
+        """Make a call within the deadline, and read its answer."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._repeated(call, deadline, facts, read)
+        except TimeoutError:
+            raise errors.DeadlineExceeded(
+                "The deadline passed before Google answered; the call was cancelled."
+            ) from None
+
+    async def _repeated(self, call: Call, deadline: float, facts: Facts, read: Reader[T]) -> T:
+        """Call until there is an answer, or an error that must not be repeated."""
         repeats = _Repeats(self._retries, self._backoff_seconds, deadline)
         tried: set[Key] = set()
         failure: errors.BananaError | None = None
         while True:
-            key = self.keys.take(model, tried)
+            key = self.keys.take(call.model, tried)
             if key is None:
-                failure = self.keys.exhausted(model, failure)
+                failure = self.keys.exhausted(call.model, failure)
             else:
                 try:
                     async with self.slots:
-                        return await self._attempt(repeats.attempt, key, model, body, deadline, facts)
+                        return await self._attempt(repeats.attempt, key, call, deadline, facts, read)
                 except (errors.UpstreamQuota, errors.RejectedKey) as error:
-                    self.keys.set_aside(key, model, error)
+                    self.keys.set_aside(key, call.model, error)
                     metrics.keys_resting.set(self.keys.resting())
                     tried.add(key)
                     failure = error
@@ -160,24 +242,17 @@ class Upstream:
             await repeats.pause_after(failure)
             tried.clear()
 
-    async def _attempt(
-        self, attempt: int, key: Key, model: str, body: Sequence[Bytes], deadline: float, facts: Facts
-    ) -> gemini.Image:
+    async def _attempt(self, attempt: int, key: Key, call: Call, deadline: float, facts: Facts, read: Reader[T]) -> T:
         """Send the call once with `key`, and log how it ended."""
         started = time.perf_counter()
         outcome = "cancelled"
         try:
-            image = await self._send(key, model, body, deadline)
+            answer = await self._send(key, call, deadline, read)
             key.refused = False
             outcome = "ok"
-            used = image.usage.get("totalTokenCount")
-            if isinstance(used, int):
-                facts["tokens"] = facts.get("tokens", 0) + used
-                metrics.tokens.inc(max(0, used))
-            return image
+            return answer
         except errors.BananaError as failure:
             outcome = failure.code
-            failure.message = self.keys.redact(failure.message)
             raise
         finally:
             seconds = time.perf_counter() - started
@@ -189,35 +264,39 @@ class Upstream:
             log.info(
                 "upstream_attempt",
                 attempt=attempt,
-                model=model,
+                model=call.model,
                 key=key.digest,
                 outcome=outcome,
                 duration_ms=duration_ms,
             )
 
-    async def _send(self, key: Key, model: str, body: Sequence[Bytes], deadline: float) -> gemini.Image:
-        request = self._request(key, self._url(f"models/{model}:generateContent"), body, deadline)
+    async def _send(self, key: Key, call: Call, deadline: float, read: Reader[T]) -> T:
+        request = self._request(key, call, deadline)
         with _translated():
             response = await self._client.send(request, stream=True)
             try:
                 if response.status_code != 200:
-                    raise gemini.error_of(response.status_code, await _start_of(response))
-                return await self._read(response)
+                    raise await self._error(response)
+                return await read(response)
             finally:
                 await response.aclose()
 
-    async def _read(self, response: httpx.Response) -> gemini.Image:
-        answer = gemini.ImageAnswer()
+    async def _error(self, response: httpx.Response) -> errors.BananaError:
+        body = self.keys.redact((await _start_of(response)).decode("utf-8", "replace")).encode()
+        error = gemini.error_of(response.status_code, body)
+        error.answer = (response.status_code, response.headers.get("content-type", ""), body)
+        return error
+
+    async def _capped(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
         left_bytes = self._max_response_bytes
         async for chunk in response.aiter_bytes():
             left_bytes -= len(chunk)
             if left_bytes < 0:
                 raise errors.InvalidAnswer(f"Google's answer is over {self._max_response_bytes} bytes.")
-            answer.feed(chunk)
-        return answer.close()
+            yield chunk
 
-    def _request(self, key: Key, url: httpx.URL, body: Sequence[Bytes], deadline: float) -> httpx.Request:
-        size_bytes = sum(map(len, body))
+    def _request(self, key: Key, call: Call, deadline: float) -> httpx.Request:
+        size_bytes = sum(map(len, call.body))
         left_seconds = deadline - asyncio.get_running_loop().time()
         headers = {
             "x-goog-api-key": key.secret,
@@ -228,9 +307,10 @@ class Upstream:
             "X-Server-Timeout": str(max(MIN_SERVER_TIMEOUT_SECONDS, math.ceil(left_seconds))),
         }
         extensions = {"timeout": {"connect": CONNECT_SECONDS}}
+        url = self._url(call.path)
         if size_bytes < SMALL_BODY_BYTES:
-            return httpx.Request("POST", url, headers=headers, content=b"".join(body), extensions=extensions)
-        return httpx.Request("POST", url, headers=headers, stream=_Body(body), extensions=extensions)
+            return httpx.Request(call.method, url, headers=headers, content=b"".join(call.body), extensions=extensions)
+        return httpx.Request(call.method, url, headers=headers, stream=_Body(call.body), extensions=extensions)
 
 
 def _joined(base_url: str, path: str) -> httpx.URL:

@@ -65,7 +65,12 @@ class StandIn:
     async def start(self, port: int = 0) -> str:
         """Listen on loopback; return the base URL, with the version."""
         app = web.Application(client_max_size=MAX_BODY_BYTES)
-        app.router.add_post(r"/{version:v1|v1beta}/models/{model}:generateContent", self._generate)
+        base = r"/{version:v1|v1beta}/models"
+        app.router.add_post(base + "/{model}:generateContent", self._generate)
+        app.router.add_post(base + "/{model}:streamGenerateContent", self._generate)
+        app.router.add_post(base + "/{model}:countTokens", self._count_tokens)
+        app.router.add_get(base, self._models)
+        app.router.add_get(base + "/{model}", self._models)
         app.router.add_route("*", "/{rest:.*}", self._not_found)
         self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -109,7 +114,26 @@ class StandIn:
         ratio, size = _image_config(call.model, call.body)
         await asyncio.sleep(self.latency_seconds)
         picture = await asyncio.to_thread(drawing.draw_base64, prompt, ratio, size, sources)
-        return web.json_response(answer(call.model, picture))
+        whole = answer(call.model, picture)
+        if not request.path.endswith(":streamGenerateContent"):
+            return web.json_response(whole)
+        thinking = answer(call.model, picture)
+        thinking["candidates"] = [{"content": {"role": "model", "parts": [{"text": "Drawing…", "thought": True}]}}]
+        return await _streamed(request, [thinking, whole], self.latency_seconds)
+
+    async def _count_tokens(self, request: web.Request) -> web.StreamResponse:
+        words, _ = _contents(await request.json())
+        return web.json_response({"totalTokens": len(words.split())})
+
+    async def _models(self, request: web.Request) -> web.StreamResponse:
+        if not request.headers.get("x-goog-api-key"):
+            return faults.error(403, "PERMISSION_DENIED", "Method doesn't allow unregistered callers.")
+        wanted = request.match_info.get("model")
+        known = [_described(name) for name in MODELS] + [_described("gemini-3-flash")]
+        if wanted is None:
+            return web.json_response({"models": known})
+        found = next((model for model in known if model["name"] == f"models/{wanted}"), None)
+        return web.json_response(found) if found else faults.error(404, "NOT_FOUND", f"models/{wanted} is not found.")
 
     def _check_credentials(self, request: web.Request, call: Call) -> None:
         if "authorization" in call.headers:
@@ -140,6 +164,30 @@ def answer(model: str, picture: str, mime_type: str = "image/jpeg") -> dict[str,
         "usageMetadata": {"promptTokenCount": 8, "candidatesTokenCount": 1120, "totalTokenCount": 1128},
         "modelVersion": model,
         "responseId": uuid.uuid4().hex,
+    }
+
+
+async def _streamed(request: web.Request, parts: list[dict[str, Any]], pause_seconds: float) -> web.StreamResponse:
+    """Send the parts one by one: as server-sent events for alt=sse, else as a JSON list."""
+    events = request.query.get("alt") == "sse"
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream" if events else "application/json"})
+    await response.prepare(request)
+    for number, part in enumerate(parts):
+        text = json.dumps(part)
+        await response.write((f"data: {text}\r\n\r\n" if events else f"{',' if number else '['}{text}").encode())
+        await asyncio.sleep(pause_seconds)
+    if not events:
+        await response.write(b"]")
+    return response
+
+
+def _described(name: str) -> dict[str, Any]:
+    return {
+        "name": f"models/{name}",
+        "displayName": name,
+        "inputTokenLimit": 65536,
+        "outputTokenLimit": 32768,
+        "supportedGenerationMethods": ["generateContent", "countTokens"],
     }
 
 

@@ -4,22 +4,21 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import aclosing
 from operator import itemgetter
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import msgspec
 from fastapi import APIRouter
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from banana import answers, errors, gemini
+from banana import answers, bodies, errors, gemini
 from banana.asgi import facts_of, note, request_id_of
-from banana.pictures import EncodedPicture, PictureError, read_input_picture
+from banana.bodies import ModelName, Pictures, Prompt
 from banana.ratelimit import Handler, Tell
-from banana.skeleton import Bytes, InvalidJson, LongString, Skeleton, plain
+from banana.skeleton import Bytes
 from banana.upstream import Upstream
 
-MAX_PICTURES = 14
 MAX_IMAGES = 10
 # Balancers and CDNs cut a silent connection after 60 s at the earliest.
 COMMENT_SECONDS = 15
@@ -30,74 +29,17 @@ AspectRatio = Literal[
 ImageSize = Literal["512", "1K", "2K", "4K"]
 
 
-def _read_pictures(value: object) -> tuple[EncodedPicture, ...]:
-    if value is None:
-        return ()
-    several = isinstance(value, list)
-    given = value if isinstance(value, list) else [value]
-    if len(given) > MAX_PICTURES:
-        raise ValueError(f"holds {len(given)} pictures; at most {MAX_PICTURES} are taken")
-    return tuple(_read_one(item, f"picture {number} " if several else "") for number, item in enumerate(given, 1))
-
-
-def _read_one(item: object, which: str) -> EncodedPicture:
-    if not isinstance(item, str | LongString):
-        raise ValueError(f"{which}is not a string of base64 or a data URI")
-    try:
-        return read_input_picture(item)
-    except (PictureError, InvalidJson) as error:
-        raise ValueError(f"{which}{error}") from None
-
-
-_PICTURE_SCHEMA = {
-    "type": "string",
-    "description": "base64 (either alphabet) or a data URI of PNG, JPEG, WebP, HEIC, HEIF",
-}
-Pictures = Annotated[
-    tuple[Any, ...],
-    BeforeValidator(_read_pictures),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                _PICTURE_SCHEMA,
-                {"type": "array", "items": _PICTURE_SCHEMA, "maxItems": MAX_PICTURES},
-                {"type": "null"},
-            ]
-        }
-    ),
-]
-
-
 class GenerateRequest(BaseModel):
     """What to make."""
 
     model_config = ConfigDict(extra="forbid", strict=True, title="GenerateRequest")
 
-    prompt: str = Field(description="What the picture should show; not blank.", examples=["A banana on the moon"])
+    prompt: Prompt = Field(description="What the picture should show; not blank.", examples=["A banana on the moon"])
     image_base64: Pictures = Field(default=(), description="A picture to start from, or a list of up to 14.")
-    model: str | None = Field(default=None, description="Gemini's image model; the service's default when left out.")
-    number_of_images: int | None = Field(
-        default=1, ge=1, le=MAX_IMAGES, description="Each one is a call, and is paid for."
-    )
+    model: ModelName | None = Field(default=None, description="Gemini's image model; the default when left out.")
+    number_of_images: int | None = Field(default=1, ge=1, le=MAX_IMAGES, description="Each is a call, and is paid for.")
     aspect_ratio: AspectRatio | None = None
     image_size: ImageSize | None = None
-
-    @field_validator("prompt")
-    @classmethod
-    def _not_blank(cls, value: str) -> str:
-        if not value.strip():
-            raise ValueError("is blank")
-        return value
-
-    @field_validator("model")
-    @classmethod
-    def _is_a_name(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        name = value.removeprefix("models/")
-        if not name or not name.replace("-", "").replace(".", "").replace("_", "").isalnum() or not name.isascii():
-            raise ValueError("is not the name of a model")
-        return name
 
 
 class GenerateAnswer(BaseModel):
@@ -130,7 +72,9 @@ def router(
         """
         deadline = asyncio.get_running_loop().time() + timeout_seconds
         try:
-            asked = await _before(deadline, _read(request))
+            asked = await bodies.read(
+                request, GenerateRequest, deadline, pictures="image_base64", integers=("number_of_images",)
+            )
             model = asked.model or default_model
             model = model_aliases.get(model, model)
             count = asked.number_of_images or 1
@@ -139,7 +83,7 @@ def router(
             liked = _liked(request.headers.get("accept", ""))
             if liked == "text/event-stream":
                 made = upstream.images_as_made(model, wanted, count, deadline, facts_of(request.scope), COMMENT_SECONDS)
-                return answers.EventStream(_events(request, made, count))
+                return answers.Stream(_events(request, made, count), "text/event-stream")
             work = _made(
                 request,
                 upstream.images(model, wanted, count, deadline, facts_of(request.scope)),
@@ -158,8 +102,8 @@ def router(
         methods=["POST"],
         operation_id="generate",
         response_class=Response,
-        responses={200: {"content": _ANSWER_CONTENT, "description": "The pictures."}},
-        openapi_extra={"requestBody": {"required": True, "content": {"application/json": {"schema": _REQUEST_SCHEMA}}}},
+        responses=answers.documented(_ANSWER_CONTENT, errors.SCHEMA),
+        openapi_extra={"requestBody": bodies.request_body(GenerateRequest, "image_base64")},
     )
     return routes
 
@@ -170,41 +114,6 @@ _ANSWER_CONTENT: dict[str, Any] = {
     "image/*": {"schema": {"type": "string", "format": "binary"}},
     "text/event-stream": {"schema": {"type": "string"}},
 }
-
-
-async def _before(deadline: float, work: Awaitable[GenerateRequest]) -> GenerateRequest:
-    try:
-        async with asyncio.timeout_at(deadline):
-            return await work
-    except TimeoutError:
-        raise errors.DeadlineExceeded("The deadline passed before the request had arrived whole.") from None
-
-
-async def _read(request: Request) -> GenerateRequest:
-    """Read the body. Raises InvalidRequest, which names every field that is wrong, and TooLarge."""
-    skeleton = Skeleton()
-    try:
-        async for chunk in request.stream():
-            skeleton.feed(chunk)
-        document = skeleton.close()
-        if isinstance(document, dict):
-            document = {name: value if name == "image_base64" else plain(value) for name, value in document.items()}
-        return GenerateRequest.model_validate(document)
-    except InvalidJson as error:
-        raise errors.InvalidRequest.of_fields([("body", f"is not JSON: {error}")]) from None
-    except ValidationError as error:
-        raise errors.InvalidRequest.of_fields([_problem(item) for item in error.errors(include_input=False)]) from None
-
-
-def _problem(item: Any) -> tuple[str, str]:
-    field = ".".join(map(str, item["loc"])) or "body"
-    if item["type"] == "extra_forbidden":
-        return field, f"is not a field of this request; it has {', '.join(GenerateRequest.model_fields)}"
-    if item["type"] == "missing":
-        return field, "is missing"
-    if item["type"] == "model_type":
-        return field, "is not a JSON object"
-    return field, str(item["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
 
 
 async def _made(request: Request, outcomes: Awaitable[Sequence[Outcome]], *, as_picture: bool) -> Response:
@@ -248,12 +157,12 @@ def _json(images: Sequence[gemini.Image], metadata: dict[str, Any] | None) -> "l
 async def _events(
     request: Request, made: AsyncGenerator[tuple[int, Outcome] | None, None], requested: int
 ) -> AsyncGenerator[Sequence[Bytes], None]:
-    """Yield an event for each image and each failure, an empty one for each silence, and `done`."""
+    """Yield an event for each image and each failure, a comment for each silence, and `done`."""
     failures: list[tuple[int, errors.BananaError]] = []
     async with aclosing(made) as outcomes:
         async for item in outcomes:
             if item is None:
-                yield ()
+                yield answers.COMMENT
                 continue
             index, outcome = item
             if isinstance(outcome, gemini.Image):

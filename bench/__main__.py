@@ -13,7 +13,7 @@ import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pybase64
@@ -61,7 +61,8 @@ def answers(plan: Plan, results: report.Results) -> None:
             contenders = [
                 stack.enter_context(servers.nginx_proxy(plan.folder, upstream, buffered=True)),
                 stack.enter_context(servers.nginx_proxy(plan.folder, upstream, buffered=False)),
-                stack.enter_context(servers.service(plan.folder, upstream)),
+                own := stack.enter_context(servers.service(plan.folder, upstream)),
+                replace(own, name="native", path=servers.GOOGLE_PATH),
                 stack.enter_context(servers.plain_relay(plan.folder, upstream)),
             ]
             for callers in (1, 16, 100) if size == "1.4 MB" else (1,):

@@ -1,0 +1,288 @@
+"""The SDKs of OpenAI and Google, unmodified, pointed here by address and token alone."""
+
+import base64
+import io
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import openai
+import pytest
+from google import genai
+from google.genai import errors as google_errors
+from google.genai import types
+from PIL import Image
+
+from banana.app import create_app
+from standin import faults
+from standin.server import StandIn
+from tests.conftest import served, settings_for
+
+pytestmark = [
+    pytest.mark.anyio,
+    # google-genai's own business with aiohttp.
+    pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning"),
+]
+TOKEN = "anna-token"
+MODEL = "gemini-3-pro-image"
+
+
+def png(colour: str = "red") -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8), colour).save(out, "PNG")
+    return out.getvalue()
+
+
+def opened(picture: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(picture))
+    image.load()
+    return image
+
+
+@asynccontextmanager
+async def address_of(stand_in: StandIn, **settings: Any) -> AsyncIterator[str]:
+    given = {"access_tokens": (f"anna:{TOKEN}",), "rate_limit_per_minute": 1000}
+    async with served(create_app(settings_for(stand_in, **given | settings))) as address:
+        yield address
+
+
+@pytest.fixture
+async def of_openai(stand_in: StandIn) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with address_of(stand_in) as address, openai.AsyncOpenAI(base_url=f"{address}/v1", api_key=TOKEN) as client:
+        yield client
+
+
+@asynccontextmanager
+async def google_client(address: str, token: str = TOKEN) -> AsyncIterator[Any]:
+    client = genai.Client(api_key=token, http_options=types.HttpOptions(base_url=address))
+    async with client.aio as aio:
+        yield aio
+    client.close()
+
+
+async def test_openai_makes_pictures(of_openai: openai.AsyncOpenAI, stand_in: StandIn) -> None:
+    """Two pictures of a size, their usage, and the call that Google saw."""
+    made = await of_openai.images.generate(model="gpt-image-1", prompt="a banana", n=2, size="1792x1024", user="anna")
+
+    assert [opened(base64.b64decode(image.b64_json or "")).size for image in made.data or []] == [(1360, 768)] * 2
+    assert made.created > 1_700_000_000
+    assert made.usage
+    assert (made.usage.input_tokens, made.usage.output_tokens, made.usage.total_tokens) == (16, 2240, 2256)
+    assert stand_in.calls[0].model == MODEL
+    assert stand_in.calls[0].body["generationConfig"]["imageConfig"] == {"aspectRatio": "16:9", "imageSize": "1K"}
+
+
+@pytest.mark.parametrize("count", [1, 3])
+async def test_openai_edits_pictures(of_openai: openai.AsyncOpenAI, stand_in: StandIn, count: int) -> None:
+    """One picture and three arrive at Google as they were, in their order."""
+    pictures = [png(colour) for colour in ("red", "green", "blue")[:count]]
+
+    made = await of_openai.images.edit(
+        model=MODEL, prompt="mix", image=pictures[0] if count == 1 else pictures, response_format="b64_json"
+    )
+
+    parts = stand_in.calls[0].body["contents"][0]["parts"][1:]
+    assert [part["inlineData"]["data"] for part in parts] == [
+        base64.b64encode(picture).decode() for picture in pictures
+    ]
+    assert opened(base64.b64decode((made.data or [])[0].b64_json or ""))
+
+
+async def test_openai_gets_the_format_and_the_form_it_names(of_openai: openai.AsyncOpenAI) -> None:
+    """A PNG when it asks for PNG, a data URI when it asks for a URL."""
+    made = await of_openai.images.generate(prompt="x", model=MODEL, output_format="png", response_format="url")
+
+    url = (made.data or [])[0].url or ""
+    assert url.startswith("data:image/png;base64,")
+    assert opened(base64.b64decode(url.partition(",")[2])).format == "PNG"
+
+
+async def test_openai_streams(of_openai: openai.AsyncOpenAI, stand_in: StandIn) -> None:
+    """Streaming gives OpenAI's own events, and its own exception when there is no picture."""
+    stream = await of_openai.images.generate(prompt="x", model=MODEL, stream=True, partial_images=2)
+    events = [event async for event in stream]
+    stand_in.plan.append("image-safety")
+    stream = await of_openai.images.generate(prompt="x", model=MODEL, stream=True)
+    with pytest.raises(openai.APIError, match="Unable to show"):
+        [event async for event in stream]
+
+    assert [event.type for event in events] == ["image_generation.completed"]
+    assert opened(base64.b64decode(events[0].b64_json)).format == "JPEG"
+
+
+async def test_openai_lists_models(of_openai: openai.AsyncOpenAI) -> None:
+    """The image models, and one of them by OpenAI's name."""
+    listed = [model.id async for model in await of_openai.models.list()]
+
+    assert MODEL in listed
+    assert "gemini-3-flash" not in listed
+    assert (await of_openai.models.retrieve("gpt-image-1")).id == MODEL
+    with pytest.raises(openai.NotFoundError):
+        await of_openai.models.retrieve("gpt-9")
+
+
+@pytest.mark.parametrize(
+    ("fault", "exception", "calls"),
+    [
+        ("image-safety", openai.BadRequestError, 1),
+        ("404", openai.NotFoundError, 1),
+        ("429", openai.RateLimitError, 1),
+        ("413", openai.APIStatusError, 1),
+        ("503", openai.InternalServerError, 3),
+        ("401", openai.InternalServerError, 1),
+        ("text-only", openai.InternalServerError, 1),
+        ("reset", openai.InternalServerError, 1),
+    ],
+)
+async def test_openais_exceptions_come_out_and_nothing_is_multiplied(
+    of_openai: openai.AsyncOpenAI, stand_in: StandIn, fault: str, exception: type[Exception], calls: int
+) -> None:
+    """Each failure is the SDK's own exception, and Google is called no oftener than our table says."""
+    stand_in.plan.extend([fault] * 9)
+
+    with pytest.raises(exception):
+        await of_openai.images.generate(prompt="x", model=MODEL)
+
+    assert len(stand_in.calls) == calls
+
+
+@pytest.mark.parametrize(
+    ("given", "param"),
+    [
+        ({"background": "transparent"}, "background"),
+        ({"quality": "hd"}, "quality"),
+        ({"style": "vivid"}, "style"),
+        ({"size": "huge"}, "size"),
+        ({"n": 11}, "n"),
+        ({"extra_body": {"seed": 3}}, "seed"),
+    ],
+)
+async def test_openai_is_told_what_cannot_be_honoured(
+    of_openai: openai.AsyncOpenAI, stand_in: StandIn, given: dict[str, Any], param: str
+) -> None:
+    """400, the parameter named, nothing paid for."""
+    with pytest.raises(openai.BadRequestError) as caught:
+        await of_openai.images.generate(prompt="x", model=MODEL, **given)
+
+    assert caught.value.param == param
+    assert not stand_in.calls
+
+
+async def test_openai_is_refused_a_mask_a_wrong_token_and_too_many_requests(stand_in: StandIn) -> None:
+    """A mask, a wrong token, a request over the allowance and a body over the limit are the SDK's own exceptions."""
+    async with address_of(stand_in, rate_limit_per_minute=2, max_request_bytes=5000) as address:
+        async with openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="wrong") as stranger:
+            with pytest.raises(openai.AuthenticationError):
+                await stranger.images.generate(prompt="x", model=MODEL)
+        async with openai.AsyncOpenAI(base_url=f"{address}/v1", api_key=TOKEN) as client:
+            with pytest.raises(openai.BadRequestError, match="mask"):
+                await client.images.edit(prompt="x", model=MODEL, image=png(), mask=png())
+            with pytest.raises(openai.APIStatusError, match="5000 bytes"):
+                await client.images.generate(prompt="x" * 9000, model=MODEL)
+            with pytest.raises(openai.RateLimitError):
+                await client.images.generate(prompt="x", model=MODEL)
+
+    assert not stand_in.calls
+
+
+async def test_google_makes_pictures_from_words_and_pictures(stand_in: StandIn) -> None:
+    """generate_content with one and with three pictures, retired model name and all; the caller's token stays here."""
+    async with address_of(stand_in) as address, google_client(address) as client:
+        for count in (0, 1, 3):
+            pictures = [
+                types.Part.from_bytes(data=png(c), mime_type="image/png") for c in ("red", "green", "blue")[:count]
+            ]
+            made = await client.models.generate_content(
+                model="gemini-3-pro-image-preview",
+                contents=["a banana", *pictures],
+                config=types.GenerateContentConfig(response_modalities=["IMAGE"]),
+            )
+            assert opened(made.candidates[0].content.parts[0].inline_data.data).size == (1024, 1024)
+        listed = [model.name async for model in await client.models.list()]
+        counted = await client.models.count_tokens(model=MODEL, contents="one two three")
+
+    assert {call.model for call in stand_in.calls} == {MODEL}
+    assert TOKEN not in str([call.headers for call in stand_in.calls])
+    assert f"models/{MODEL}" in listed
+    assert counted.total_tokens == 3
+
+
+async def test_google_streams_each_part_as_it_arrives(stand_in: StandIn) -> None:
+    """The first part is here before the picture is made."""
+    stand_in.latency_seconds = 0.3
+    async with address_of(stand_in) as address, google_client(address) as client:
+        stream = await client.models.generate_content_stream(model=MODEL, contents="a banana")
+        parts = [chunk.candidates[0].content.parts[0] async for chunk in stream]
+
+    assert parts[0].text == "Drawing…"
+    assert opened(parts[1].inline_data.data).size == (1024, 1024)
+
+
+@pytest.mark.parametrize(
+    ("fault", "exception", "code", "calls"),
+    [
+        ("400", google_errors.ClientError, 400, 1),
+        ("404", google_errors.ClientError, 404, 1),
+        ("429", google_errors.ClientError, 429, 1),
+        ("503", google_errors.ServerError, 503, 3),
+        ("401", google_errors.ClientError, 401, 1),
+        ("reset", google_errors.ServerError, 502, 1),
+    ],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_googles_errors_pass_as_they_are_and_nothing_is_multiplied(
+    stand_in: StandIn, fault: str, exception: type[Exception], code: int, calls: int, streamed: bool
+) -> None:
+    """The SDK's own exceptions with Google's own codes, streamed or not."""
+    stand_in.plan.extend([fault] * 9)
+    async with address_of(stand_in) as address, google_client(address) as client:
+
+        async def ask() -> None:
+            if not streamed:
+                await client.models.generate_content(model=MODEL, contents="x")
+                return
+            async for _ in await client.models.generate_content_stream(model=MODEL, contents="x"):
+                pass
+
+        with pytest.raises(exception) as caught:
+            await ask()
+
+    assert caught.value.code == code  # type: ignore[attr-defined]
+    assert len(stand_in.calls) == calls
+
+
+async def test_a_blocked_prompt_is_googles_answer_as_it_is(stand_in: StandIn) -> None:
+    """The native route passes a refusal as the 200 it is."""
+    stand_in.plan.append("blocked")
+    async with address_of(stand_in) as address, google_client(address) as client:
+        made = await client.models.generate_content(model=MODEL, contents="x")
+
+    assert made.prompt_feedback.block_reason == "PROHIBITED_CONTENT"
+
+
+async def test_google_is_refused_a_wrong_token_and_too_many_requests(stand_in: StandIn) -> None:
+    """Ours come in Google's shape; one allowance counts both dialects."""
+    async with address_of(stand_in, rate_limit_per_minute=2) as address:
+        async with google_client(address, "wrong") as stranger:
+            with pytest.raises(google_errors.ClientError) as unauthorized:
+                await stranger.models.generate_content(model=MODEL, contents="x")
+        async with openai.AsyncOpenAI(base_url=f"{address}/v1", api_key=TOKEN) as other:
+            await other.images.generate(prompt="x", model=MODEL)
+        async with google_client(address) as client:
+            await client.models.generate_content(model=MODEL, contents="x")
+            with pytest.raises(google_errors.ClientError) as limited:
+                await client.models.generate_content(model=MODEL, contents="x")
+
+    assert (unauthorized.value.code, unauthorized.value.status) == (401, "UNAUTHENTICATED")
+    assert (limited.value.code, limited.value.status) == (429, "RESOURCE_EXHAUSTED")
+    assert len(stand_in.calls) == 2
+
+
+async def test_a_key_of_ours_that_google_quotes_is_not_passed_on(stand_in: StandIn) -> None:
+    """Google's words pass, our key in them does not."""
+    stand_in.plan.append(faults.fails(403, "PERMISSION_DENIED", "Consumer 'api_key:test-key-1' has been suspended."))
+    async with address_of(stand_in) as address, google_client(address) as client:
+        with pytest.raises(google_errors.ClientError, match="has been suspended") as caught:
+            await client.models.generate_content(model=MODEL, contents="x")
+
+    assert "test-key-1" not in str(caught.value)

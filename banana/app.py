@@ -126,7 +126,7 @@ def _tell_in_dialect(request: Request, error: errors.BananaError) -> Response:
     path = request.url.path
     if path.startswith("/v1/images") or (path.startswith("/v1/models") and "x-goog-api-key" not in request.headers):
         return openai.tell(request, error)
-    if path.startswith(tuple(f"{prefix}/" for prefix in native.PREFIXES)):
+    if path.startswith(("/v1beta", *(f"{prefix}/models" for prefix in native.PREFIXES))):
         return native.tell(request, error)
     return answers.tell(request, error)
 

@@ -140,11 +140,16 @@ def one_line(check: Callable[[str], bool], complaint: str) -> Any:
 Prompt = Annotated[str, one_line(lambda text: bool(text.strip()), "is blank")]
 
 
+def is_model_name(name: str) -> bool:
+    """Tell whether `name` can be a model's: letters, digits, and - . _ among them, so that it is one part of a path."""
+    return name.isascii() and name.translate(_NAME_MARKS).isalnum()
+
+
 def _model_name(value: object) -> object:
     if not isinstance(value, str):
         return value
     name = value.removeprefix("models/")
-    if not name.isascii() or not name.translate(_NAME_MARKS).isalnum():
+    if not is_model_name(name):
         raise ValueError("is not the name of a model")
     return name
 

@@ -122,7 +122,10 @@ class StandIn:
         return await _streamed(request, [thinking, whole], self.latency_seconds)
 
     async def _count_tokens(self, request: web.Request) -> web.StreamResponse:
-        words, _ = _contents(await request.json())
+        try:
+            words, _ = _contents(await _json(request))
+        except Refusal as refusal:
+            return faults.error(refusal.code, refusal.status, str(refusal))
         return web.json_response({"totalTokens": len(words.split())})
 
     async def _models(self, request: web.Request) -> web.StreamResponse:
@@ -206,16 +209,18 @@ async def _json(request: web.Request) -> dict[str, Any]:
 def _contents(body: dict[str, Any]) -> tuple[str, list[bytes]]:
     """Return the words and the pictures of all parts."""
     words, pictures = [], []
-    for content in body["contents"]:
-        for part in content["parts"]:
+    try:
+        for part in (part for content in body["contents"] for part in content["parts"]):
             if "text" in part:
-                words.append(part["text"])
+                words.append(str(part["text"]))
                 continue
             data = part.get("inlineData") or part.get("inline_data")
             mime_type = data.get("mimeType") or data.get("mime_type")
             if mime_type not in INPUT_TYPES:
                 raise Refusal(400, "INVALID_ARGUMENT", f"Unsupported MIME type: {mime_type}")
             pictures.append(_decoded(data["data"]))
+    except (TypeError, KeyError, AttributeError):
+        raise Refusal(400, "INVALID_ARGUMENT", "Invalid JSON payload received.") from None
     return " ".join(words), pictures
 
 

@@ -112,7 +112,7 @@ _REQUEST_SCHEMA = GenerateRequest.model_json_schema()
 _ANSWER_CONTENT: dict[str, Any] = {
     "application/json": {"schema": GenerateAnswer.model_json_schema()},
     "image/*": {"schema": {"type": "string", "format": "binary"}},
-    "text/event-stream": {"schema": {"type": "string"}},
+    "text/event-stream": {"schema": {}},
 }
 
 

@@ -7,6 +7,7 @@ a key of ours that they quote; our own come in Google's shape. Source: Google's 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
 import msgspec
@@ -20,8 +21,8 @@ from banana.ratelimit import Handler, Tell
 from banana.skeleton import Bytes
 from banana.upstream import Answer, Call, Upstream
 
-# Where clients of the Developer API and of Vertex' express mode look for it.
-PREFIXES = ("/v1beta", "/v1", "/v1beta1/publishers/google")
+# Where clients of the Developer API and of Vertex' express mode look for it; LiteLLM leaves the version to the base URL.
+PREFIXES = ("/v1beta", "/v1", "/v1beta1/publishers/google", "")
 STATUSES = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -73,6 +74,8 @@ def router(
 
     def call_of(request: Request, method: str, body: Sequence[Bytes] = ()) -> Call:
         model = request.path_params.get("model", "")
+        if "model" in request.path_params and not bodies.is_model_name(model):
+            raise errors.ModelNotFound(f"models/{model} is not the name of a model.")
         model = model_aliases.get(model, model)
         note(request.scope, dialect="google", **({"model": model} if model else {}))
         path = f"models/{quote(model, safe='')}{method}" if model else "models"
@@ -125,22 +128,30 @@ def router(
                 operation_id=method[1:],
                 summary=f"Google's {method[1:]}",
                 responses=answers.documented(_ANSWER, _ERROR),
-                openapi_extra={"requestBody": _BODY},
+                openapi_extra={"requestBody": _BODY, "parameters": [_MODEL]},
             )
         for path in ("/models", "/models/{model}"):
             routes.add_api_route(
                 prefix + path,
                 either_models if prefix == "/v1" else google[""],
                 methods=["GET"],
-                include_in_schema=prefix != PREFIXES[2],
+                include_in_schema=prefix in ("/v1beta", "/v1"),
                 operation_id=f"{'either' if prefix == '/v1' else 'google'}Model{'' if 'model}' in path else 's'}",
                 summary="The models",
                 responses=answers.documented(_ANSWER, _ERROR),
+                openapi_extra={"parameters": [_MODEL] if "model}" in path else []},
             )
     return routes
 
 
-_ANSWER = {"application/json": {"schema": {}}, "text/event-stream": {"schema": {"type": "string"}}}
+_ANSWER: dict[str, Any] = {"application/json": {"schema": {}}, "text/event-stream": {"schema": {}}}
+_MODEL = {
+    "name": "model",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "pattern": r"^[A-Za-z0-9._-]+$"},
+    "example": "gemini-3-pro-image",
+}
 _ERROR = {"type": "object"}
 _EXAMPLE = {"contents": [{"role": "user", "parts": [{"text": "A banana on the moon"}]}]}
 _BODY = {"required": True, "content": {"application/json": {"schema": {"type": "object"}, "example": _EXAMPLE}}}

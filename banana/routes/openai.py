@@ -77,6 +77,11 @@ class ImageRequest(BaseModel):
     def _of_a_form(cls, value: object) -> object:
         return {"true": True, "false": False}.get(value, value) if isinstance(value, str) else value
 
+    def gives_url(self) -> bool:
+        """Tell whether the answer has URLs: when asked for, and by OpenAI's default for its models of old."""
+        default = "url" if (self.model or "").startswith("dall-e") else "b64_json"
+        return (self.response_format or default) == "url"
+
     def shape(self) -> tuple[str | None, str | None]:
         """Return Gemini's aspect ratio and size for the size asked for, the nearest there are."""
         if self.size is None or self.size == "auto":
@@ -176,7 +181,7 @@ def router(
 
 _ANSWER = {
     "application/json": {"schema": {"type": "object", "required": ["created", "data"]}},
-    "text/event-stream": {"schema": {"type": "string"}},
+    "text/event-stream": {"schema": {}},
 }
 _ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "object", "required": ["message"]}}}
 
@@ -270,7 +275,7 @@ async def _events(
 
 def _picture_field(asked: ImageRequest, picture: EncodedPicture, mime_type: str, start: bytes) -> list[Bytes]:
     """Return `start` and the field that holds a picture, as base64 or as a data URI."""
-    if asked.response_format == "url":
+    if asked.gives_url():
         return [start + f'"url":"data:{mime_type};base64,'.encode(), *picture.pieces, b'"']
     return [start + b'"b64_json":"', *picture.pieces, b'"']
 

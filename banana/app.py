@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -19,7 +20,7 @@ from banana.asgi import AccessLog, BodyLimit, CancelOnDisconnect, LastResort
 from banana.callers import Anyone, TokenHolders
 from banana.protocol import DrainingProtocol
 from banana.ratelimit import Allowance
-from banana.routes import generate, native, openai, ops
+from banana.routes import generate, native, openai, ops, page
 from banana.upstream import Upstream
 from config import Settings
 
@@ -61,7 +62,9 @@ def create_app(settings: Settings, transport: Any = None, metrics_folder: Path |
         yield
         await upstream.close()
 
-    app = FastAPI(
+    app = FastAPIOffline(
+        redoc_url=None,
+        favicon_url="/page/icon.svg",
         title="BananaService",
         version=__version__,
         summary="A relay between your programs and Google's Gemini image models.",
@@ -118,6 +121,7 @@ def create_app(settings: Settings, transport: Any = None, metrics_folder: Path |
         ),
     ):
         app.router.routes.extend(router.routes)
+    app.router.routes.extend(page.routes())
     return app
 
 

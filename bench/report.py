@@ -52,7 +52,7 @@ def markdown(results: Results, rounds: int) -> str:
         "",
     ]
     for (size, callers), rows in results.answers.items():
-        direct = results.direct[size]
+        direct = results.direct[size] if callers == 1 else None  # what is added to many callers is queueing
         lines += _table(
             f"## Answers of {size}, {callers} caller{'s' * (callers > 1)}", rows, float(size.split()[0]), direct
         )

@@ -26,6 +26,7 @@ class Service:
 
     def __init__(self, folder: Path, **settings: object) -> None:
         self.folder = folder
+        self.token = ""
         folder.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
         names = subprocess.run(

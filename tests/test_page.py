@@ -1,0 +1,277 @@
+"""The page, in a real browser: Debian's Chromium, driven by playwright, in front of the demo."""
+
+import base64
+import io
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
+from PIL import Image
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.services import Service, needs
+
+pytestmark = [pytest.mark.slow, needs("chromium")]
+TOKEN = "page-token"
+
+
+def png() -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (40, 30), "red").save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"),
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"],
+        )
+        yield browser
+        browser.close()
+
+
+class Visit:
+    """One visit of the page; at its end nothing was wrong in the console and no other host was asked."""
+
+    def __init__(self, browser: Browser, service: Service, **options: Any) -> None:
+        self.context = browser.new_context(**({"locale": "en-US"} | options))
+        self.page: Page = self.context.new_page()
+        self.page.set_default_timeout(10_000)
+        self.complaints: list[str] = []
+        self.hosts: set[str] = set()
+        self.page.on("console", lambda said: self.complaints.append(said.text) if said.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("request", lambda request: self.hosts.add(re.sub(r"^(\w+://[^/]*)?.*", r"\1", request.url)))
+        self.service = service
+        self.page.goto(service.address)
+        expect(self.page.locator("#model option")).not_to_have_count(1) if not service.token else None
+
+    def send(self, prompt: str, count: int = 1) -> None:
+        self.page.get_by_label("What should the picture show?").fill(prompt)
+        self.page.get_by_label("How many").select_option(str(count))
+        self.page.keyboard.press("Enter") if count == 1 else self.page.get_by_role(
+            "button", name="Make pictures"
+        ).click()
+
+    def pictures(self, count: int) -> None:
+        expect(self.page.locator(".tile img")).to_have_count(count)
+
+    def close(self, *allowed: str) -> None:
+        self.context.close()
+        wrong = [text for text in self.complaints if not any(word in text for word in allowed)]
+        assert not wrong
+        assert {host for host in self.hosts if host} <= {self.service.address}
+        # Chromium asks for blobs and data under their own schemes, which are no hosts.
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    made = Service(tmp_path_factory.mktemp("page"), workers=1, rate_limit_per_minute=1000)
+    assert made.run("start.sh", "--demo").returncode == 0
+    yield made
+    made.run("stop.sh")
+
+
+@pytest.fixture
+def visit(browser: Browser, service: Service) -> Iterator[Visit]:
+    made = Visit(browser, service)
+    yield made
+    made.close()
+
+
+def test_a_prompt_becomes_a_picture_that_is_kept_and_taken_home(visit: Visit) -> None:
+    """From opening the page to a downloaded picture; it is there again after a reload, and gone when forgotten."""
+    expect(visit.page.locator("#demo")).to_be_visible()
+    visit.send("A ripe banana")
+    visit.pictures(1)
+    with visit.page.expect_download() as downloading:
+        visit.page.get_by_role("link", name="Download").click()
+    saved = downloading.value
+
+    assert re.fullmatch(r"A-ripe-banana-\d{4}-\d\d-\d\d\.jpg", saved.suggested_filename)
+    with Image.open(saved.path()) as picture:
+        assert picture.size == (1024, 1024)
+    visit.page.reload()
+    visit.pictures(1)
+    visit.page.on("dialog", lambda dialog: dialog.accept())
+    visit.page.get_by_role("button", name="Forget all").click()
+    visit.page.reload()
+    visit.pictures(0)
+
+
+def test_four_pictures_arrive_one_by_one(visit: Visit) -> None:
+    """Four tiles at once, each with its clock, then four pictures; a picture's view has what would make it again."""
+    visit.send("Four bananas", 4)
+    expect(visit.page.locator(".tile .clock").first).to_contain_text("s of about")
+    visit.pictures(4)
+    visit.page.locator(".frame button").first.click()
+
+    expect(visit.page.locator("#viewer pre")).to_have_count(3)
+    expect(visit.page.locator("#viewer pre").first).to_contain_text("curl http://127.0.0.1")
+    visit.page.keyboard.press("Escape")
+
+
+@pytest.mark.parametrize("way", ["choice", "drop", "paste"])
+def test_a_picture_goes_along(visit: Visit, way: str) -> None:
+    """A picture that is chosen, dropped or pasted is shown, sent, and can be taken away; what is none is refused."""
+    if way == "choice":
+        visit.page.locator("#files").set_input_files({"name": "red.png", "mimeType": "image/png", "buffer": png()})
+    else:
+        visit.page.evaluate(
+            """([way, base64]) => {
+                const bytes = Uint8Array.from(atob(base64), (c) => c.charCodeAt(0));
+                const transfer = new DataTransfer();
+                transfer.items.add(new File([bytes], "red.png", {type: "image/png"}));
+                const event = way === "drop"
+                    ? new DragEvent("drop", {dataTransfer: transfer, bubbles: true, cancelable: true})
+                    : new ClipboardEvent("paste", {clipboardData: transfer, bubbles: true, cancelable: true});
+                document.getElementById("drop").dispatchEvent(event);
+            }""",
+            [way, base64.b64encode(png()).decode()],
+        )
+    expect(visit.page.locator("#inputs img")).to_have_count(1)
+    visit.page.locator("#files").set_input_files({"name": "notes.txt", "mimeType": "text/plain", "buffer": b"x"})
+    expect(visit.page.locator("#message")).to_contain_text("notes.txt is not a PNG")
+    with visit.page.expect_request("**/generate") as asked:
+        visit.send("Like this")
+    visit.pictures(1)
+
+    assert "multipart/form-data" in asked.value.headers["content-type"]
+    visit.page.get_by_role("button", name="Remove red.png").click()
+    expect(visit.page.locator("#inputs img")).to_have_count(0)
+
+
+def test_a_result_can_be_an_input(visit: Visit) -> None:
+    """What was made is where the next one starts."""
+    visit.send("First")
+    visit.pictures(1)
+    visit.page.get_by_role("button", name="Use as input").click()
+    expect(visit.page.locator("#inputs img")).to_have_count(1)
+
+
+def test_escape_cancels_and_the_call_to_google_ends(visit: Visit) -> None:
+    """Esc: the tile says so, and the log says 499."""
+    visit.send("[fault:hang]")
+    expect(visit.page.locator(".tile")).to_have_count(1)
+    visit.page.wait_for_timeout(300)
+    visit.page.keyboard.press("Escape")
+    expect(visit.page.locator(".tile.failed")).to_contain_text("Cancelled")
+    visit.page.wait_for_timeout(300)
+
+    assert visit.service.log()[-1]["status"] == 499
+
+
+def test_a_refusal_is_told_in_its_tile_and_can_be_tried_again(visit: Visit) -> None:
+    """A blocked prompt says what happened, what to do and the request id, and offers another try for itself."""
+    visit.send("[fault:image-safety]")
+    tile = visit.page.locator(".tile.failed")
+    expect(tile).to_contain_text("Google's policy refused this. Change the words")
+    expect(tile).to_contain_text(re.compile(r"request [0-9a-f]{32}"))
+    with visit.page.expect_request("**/generate"):
+        tile.get_by_role("button", name="Try again").click()
+
+
+def test_an_empty_prompt_is_asked_for(visit: Visit) -> None:
+    """Nothing is sent without words."""
+    visit.page.get_by_role("button", name="Make pictures").click()
+    expect(visit.page.locator("#message")).to_have_text("Say what the picture should show.")
+
+
+def test_a_rate_limit_counts_down(browser: Browser, tmp_path: Path) -> None:
+    """Over the allowance: the page says how long, counts, and holds the button back."""
+    limited = Service(tmp_path, workers=1, rate_limit_per_minute=3)
+    assert limited.run("start.sh", "--demo").returncode == 0
+    visit = Visit(browser, limited)
+    try:
+        for number in range(3):
+            visit.send("x")
+            expect(visit.page.locator(".tile")).to_have_count(number + 1)
+            if number < 2:
+                visit.pictures(number + 1)
+        expect(visit.page.locator("#message")).to_contain_text(re.compile(r"You can go on in \d+ s"))
+        expect(visit.page.get_by_role("button", name="Make pictures")).to_be_disabled()
+    finally:
+        visit.close("429")
+        limited.run("stop.sh")
+
+
+def test_a_token_is_asked_for_only_where_one_is_needed(browser: Browser, tmp_path: Path) -> None:
+    """A service with tokens: the field appears, a token opens, and it is kept for the session alone."""
+    closed = Service(tmp_path, workers=1, access_tokens=TOKEN)
+    assert closed.run("start.sh", "--demo").returncode == 0
+    closed.token = TOKEN
+    visit = Visit(browser, closed)
+    try:
+        visit.page.get_by_label("Access token").fill("wrong")
+        visit.send("x")
+        expect(visit.page.locator("#message")).to_contain_text("An access token is needed")
+        visit.page.get_by_label("Access token").fill(TOKEN)
+        visit.send("y")
+        visit.pictures(1)
+        kept = visit.page.evaluate("[sessionStorage.getItem('token'), JSON.stringify(localStorage), document.cookie]")
+    finally:
+        visit.close("401")
+        closed.run("stop.sh")
+
+    assert kept[0] == TOKEN
+    assert TOKEN not in kept[1]
+    assert kept[2] == ""
+
+
+def test_the_language_is_the_browsers_and_can_be_switched(browser: Browser, service: Service) -> None:
+    """Chinese for a Chinese browser, English at a click, and so it stays."""
+    visit = Visit(browser, service, locale="zh-CN")
+    expect(visit.page.get_by_role("button", name="生成图片")).to_be_visible()
+    visit.page.get_by_role("button", name="English").click()
+    visit.page.reload()
+    expect(visit.page.get_by_role("button", name="Make pictures")).to_be_visible()
+    visit.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [375, 1280])
+def test_everybody_can_use_it(browser: Browser, service: Service, width: int, scheme: str) -> None:
+    """At a phone's width and a desk's, light and dark: no violation that axe-core knows, nothing wider than the screen."""
+    visit = Visit(browser, service, viewport={"width": width, "height": 800}, color_scheme=scheme)
+    visit.send("An accessible banana")
+    visit.pictures(1)
+    found = Axe().run(visit.page)
+    wide = visit.page.evaluate("document.documentElement.scrollWidth")
+    visit.page.locator(".frame button").first.click()
+    found_in_view = Axe().run(visit.page)
+    visit.close()
+
+    assert found.violations_count == 0, found.generate_report()
+    assert found_in_view.violations_count == 0, found_in_view.generate_report()
+    assert wide <= width
+
+
+def test_the_page_is_small_and_closed(service: Service) -> None:
+    """Under 100 KB in all, a strict policy, no cookie; asked for again, it is 304."""
+    with httpx.Client(base_url=service.address) as client:
+        page = client.get("/")
+        parts = [client.get(path) for path in re.findall(r'(?:src|href)="(/page/[^"]+)"', page.text)]
+        parts += [client.get(f"/page/{name}.js") for name in ("words", "events", "history")]
+        again = client.get("/", headers={"If-None-Match": page.headers["etag"]})
+
+    assert sum(len(part.content) for part in (page, *parts)) < 100_000
+    assert all(part.status_code == 200 for part in parts)
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "unsafe" not in page.headers["content-security-policy"]
+    assert "set-cookie" not in page.headers
+    assert again.status_code == 304
+
+
+def test_the_documentation_works_offline(browser: Browser, service: Service) -> None:
+    """/docs lists the routes with nothing from another host."""
+    visit = Visit(browser, service)
+    visit.page.goto(f"{service.address}/docs")
+    expect(visit.page.get_by_text("/generate").first).to_be_visible()
+    visit.close()

@@ -1,10 +1,10 @@
 // What the page says, in both languages; {0} is filled in.
 export const words = {
   en: {
-    other: "中文", demo: "Demo: these pictures are drawn by a stand-in, not by Google", docs: "API documentation",
+    other: "中文", demo: "Demo: drawn by a stand-in, not by Google", docs: "API documentation",
     prompt: "What should the picture show?", hint: "Enter sends, Shift+Enter makes a new line, Esc cancels.",
     add: "Add pictures", dropHint: "or drop or paste them here: PNG, JPEG, WebP, HEIC; up to 14", remove: "Remove {0}",
-    ratio: "Shape", size: "Size", count: "How many", model: "Model", asModel: "as the model likes", token: "Access token",
+    ratio: "Shape", size: "Size", count: "How many", model: "Model", asModel: "automatic", token: "Access token",
     tokenHint: "This service asks for one. It is kept until you close this tab.", send: "Make pictures", cancel: "Cancel",
     results: "Pictures", clear: "Forget all", empty: "Your pictures appear here, and are kept in this browser only.",
     close: "Close", again: "Make it again", view: "View", download: "Download", copy: "Copy", use: "Use as input",
@@ -24,7 +24,7 @@ export const words = {
     other: "English", demo: "演示：图片由替身绘制，并非来自 Google", docs: "API 文档",
     prompt: "图片要画什么？", hint: "回车发送，Shift+回车换行，Esc 取消。",
     add: "添加图片", dropHint: "或拖放、粘贴到这里：PNG、JPEG、WebP、HEIC，最多 14 张", remove: "移除 {0}",
-    ratio: "比例", size: "尺寸", count: "数量", model: "模型", asModel: "由模型决定", token: "访问令牌",
+    ratio: "比例", size: "尺寸", count: "数量", model: "模型", asModel: "自动", token: "访问令牌",
     tokenHint: "此服务需要令牌；它只保留到关闭本标签页为止。", send: "生成图片", cancel: "取消",
     results: "图片", clear: "全部清除", empty: "图片会出现在这里，且只保存在此浏览器中。",
     close: "关闭", again: "再次生成", view: "查看", download: "下载", copy: "复制", use: "用作输入",

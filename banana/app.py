@@ -20,6 +20,7 @@ from banana.asgi import AccessLog, BodyLimit, CancelOnDisconnect, LastResort
 from banana.callers import Anyone, TokenHolders
 from banana.protocol import DrainingProtocol
 from banana.ratelimit import Allowance
+from banana.relay import Relay
 from banana.routes import generate, native, openai, ops, page
 from banana.upstream import Upstream
 from config import Settings
@@ -81,6 +82,16 @@ def create_app(settings: Settings, transport: Any = None, metrics_folder: Path |
             RequestValidationError: _tell_validation_error,
         },
     )
+    relay = Relay(
+        upstream=upstream,
+        guard=allowance.guard,
+        timeout_seconds=settings.request_timeout_seconds,
+        keepalive_seconds=settings.keepalive_seconds,
+        default_model=settings.default_model,
+        model_aliases=settings.model_aliases,
+        store=settings.gemini_store,
+        log_prompts=settings.log_prompts,
+    )
     for router in (
         ops.router(
             __version__,
@@ -88,37 +99,9 @@ def create_app(settings: Settings, transport: Any = None, metrics_folder: Path |
             degraded=lambda: ["store"] if allowance.degraded else [],
             metrics_folder=metrics_folder,
         ),
-        generate.router(
-            upstream,
-            allowance.guard,
-            timeout_seconds=settings.request_timeout_seconds,
-            keepalive_seconds=settings.keepalive_seconds,
-            default_model=settings.default_model,
-            model_aliases=settings.model_aliases,
-            store=settings.gemini_store,
-            log_prompts=settings.log_prompts,
-        ),
-        openai.router(
-            upstream,
-            allowance.guard,
-            timeout_seconds=settings.request_timeout_seconds,
-            keepalive_seconds=settings.keepalive_seconds,
-            default_model=settings.default_model,
-            model_aliases=settings.model_aliases,
-            store=settings.gemini_store,
-        ),
-        native.router(
-            upstream,
-            allowance.guard,
-            timeout_seconds=settings.request_timeout_seconds,
-            model_aliases=settings.model_aliases,
-            openai_models=openai.models(
-                upstream,
-                allowance.guard,
-                timeout_seconds=settings.request_timeout_seconds,
-                model_aliases=settings.model_aliases,
-            ),
-        ),
+        generate.router(relay),
+        openai.router(relay),
+        native.router(relay, openai.models(relay)),
     ):
         app.router.routes.extend(router.routes)
     app.router.routes.extend(page.routes())

@@ -1,12 +1,11 @@
 """The calls to Google: the pool, the deadline, the repeats, the keys. The only module that imports httpx or aiohttp.
 
 One client a worker for life. Whatever goes wrong in it is translated here, once, into the tree of `banana.errors`.
-It never repeats a call that may have been paid for: see `_Repeats`.
+It never repeats a call that may have been paid for: see `banana.repeats`.
 """
 
 import asyncio
 import math
-import random
 import socket
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -23,6 +22,7 @@ from httpx_aiohttp.transport import AiohttpResponseStream, map_aiohttp_exception
 
 from banana import errors, gemini, metrics
 from banana.keys import Key, KeyRing
+from banana.repeats import Repeats
 from banana.skeleton import Bytes
 from banana.slots import Slots
 
@@ -220,7 +220,7 @@ class Upstream:
 
     async def _repeated(self, call: Call, deadline: float, facts: Facts, read: Reader[T]) -> T:
         """Call until there is an answer, or an error that must not be repeated."""
-        repeats = _Repeats(self._retries, self._backoff_seconds, deadline)
+        repeats = Repeats(self._retries, self._backoff_seconds, deadline)
         tried: set[Key] = set()
         failure: errors.BananaError | None = None
         while True:
@@ -315,46 +315,6 @@ class Upstream:
 
 def _joined(base_url: str, path: str) -> httpx.URL:
     return httpx.URL(f"{base_url}/{path}")
-
-
-class _Repeats:
-    """Decides, for one call, whether it is repeated after a failure, and when.
-
-    Repeated are: a connection that failed before the request was sent, and 503; 429 when Google's own delay fits the
-    deadline and the quota is not the day's; 500, 502 and 504 once. Nothing else: whatever may have been paid for is
-    never sent again. Source: reference of Google's error codes, and the bills of those who did otherwise
-    (https://github.com/Comfy-Org/ComfyUI/issues/16204).
-    """
-
-    def __init__(self, most: int, backoff_seconds: float, deadline: float) -> None:
-        self.attempt = 1
-        self._most = most
-        self._backoff_seconds = backoff_seconds
-        self._deadline = deadline
-        self._faults = 0
-
-    async def pause_after(self, failure: errors.BananaError) -> None:
-        """Wait until the call may be repeated; raise `failure` when it may not."""
-        pause_seconds = self._pause_seconds(failure)
-        left_seconds = self._deadline - asyncio.get_running_loop().time()
-        if pause_seconds is None or self.attempt > self._most or pause_seconds >= left_seconds:
-            raise failure
-        self.attempt += 1
-        await asyncio.sleep(pause_seconds)
-
-    def _pause_seconds(self, failure: errors.BananaError) -> float | None:
-        backoff_seconds: float = self._backoff_seconds * 2 ** (self.attempt - 1) * random.uniform(0.5, 1)
-        match failure:
-            case errors.NotConnected():
-                return backoff_seconds
-            case errors.UpstreamOverloaded():
-                return max(backoff_seconds, failure.delay_seconds or 0)
-            case errors.UpstreamQuota(retry_after_seconds=float(delay_seconds), per_day=False):
-                return delay_seconds + random.uniform(0.05, 0.2)
-            case errors.UpstreamFault():
-                self._faults += 1
-                return backoff_seconds if self._faults == 1 else None
-        return None
 
 
 class _NoCookies(httpx.Cookies):

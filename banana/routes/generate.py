@@ -1,7 +1,6 @@
 """`POST /generate`, our own dialect: a prompt and pictures in, pictures out."""
 
-import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import aclosing
 from operator import itemgetter
 from typing import Any, Literal
@@ -15,9 +14,8 @@ from starlette.responses import Response
 from banana import answers, bodies, errors, gemini
 from banana.asgi import facts_of, note, request_id_of
 from banana.bodies import ModelName, Pictures, Prompt
-from banana.ratelimit import Handler, Tell
+from banana.relay import Relay
 from banana.skeleton import Bytes
-from banana.upstream import Upstream
 
 MAX_IMAGES = 10
 # Balancers and CDNs cut a silent connection after 60 s at the earliest.
@@ -51,18 +49,8 @@ class GenerateAnswer(BaseModel):
     )
 
 
-def router(
-    upstream: Upstream,
-    guard: Callable[[Handler, Tell], Handler],
-    *,
-    timeout_seconds: float,
-    keepalive_seconds: float,
-    default_model: str,
-    model_aliases: dict[str, str],
-    store: bool | None,
-    log_prompts: bool,
-) -> APIRouter:
-    """Return the route; `guard` puts a handler behind the tokens and the allowance."""
+def router(relay: Relay) -> APIRouter:
+    """Return the route."""
 
     async def generate(request: Request) -> Response:
         """Make pictures from words, and from pictures.
@@ -70,27 +58,35 @@ def router(
         With `Accept: image/*` and one image, the answer is the picture itself; with `Accept: text/event-stream` it is
         server-sent events: `image` for each one as soon as it is there, `failed`, and `done` at the end.
         """
-        deadline = asyncio.get_running_loop().time() + timeout_seconds
+        deadline = relay.deadline()
         try:
             asked = await bodies.read(
                 request, GenerateRequest, deadline, pictures="image_base64", integers=("number_of_images",)
             )
-            model = asked.model or default_model
-            model = model_aliases.get(model, model)
+            model = relay.model(asked.model)
             count = asked.number_of_images or 1
-            note(request.scope, model=model, images_asked=count, **({"prompt": asked.prompt} if log_prompts else {}))
-            wanted = gemini.ImageRequest(asked.prompt, asked.image_base64, asked.aspect_ratio, asked.image_size, store)
+            note(
+                request.scope,
+                model=model,
+                images_asked=count,
+                **({"prompt": asked.prompt} if relay.log_prompts else {}),
+            )
+            wanted = gemini.ImageRequest(
+                asked.prompt, asked.image_base64, asked.aspect_ratio, asked.image_size, relay.store
+            )
             liked = _liked(request.headers.get("accept", ""))
             if liked == "text/event-stream":
-                made = upstream.images_as_made(model, wanted, count, deadline, facts_of(request.scope), COMMENT_SECONDS)
+                made = relay.upstream.images_as_made(
+                    model, wanted, count, deadline, facts_of(request.scope), COMMENT_SECONDS
+                )
                 return answers.Stream(_events(request, made, count), "text/event-stream")
             work = _made(
                 request,
-                upstream.images(model, wanted, count, deadline, facts_of(request.scope)),
+                relay.upstream.images(model, wanted, count, deadline, facts_of(request.scope)),
                 as_picture=liked.startswith("image/"),
             )
             # Whitespace cannot stand before a picture: one that was asked for as itself is waited for in silence.
-            silence_seconds = 0 if liked.startswith("image/") and count == 1 else keepalive_seconds
+            silence_seconds = 0 if liked.startswith("image/") and count == 1 else relay.keepalive_seconds
             return await answers.KeptAlive.unless_soon(work, silence_seconds)
         except errors.BananaError as error:
             return answers.tell(request, error)
@@ -98,7 +94,7 @@ def router(
     routes = APIRouter(tags=["images"], route_class=answers.PlainRoute)
     routes.add_api_route(
         "/generate",
-        guard(generate, answers.tell),
+        relay.guard(generate, answers.tell),
         methods=["POST"],
         operation_id="generate",
         response_class=Response,

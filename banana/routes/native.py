@@ -4,8 +4,7 @@ Only the model's name (retired names), the credentials and the deadline are ours
 a key of ours that they quote; our own come in Google's shape. Source: Google's REST reference and google.rpc.Status.
 """
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
@@ -17,9 +16,10 @@ from starlette.responses import Response
 
 from banana import answers, bodies, errors
 from banana.asgi import facts_of, note, request_id_of
-from banana.ratelimit import Handler, Tell
+from banana.ratelimit import Handler
+from banana.relay import Relay
 from banana.skeleton import Bytes
-from banana.upstream import Answer, Call, Upstream
+from banana.upstream import Answer, Call
 
 # Where clients of the Developer API and of Vertex' express mode look for it; LiteLLM leaves the version to the base URL.
 PREFIXES = ("/v1beta", "/v1", "/v1beta1/publishers/google", "")
@@ -59,15 +59,8 @@ def _body(request: Request, error: errors.BananaError, status: int) -> bytes:
     return msgspec.json.encode({"error": told})
 
 
-def router(
-    upstream: Upstream,
-    guard: Callable[[Handler, Tell], Handler],
-    *,
-    timeout_seconds: float,
-    model_aliases: dict[str, str],
-    openai_models: Handler,
-) -> APIRouter:
-    """Return the routes of all prefixes; `guard` puts a handler behind the tokens and the allowance.
+def router(relay: Relay, openai_models: Handler) -> APIRouter:
+    """Return the routes of all prefixes.
 
     `GET /v1/models` belongs to two families: without `x-goog-api-key` it is answered by `openai_models`.
     """
@@ -76,7 +69,7 @@ def router(
         model = request.path_params.get("model", "")
         if "model" in request.path_params and not bodies.is_model_name(model):
             raise errors.ModelNotFound(f"models/{model} is not the name of a model.")
-        model = model_aliases.get(model, model)
+        model = relay.model_aliases.get(model, model)
         note(request.scope, dialect="google", **({"model": model} if model else {}))
         path = f"models/{quote(model, safe='')}{method}" if model else "models"
         # A key in the query is the caller's credential: it goes no further.
@@ -86,10 +79,10 @@ def router(
     def forwarding(method: str) -> Handler:
         async def forward(request: Request) -> Response:
             """Pass the call on to Google, and its answer back."""
-            deadline = asyncio.get_running_loop().time() + timeout_seconds
+            deadline = relay.deadline()
             try:
                 call = call_of(request, method, await bodies.read_bytes(request, deadline))
-                answer = await upstream.forward(call, deadline, facts_of(request.scope))
+                answer = await relay.upstream.forward(call, deadline, facts_of(request.scope))
             except errors.BananaError as error:
                 return tell(request, error)
             return answers.PiecesResponse(answer.chunks, answer.content_type)
@@ -98,10 +91,10 @@ def router(
 
     async def stream(request: Request) -> Response:
         """Pass the call on to Google, and each part of its answer back as it arrives."""
-        deadline = asyncio.get_running_loop().time() + timeout_seconds
+        deadline = relay.deadline()
         try:
             call = call_of(request, ":streamGenerateContent", await bodies.read_bytes(request, deadline))
-            parts = upstream.stream(call, deadline, facts_of(request.scope))
+            parts = relay.upstream.stream(call, deadline, facts_of(request.scope))
             # The status is known with the first part: until then an error keeps its own.
             first = await anext(parts)
         except StopAsyncIteration:
@@ -110,8 +103,8 @@ def router(
             return tell(request, error)
         return answers.Stream(_pieces(request, first, parts), first.content_type)
 
-    google = {method: guard(forwarding(method), tell) for method in (":generateContent", ":countTokens", "")}
-    google[":streamGenerateContent"] = guard(stream, tell)
+    google = {method: relay.guard(forwarding(method), tell) for method in (":generateContent", ":countTokens", "")}
+    google[":streamGenerateContent"] = relay.guard(stream, tell)
 
     async def either_models(request: Request) -> Response:
         """List the image models, or tell of one: to Google's clients (x-goog-api-key) in its shape, else in OpenAI's."""

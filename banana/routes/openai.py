@@ -6,7 +6,7 @@ What cannot be honoured is refused by name, before anything is paid for. Source:
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Sequence
 from contextlib import aclosing
 from typing import Literal
 
@@ -21,9 +21,10 @@ from banana import answers, bodies, conversion, errors, gemini
 from banana.asgi import facts_of, note, request_id_of
 from banana.bodies import ModelName, Pictures, Prompt
 from banana.pictures import EncodedPicture
-from banana.ratelimit import Handler, Tell
+from banana.ratelimit import Handler
+from banana.relay import Relay
 from banana.skeleton import Bytes
-from banana.upstream import Call, Upstream
+from banana.upstream import Call
 
 COMMENT_SECONDS = 15
 # The ratios that every current model takes.
@@ -122,36 +123,28 @@ def _told(request: Request, error: errors.BananaError) -> dict[str, object]:
     return told | {"request_id": request_id_of(request.scope)} | error.extra
 
 
-def router(
-    upstream: Upstream,
-    guard: Callable[[Handler, Tell], Handler],
-    *,
-    timeout_seconds: float,
-    keepalive_seconds: float,
-    default_model: str,
-    model_aliases: dict[str, str],
-    store: bool | None,
-) -> APIRouter:
-    """Return the routes of images; `guard` puts a handler behind the tokens and the allowance."""
+def router(relay: Relay) -> APIRouter:
+    """Return the routes of images."""
 
     def making(model: type[ImageRequest], event: str) -> Handler:
         async def make(request: Request) -> Response:
-            deadline = asyncio.get_running_loop().time() + timeout_seconds
+            deadline = relay.deadline()
             note(request.scope, dialect="openai")
             try:
                 asked = await bodies.read(request, model, deadline, pictures="image", integers=INTEGERS)
-                name = asked.model or default_model
-                name = model_aliases.get(name, name)
+                name = relay.model(asked.model)
                 count = asked.n or 1
-                note(request.scope, model=name, images_asked=count, **({"user": asked.user} if asked.user else {}))
+                told = {"user": asked.user, "prompt": asked.prompt if relay.log_prompts else None}
+                given = {field: value for field, value in told.items() if value}
+                note(request.scope, model=name, images_asked=count, **given)
                 pictures = asked.image if isinstance(asked, EditRequest) else ()
-                wanted = gemini.ImageRequest(asked.prompt, pictures, *asked.shape(), store)
+                wanted = gemini.ImageRequest(asked.prompt, pictures, *asked.shape(), relay.store)
                 facts = facts_of(request.scope)
                 if asked.stream:
-                    made = upstream.images_as_made(name, wanted, count, deadline, facts, COMMENT_SECONDS)
+                    made = relay.upstream.images_as_made(name, wanted, count, deadline, facts, COMMENT_SECONDS)
                     return answers.Stream(_events(request, asked, made, event), "text/event-stream")
-                work = _answer(request, asked, upstream.images(name, wanted, count, deadline, facts))
-                return await answers.KeptAlive.unless_soon(work, keepalive_seconds)
+                work = _answer(request, asked, relay.upstream.images(name, wanted, count, deadline, facts))
+                return await answers.KeptAlive.unless_soon(work, relay.keepalive_seconds)
             except errors.BananaError as error:
                 return tell(request, error)
 
@@ -160,7 +153,7 @@ def router(
     routes = APIRouter(tags=["OpenAI"], route_class=answers.PlainRoute)
     routes.add_api_route(
         "/v1/images/generations",
-        guard(making(ImageRequest, "image_generation"), tell),
+        relay.guard(making(ImageRequest, "image_generation"), tell),
         methods=["POST"],
         operation_id="createImage",
         summary="Make pictures from words",
@@ -169,7 +162,7 @@ def router(
     )
     routes.add_api_route(
         "/v1/images/edits",
-        guard(making(EditRequest, "image_edit"), tell),
+        relay.guard(making(EditRequest, "image_edit"), tell),
         methods=["POST"],
         operation_id="createImageEdit",
         summary="Make pictures from pictures",
@@ -186,20 +179,14 @@ _ANSWER = {
 _ERROR = {"type": "object", "required": ["error"], "properties": {"error": {"type": "object", "required": ["message"]}}}
 
 
-def models(
-    upstream: Upstream,
-    guard: Callable[[Handler, Tell], Handler],
-    *,
-    timeout_seconds: float,
-    model_aliases: dict[str, str],
-) -> Handler:
+def models(relay: Relay) -> Handler:
     """Return the handler of `/v1/models[/{model}]`: Google's image models in OpenAI's shape."""
 
     async def openai_models(request: Request) -> Response:
-        deadline = asyncio.get_running_loop().time() + timeout_seconds
+        deadline = relay.deadline()
         note(request.scope, dialect="openai")
         try:
-            answer = await upstream.forward(
+            answer = await relay.upstream.forward(
                 Call("", "models?pageSize=1000", (), "GET"), deadline, facts_of(request.scope)
             )
             known = _models_in(b"".join(answer.chunks))
@@ -208,12 +195,12 @@ def models(
         wanted = request.path_params.get("model")
         if wanted is None:
             return _json({"object": "list", "data": known})
-        name = model_aliases.get(wanted, wanted)
+        name = relay.model(wanted)
         if found := next((model for model in known if model["id"] == name), None):
             return _json(found)
         return tell(request, errors.ModelNotFound(f"The model {wanted} does not exist."))
 
-    return guard(openai_models, tell)
+    return relay.guard(openai_models, tell)
 
 
 def _models_in(body: bytes) -> list[dict[str, object]]:

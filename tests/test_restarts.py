@@ -146,7 +146,7 @@ def test_a_killed_worker_is_back_within_two_seconds(tmp_path: Path, google: str)
 
     assert len(before) == 2
     assert status == 200
-    assert taken < 3  # measured 1.5 to 2 s: half a second until it is noticed, the rest Python's start
+    assert taken < 3  # measured 0.9 to 1.2 s on an idle machine; this one may be busy
 
 
 def test_four_workers_let_exactly_the_allowance_through(tmp_path: Path, google: str) -> None:

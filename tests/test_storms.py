@@ -114,7 +114,7 @@ async def test_random_faults_give_no_500_and_no_wrong_picture(stand_in: StandIn)
 
     stand_in.plan.extend([fickle] * 10_000)
     answers: list[httpx.Response] = []
-    app = unlimited(stand_in, request_timeout_seconds=1.5, max_connections=50)
+    app = unlimited(stand_in, request_timeout_seconds=1, max_connections=50)
     async with served(app) as address:
         for _ in range(20):
             answers += await all_at_once(address, 100)

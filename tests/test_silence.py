@@ -193,6 +193,7 @@ async def nginx(upstream: str, folder: Path) -> AsyncIterator[str]:
         await process.wait()
 
 
+@pytest.mark.slow
 @needs("nginx")
 async def test_nginx_in_front_cuts_silence_and_nothing_else(
     stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

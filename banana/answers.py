@@ -119,7 +119,8 @@ def documented(content: Mapping[str, Any], error: Mapping[str, Any]) -> dict[int
 
 
 async def send_pieces(pieces: Sequence[Bytes], send: Send) -> None:
-    """Send a body, each piece as the connection takes it."""
+    """Send a body, each piece as the connection takes it; one without pieces is empty."""
+    pieces = pieces or (b"",)
     last = len(pieces) - 1
     for number, piece in enumerate(pieces):
         await send({"type": "http.response.body", "body": piece, "more_body": number < last})

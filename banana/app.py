@@ -8,7 +8,6 @@ from typing import Any
 
 import structlog
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -79,7 +78,6 @@ def create_app(settings: Settings, transport: Any = None, metrics_folder: Path |
         exception_handlers={
             errors.BananaError: _tell_error,
             HTTPException: _tell_http_error,
-            RequestValidationError: _tell_validation_error,
         },
     )
     relay = Relay(
@@ -136,9 +134,3 @@ async def _tell_http_error(request: Request, error: Exception) -> Response:
     else:
         told = errors.InvalidRequest(str(error.detail))
     return _tell_in_dialect(request, told)
-
-
-async def _tell_validation_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    problems = [(".".join(map(str, item["loc"])), str(item["msg"])) for item in error.errors()]
-    return _tell_in_dialect(request, errors.InvalidRequest.of_fields(problems))

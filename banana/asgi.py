@@ -106,7 +106,8 @@ def _count(route: str, fields: dict[str, Any], seconds: float) -> None:
     metrics.request_seconds.labels(route).observe(seconds)
     metrics.request_bytes.labels("in").inc(fields["bytes_in"])
     metrics.request_bytes.labels("out").inc(fields["bytes_out"])
-    metrics.images.inc(fields.get("images_returned", 0))
+    if fields["status"] != CALLER_LEFT:
+        metrics.images.inc(fields.get("images_returned", 0))
 
 
 class LastResort:

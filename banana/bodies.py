@@ -4,10 +4,10 @@ Whatever is wrong is told at once and by the name of the field.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ValidationError, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ValidationError, WithJsonSchema
 from starlette.requests import Request
 
 from banana import errors
@@ -126,18 +126,13 @@ def request_body(model: type[BaseModel], pictures: str, *, json: bool = True, fo
     return {"required": True, "content": content}
 
 
-def one_line(check: Callable[[str], bool], complaint: str) -> Any:
-    """Return a validator that lets a string through when `check` holds, and says `complaint` otherwise."""
-
-    def validate(value: object) -> object:
-        if isinstance(value, str) and not check(value):
-            raise ValueError(complaint)
-        return value
-
-    return BeforeValidator(validate)
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("is blank")
+    return value
 
 
-Prompt = Annotated[str, one_line(lambda text: bool(text.strip()), "is blank")]
+Prompt = Annotated[str, AfterValidator(_not_blank)]
 
 
 def is_model_name(name: str) -> bool:

@@ -132,12 +132,12 @@ def fields_of(
 ) -> dict[str, Any]:
     """Return a form as the JSON object that would say the same.
 
-    File parts named `image`, repeated or as `image[]`, are the list `files`; `integers` are read as numbers where they
+    Parts named `image`, `image[]` or `files`, files and texts, in their order, are the list `files`; `integers` are read as numbers where they
     are ones. Raises InvalidForm for a field that is given twice.
     """
     fields: dict[str, Any] = {}
     for name, value in items:
-        if name in ("image", "image[]"):
+        if name in ("image", "image[]", files):
             fields.setdefault(files, []).append(value)
         elif name in fields:
             raise InvalidForm(f"the field {name} is given twice")

@@ -66,7 +66,7 @@ class _Sink:
         """Write one line, whole, in one system call; a log that cannot be written never costs a request."""
         try:
             self._write(event)
-        except OSError as error:
+        except Exception as error:  # a full disk, a text that is no Unicode
             print(f"the log cannot be written: {error}", file=sys.stderr)
 
     def _write(self, event: Mapping[str, Any]) -> None:

@@ -113,7 +113,8 @@ class Upstream:
         `deadline` is in seconds of the event loop's clock; a call that has not ended by then is a DeadlineExceeded.
         `facts` is told what the log should know: attempts, upstream_ms, tokens.
         """
-        calls = [self._image(model, request.body(), deadline, facts) for _ in range(count)]
+        body = request.body()
+        calls = [self._image(model, body, deadline, facts) for _ in range(count)]
         return [await calls[0]] if count == 1 else await asyncio.gather(*calls)
 
     async def images_as_made(

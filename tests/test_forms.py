@@ -66,6 +66,18 @@ async def test_curls_form_makes_a_picture(client: httpx.AsyncClient, stand_in: S
 
 
 @pytest.mark.anyio
+async def test_files_and_base64_may_stand_side_by_side(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+    """A form with base64 as text and with a file: both pictures go, in their order."""
+    text = base64.b64encode(png()).decode()
+    content_type, body = encoded({"prompt": "x", "image_base64": text}, [("image", png())])
+
+    response = await client.post("/generate", content=body, headers={"Content-Type": content_type})
+
+    assert response.status_code == 200, response.text
+    assert [part["inlineData"]["data"] for part in stand_in.calls[0].body["contents"][0]["parts"][1:]] == [text] * 2
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize(
     ("fields", "files", "named"),
     [

@@ -4,8 +4,10 @@ import base64
 import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from google import genai
@@ -168,6 +170,15 @@ async def test_openai_is_told_what_cannot_be_honoured(
     assert not stand_in.calls
 
 
+@pytest.mark.parametrize("body", [{"prompt": "x"}, {"prompt": "x", "image": None}, {"prompt": "x", "image": []}])
+async def test_an_edit_without_a_picture_names_it(of_openai: openai.AsyncOpenAI, body: dict[str, Any]) -> None:
+    """An edit needs something to edit."""
+    with pytest.raises(openai.BadRequestError) as caught:
+        await of_openai.post("/images/edits", body=body, cast_to=object)
+
+    assert caught.value.param == "image"
+
+
 async def test_openai_is_refused_a_mask_a_wrong_token_and_too_many_requests(stand_in: StandIn) -> None:
     """A mask, a wrong token, a request over the allowance and a body over the limit are the SDK's own exceptions."""
     async with address_of(stand_in, rate_limit_per_minute=2, max_request_bytes=5000) as address:
@@ -249,6 +260,18 @@ async def test_googles_errors_pass_as_they_are_and_nothing_is_multiplied(
 
     assert caught.value.code == code  # type: ignore[attr-defined]
     assert len(stand_in.calls) == calls
+
+
+async def test_an_empty_answer_of_googles_is_passed_as_it_is(stand_in: StandIn) -> None:
+    """A 200 without a body is whole: the server has nothing to complain of."""
+    stand_in.plan.append("empty")
+    headers = {"x-goog-api-key": TOKEN}
+    async with address_of(stand_in) as address, httpx.AsyncClient(base_url=address, headers=headers) as client:
+        path = f"/v1beta/models/{MODEL}:generateContent"
+        empty = await client.post(path, json={"contents": [{"parts": [{"text": "x"}]}]})
+
+    assert (empty.status_code, empty.content) == (200, b"")
+    assert "without completing" not in Path("logs/app.log").read_text(encoding="utf-8")
 
 
 async def test_a_blocked_prompt_is_googles_answer_as_it_is(stand_in: StandIn) -> None:

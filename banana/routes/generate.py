@@ -80,7 +80,7 @@ def router(relay: Relay) -> APIRouter:
                     model, wanted, count, deadline, facts_of(request.scope), COMMENT_SECONDS
                 )
                 return answers.Stream(_events(request, made, count), "text/event-stream")
-            work = _made(
+            work = _answer(
                 request,
                 relay.upstream.images(model, wanted, count, deadline, facts_of(request.scope)),
                 as_picture=liked.startswith("image/"),
@@ -104,7 +104,6 @@ def router(relay: Relay) -> APIRouter:
     return routes
 
 
-_REQUEST_SCHEMA = GenerateRequest.model_json_schema()
 _ANSWER_CONTENT: dict[str, Any] = {
     "application/json": {"schema": GenerateAnswer.model_json_schema()},
     "image/*": {"schema": {"type": "string", "format": "binary"}},
@@ -112,27 +111,18 @@ _ANSWER_CONTENT: dict[str, Any] = {
 }
 
 
-async def _made(request: Request, outcomes: Awaitable[Sequence[Outcome]], *, as_picture: bool) -> Response:
+async def _answer(request: Request, made: Awaitable[Sequence[Outcome]], *, as_picture: bool) -> Response:
     """Return the answer that tells what became of the calls: the images there are, else the first error."""
-    try:
-        return _answer(request, await outcomes, as_picture=as_picture)
-    except errors.BananaError as error:
-        return answers.tell(request, error)
-
-
-def _answer(request: Request, outcomes: Sequence[Outcome], *, as_picture: bool) -> Response:
+    outcomes = await made
     images = [outcome for outcome in outcomes if isinstance(outcome, gemini.Image)]
     failures = [(index, outcome) for index, outcome in enumerate(outcomes) if isinstance(outcome, errors.BananaError)]
     note(request.scope, images_returned=len(images))
     if not images:
-        raise failures[0][1]
+        return answers.tell(request, failures[0][1])
     if len(outcomes) == 1 and as_picture:
         return answers.PiecesResponse(list(images[0].picture.decoded()), images[0].mime_type)
-    return answers.PiecesResponse(list(_json(images, _metadata(outcomes, failures))), "application/json")
-
-
-def _metadata(outcomes: Sequence[object], failures: Sequence[tuple[int, errors.BananaError]]) -> dict[str, Any] | None:
-    return _summary(len(outcomes), failures) if failures else None
+    metadata = _summary(len(outcomes), failures) if failures else None
+    return answers.PiecesResponse(_json(images, metadata), "application/json")
 
 
 def _summary(requested: int, failures: Sequence[tuple[int, errors.BananaError]]) -> dict[str, Any]:
@@ -140,7 +130,7 @@ def _summary(requested: int, failures: Sequence[tuple[int, errors.BananaError]])
     return {"requested": requested, "returned": requested - len(failed), "failed": failed}
 
 
-def _json(images: Sequence[gemini.Image], metadata: dict[str, Any] | None) -> "list[Bytes]":
+def _json(images: Sequence[gemini.Image], metadata: dict[str, Any] | None) -> list[Bytes]:
     """Return the answer around the base64 as it came, in pieces."""
     pieces: list[Bytes] = []
     for image in images:

@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 import pybase64
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -96,14 +96,8 @@ class ImageRequest(BaseModel):
 class EditRequest(ImageRequest):
     """The same, with pictures to start from."""
 
-    image: Pictures = Field(default=(), description="A picture to start from, or up to 14.")
+    image: Pictures = Field(min_length=1, description="A picture to start from, or up to 14.")
     input_fidelity: Literal["high"] | None = None
-
-    @model_validator(mode="after")
-    def _has_pictures(self) -> "EditRequest":
-        if not self.image:
-            raise ValueError("image is missing")
-        return self
 
 
 def tell(request: Request, error: errors.BananaError) -> Response:

@@ -1,4 +1,4 @@
-"""The door: settings in, server out. `python main.py` is the one launch line; the scripts, Docker and the tests use it."""
+"""The entry point: settings in, server out. `python main.py` is the one launch line; the scripts, Docker and the tests use it."""
 
 import argparse
 import os
@@ -16,8 +16,9 @@ from fastapi import FastAPI
 from uvicorn.supervisors import Multiprocess
 
 import config
-from banana import logs, memory
-from banana.protocol import DrainingProtocol
+from banana import logs
+from banana.http.protocol import DrainingProtocol
+from banana.payload import memory
 
 # Where workers leave what they count; prometheus-client reads the variable as it is imported.
 METRICS_FOLDER = Path(".state/metrics")
@@ -100,7 +101,7 @@ def _server_options(settings: config.Settings) -> dict[str, Any]:
 
 def _check(settings: config.Settings, *, port_too: bool) -> None:
     """Find here, where somebody looks, what would stop a worker later."""
-    from banana.ratelimit import StoreError
+    from banana.admission.rate import StoreError
 
     if port_too:
         _require_free_port(settings.host, settings.port)

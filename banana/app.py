@@ -1,7 +1,7 @@
 """The only wiring, read top to bottom: settings in, application out."""
 
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,44 +14,94 @@ from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from banana import __version__, answers, errors, logs
-from banana.asgi import AccessLog, BodyLimit, CancelOnDisconnect, LastResort
-from banana.callers import Anyone, TokenHolders
-from banana.protocol import DrainingProtocol
-from banana.ratelimit import Allowance
-from banana.relay import Relay
-from banana.routes import generate, native, openai, ops, page
-from banana.upstream import Upstream
+from banana import __version__, errors, logs
+from banana.admission.rate import RateLimit
+from banana.admission.tokens import NoAuth, TokenAuth
+from banana.google.client import GeminiClient
+from banana.google.keys import KeyRing
+from banana.google.models import ModelNames
+from banana.google.retries import RetryPolicy
+from banana.google.slots import Slots
+from banana.google.transport import AiohttpTransport, Transport
+from banana.http.middleware import BodyLimit, CancelOnDisconnect, RequestLog, UnexpectedErrors, exchange_of
+from banana.http.protocol import DrainingProtocol
+from banana.images import Images
+from banana.routes import generate, google, models, openai_images, ops, page
+from banana.routes.dialect import Services, dialect_of
 from config import Settings
 
+# Every API format; errors outside every route are answered in the first that claims the path, else in the last.
+FORMATS = (openai_images, models, google, generate)
+DIALECTS = tuple(api_format.DIALECT for api_format in FORMATS)
+DEMO_HEADERS = {"X-Demo": "true"}
+
 log = structlog.get_logger(__name__)
-DEMO_HEADER = {"X-Demo": "true"}
 
 
-def create_app(settings: Settings, transport: Any = None, metrics_folder: Path | None = None) -> FastAPI:
+def create_app(settings: Settings, transport: Transport | None = None, metrics_folder: Path | None = None) -> FastAPI:
     """Build the service.
 
-    `transport` is another network than the real one (an httpx transport), for tests; `metrics_folder` is where several
-    workers leave what they count.
+    `transport` is another network than the real one, for tests; `metrics_folder` is where several workers leave what
+    they count. Raises StoreError when STORE_URL cannot be used.
     """
     logs.configure(settings.log_file, settings.log_level, settings.log_max_bytes, settings.log_backups)
-    upstream = Upstream(
+    keys = KeyRing(settings.gemini_api_key)
+    client = GeminiClient(
+        transport=transport or AiohttpTransport(settings.upstream_proxy),
         base_url=settings.gemini_base_url,
-        keys=settings.gemini_api_key,
-        max_connections=settings.max_connections,
-        max_waiting=settings.max_waiting,
+        keys=keys,
+        slots=Slots(settings.max_connections, settings.max_waiting),
+        retry_policy=RetryPolicy(settings.retries, settings.retry_backoff_seconds),
         max_response_bytes=settings.max_response_bytes,
-        retries=settings.retries,
-        backoff_seconds=settings.retry_backoff_seconds,
-        proxy=settings.upstream_proxy,
-        transport=transport,
     )
-    callers = TokenHolders(settings.access_tokens) if settings.access_tokens else Anyone()
-    allowance = Allowance(settings.store_url, settings.rate_limit_per_minute, settings.workers, callers)
+    model_names = ModelNames(settings.default_model, settings.model_aliases)
+    rate_limit = RateLimit(settings.store_url, settings.rate_limit_per_minute, settings.workers)
+    services = Services(
+        auth=TokenAuth(settings.access_tokens) if settings.access_tokens else NoAuth(),
+        rate_limit=rate_limit,
+        images=Images(client, model_names, store=settings.gemini_store, log_prompts=settings.log_prompts),
+        client=client,
+        models=model_names,
+        keepalive_seconds=settings.keepalive_seconds,
+    )
+    app = _framed(settings, _lifespan(settings, client, rate_limit))
+    app.router.routes += ops.routes(
+        __version__,
+        reasons=lambda: _not_ready(keys),
+        degraded=lambda: ["store"] if rate_limit.degraded else [],
+        metrics_folder=metrics_folder,
+    )
+    for api_format in FORMATS:
+        app.router.routes += api_format.routes(services)
+    app.router.routes += page.routes()
+    return app
 
-    def not_ready() -> list[str]:
-        usable = upstream.keys.usable()
-        return ["draining"] * DrainingProtocol.draining + ([] if usable else ["every API key was refused"])
+
+def _framed(settings: Settings, lifespan: Callable[[FastAPI], Any]) -> FastAPI:
+    """Return the application without its routes: documentation, middleware from the outside in, errors outside routes."""
+    return FastAPIOffline(
+        redoc_url=None,
+        favicon_url="/page/icon.svg",
+        title="BananaService",
+        version=__version__,
+        summary="A relay between your programs and Google's Gemini image models.",
+        lifespan=lifespan,
+        middleware=[
+            Middleware(
+                RequestLog,
+                timeout_seconds=settings.request_timeout_seconds,
+                headers=DEMO_HEADERS if settings.demo else {},
+            ),
+            Middleware(UnexpectedErrors, error_response=_error_response),
+            Middleware(CancelOnDisconnect),
+            Middleware(BodyLimit, max_bytes=settings.max_request_bytes),
+        ],
+        exception_handlers={errors.BananaError: _banana_error_response, HTTPException: _http_error_response},
+    )
+
+
+def _lifespan(settings: Settings, client: GeminiClient, rate_limit: RateLimit) -> Callable[[FastAPI], Any]:
+    """Return the lifespan, which only closes what was built."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -60,77 +110,48 @@ def create_app(settings: Settings, transport: Any = None, metrics_folder: Path |
         gc.freeze()
         log.info("started", version=__version__, upstream=settings.gemini_base_url, keys=len(settings.gemini_api_key))
         yield
-        await upstream.close()
+        rate_limit.close()
+        await client.close()
 
-    app = FastAPIOffline(
-        redoc_url=None,
-        favicon_url="/page/icon.svg",
-        title="BananaService",
-        version=__version__,
-        summary="A relay between your programs and Google's Gemini image models.",
-        lifespan=lifespan,
-        middleware=[
-            Middleware(AccessLog, headers=DEMO_HEADER if settings.demo else {}),
-            Middleware(LastResort, tell=_tell_in_dialect),
-            Middleware(CancelOnDisconnect),
-            Middleware(BodyLimit, max_bytes=settings.max_request_bytes),
-        ],
-        exception_handlers={
-            errors.BananaError: _tell_error,
-            HTTPException: _tell_http_error,
-        },
-    )
-    relay = Relay(
-        upstream=upstream,
-        guard=allowance.guard,
-        timeout_seconds=settings.request_timeout_seconds,
-        keepalive_seconds=settings.keepalive_seconds,
-        default_model=settings.default_model,
-        model_aliases=settings.model_aliases,
-        store=settings.gemini_store,
-        log_prompts=settings.log_prompts,
-    )
-    for router in (
-        ops.router(
-            __version__,
-            reasons=not_ready,
-            degraded=lambda: ["store"] if allowance.degraded else [],
-            metrics_folder=metrics_folder,
-        ),
-        generate.router(relay),
-        openai.router(relay),
-        native.router(relay, openai.models(relay)),
-    ):
-        app.router.routes.extend(router.routes)
-    app.router.routes.extend(page.routes())
-    return app
+    return lifespan
 
 
-def _tell_in_dialect(request: Request, error: errors.BananaError) -> Response:
-    """Tell of an error outside every handler in the dialect of the path."""
-    path = request.url.path
-    if path.startswith("/v1/images") or (path.startswith("/v1/models") and "x-goog-api-key" not in request.headers):
-        return openai.tell(request, error)
-    if path.startswith(("/v1beta", *(f"{prefix}/models" for prefix in native.PREFIXES))):
-        return native.tell(request, error)
-    return answers.tell(request, error)
+def _not_ready(keys: KeyRing) -> list[str]:
+    """Return why this worker should get no requests."""
+    reasons = []
+    if DrainingProtocol.draining:
+        reasons.append("draining")
+    if not keys.usable():
+        reasons.append("every API key was refused")
+    return reasons
 
 
-async def _tell_error(request: Request, error: Exception) -> Response:
+def _error_response(request: Request, error: errors.BananaError) -> Response:
+    """Return an error that no route answered: in the dialect of the route that began, else of the path."""
+    exchange = exchange_of(request.scope)
+    exchange.error_code = error.code
+    begun = (dialect for dialect in DIALECTS if dialect.name == exchange.dialect)
+    dialect = next(begun, None) or dialect_of(request, DIALECTS)
+    return dialect.error_response(exchange, error)
+
+
+async def _banana_error_response(request: Request, error: Exception) -> Response:
     assert isinstance(error, errors.BananaError)
-    return _tell_in_dialect(request, error)
+    return _error_response(request, error)
 
 
-async def _tell_http_error(request: Request, error: Exception) -> Response:
+async def _http_error_response(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    method, path = request.method, request.url.path
-    told: errors.BananaError
+    return _error_response(request, _of_framework(request.method, request.url.path, error))
+
+
+def _of_framework(method: str, path: str, error: HTTPException) -> errors.BananaError:
+    """Return what an error of the framework means."""
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
-        told = errors.MethodNotAllowed(f"{path} does not answer {method}; it answers {allowed}.")
-        told.headers["Allow"] = allowed
-    elif error.status_code == 404:
-        told = errors.NotFound(f"There is nothing at {path}; the routes are listed at /docs.")
-    else:
-        told = errors.InvalidRequest(str(error.detail))
-    return _tell_in_dialect(request, told)
+        not_allowed = errors.MethodNotAllowed(f"{path} does not answer {method}; it answers {allowed}.")
+        not_allowed.headers["Allow"] = allowed
+        return not_allowed
+    if error.status_code == 404:
+        return errors.NotFound(f"There is nothing at {path}; the routes are listed at /docs.")
+    return errors.InvalidRequest(str(error.detail))

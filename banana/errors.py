@@ -1,4 +1,4 @@
-"""Every way a request can fail, as one tree; each leaf knows its status, its code and what to tell the caller.
+"""Every way a request can fail, as one tree; each leaf knows its status, its code and what the caller should know.
 
 ::
 
@@ -16,20 +16,20 @@
     │   ├── NotConnected        502 upstream_error         …that happened before the request was sent
     │   ├── UpstreamFault       502 upstream_error         …that Google itself reports as its own
     │   ├── RejectedKey         502 upstream_rejected_key  Google refused our key
-    │   ├── InvalidAnswer       502 upstream_invalid       an answer that is no answer
-    │   └── NoImage             502 no_image               an answer without an image
+    │   ├── InvalidAnswer       502 upstream_invalid       a response that is cut short, too large or no response of Gemini's
+    │   └── NoImage             502 no_image               a response without an image
     ├── Overloaded              503 overloaded             no room here
     │   └── UpstreamOverloaded  503 overloaded             no room at Google's
     ├── DeadlineExceeded        504 timeout
     └── Internal                500 internal               a defect of ours
 
-Nothing here knows HTTP frameworks or dialects: a route decides in which shape a failure is told.
+Nothing here knows HTTP frameworks or API formats: the dialect decides in which shape an error is answered.
 Messages go to callers: they never hold a key, a picture or a traceback.
 """
 
 import math
 
-# Told to callers when there is no room and nobody knows for how long.
+# Sent to callers when there is no room and nobody knows for how long.
 RETRY_AFTER_SECONDS = 5
 
 
@@ -48,10 +48,10 @@ SCHEMA = {
 
 
 class BananaError(Exception):
-    """A failure that has an answer.
+    """A failure that is answered.
 
     `extra` holds more keys for the error object (`fields`, `reason`, `retry_after`); `retry_after_seconds`,
-    where it is known, is also told in the `Retry-After` header, in whole seconds, rounded up, at least 1.
+    where it is known, is also sent in the `Retry-After` header, in whole seconds, rounded up, at least 1.
     """
 
     status = 500
@@ -63,8 +63,8 @@ class BananaError(Exception):
         self.extra = extra
         self.headers: dict[str, str] = {}
         self.retry_after_seconds = retry_after_seconds
-        # Status, content type and body as Google told it, for those who speak Google's dialect.
-        self.answer: tuple[int, str, bytes] | None = None
+        # Status, content type and body as Google sent them, for callers who use Google's own API format.
+        self.upstream_response: tuple[int, str, bytes] | None = None
         if retry_after_seconds is not None:
             whole_seconds = max(1, math.ceil(retry_after_seconds))
             self.extra["retry_after"] = whole_seconds
@@ -141,14 +141,14 @@ class TooLarge(BananaError):
 
 
 class RateLimited(BananaError):
-    """The caller's allowance is used up."""
+    """The caller is over its rate limit."""
 
     status = 429
     code = "rate_limited"
 
 
 class UpstreamQuota(BananaError):
-    """Google's quota is used up; `per_day` tells that waiting does not help today."""
+    """Google's quota is used up; `per_day`: waiting does not help today."""
 
     status = 429
     code = "upstream_quota"
@@ -180,7 +180,7 @@ class RejectedKey(UpstreamError):
 
 
 class InvalidAnswer(UpstreamError):
-    """Google's answer is no answer: cut short, too large, or not in Google's format."""
+    """Google's response is cut short, too large, or not in Google's format."""
 
     code = "upstream_invalid"
 

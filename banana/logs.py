@@ -6,6 +6,7 @@ the new one with its next line, as it does after logrotate, without a signal. Bo
 
 import contextlib
 import fcntl
+import hashlib
 import logging
 import os
 import sys
@@ -16,7 +17,7 @@ from typing import Any
 import msgspec
 import structlog
 
-# Chatty at INFO, or telling whole URLs.
+# Chatty at INFO, or writing whole URLs.
 _QUIET = ("httpx", "httpcore", "aiohttp", "asyncio", "slowapi", "limits", "watchfiles")
 _FIRST = ("timestamp", "level", "event", "request_id")
 
@@ -47,6 +48,11 @@ def configure(log_file: str, level: str, max_bytes: int = 0, backups: int = 0) -
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("uvicorn.access").propagate = False  # each request has a line of ours already
+
+
+def digest_of(secret: str) -> str:
+    """Return eight characters that stand for a secret where people look."""
+    return hashlib.sha256(secret.encode()).hexdigest()[:8]
 
 
 class _Sink:

@@ -12,20 +12,27 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 _SECONDS = (0.005, 0.05, 0.5, 1, 2.5, 5, 10, 20, 30, 45, 60, 90, 120, 180)
 
-requests = Counter("banana_requests_total", "Requests answered", ["route", "status"])
-request_seconds = Histogram("banana_request_duration_seconds", "From request to answer", ["route"], buckets=_SECONDS)
-request_bytes = Counter("banana_bytes_total", "Bytes of bodies", ["direction"])
-in_flight = Gauge("banana_requests_in_flight", "Requests being answered", multiprocess_mode="livesum")
-limited = Counter("banana_limited_total", "Requests over their caller's allowance")
-upstream_calls = Counter("banana_upstream_calls_total", "Calls to Google by how they ended", ["outcome"])
-upstream_seconds = Histogram("banana_upstream_duration_seconds", "Calls to Google", buckets=_SECONDS)
-upstream_in_flight = Gauge("banana_upstream_in_flight", "Calls to Google that run", multiprocess_mode="livesum")
-waiting = Gauge("banana_upstream_waiting", "Calls that wait for a connection", multiprocess_mode="livesum")
+requests = Counter("banana_requests_total", "Requests by route and status", ["route", "status"])
+request_seconds = Histogram(
+    "banana_request_duration_seconds", "Seconds from request to the end of the response", ["route"], buckets=_SECONDS
+)
+request_bytes = Counter("banana_bytes_total", "Bytes of request and response bodies", ["direction"])
+in_flight = Gauge("banana_requests_in_flight", "Requests in flight", multiprocess_mode="livesum")
+limited = Counter("banana_limited_total", "Requests over their caller's rate limit")
+upstream_calls = Counter("banana_upstream_calls_total", "Calls to Google by outcome", ["outcome"])
+upstream_seconds = Histogram("banana_upstream_duration_seconds", "Seconds a call to Google took", buckets=_SECONDS)
+upstream_in_flight = Gauge("banana_upstream_in_flight", "Calls to Google in flight", multiprocess_mode="livesum")
+waiting = Gauge("banana_upstream_waiting", "Calls to Google that wait for a slot", multiprocess_mode="livesum")
 keys_resting = Gauge(
-    "banana_keys_resting", "API keys at rest, in the worker that has most", multiprocess_mode="livemax"
+    "banana_keys_resting",
+    "API keys that Google asked to rest, in the worker that has most",
+    multiprocess_mode="livemax",
+)
+store_degraded = Gauge(
+    "banana_store_degraded", "Workers whose shared store of the rate limit failed", multiprocess_mode="livesum"
 )
 images = Counter("banana_images_total", "Images that reached their caller")
-tokens = Counter("banana_tokens_total", "Tokens that Google counted")
+tokens = Counter("banana_tokens_total", "Tokens used, as Google counts them")
 
 
 def exposition(folder: Path | None) -> bytes:

@@ -38,11 +38,15 @@ class Refusal(Exception):
 
 @dataclass
 class Call:
-    """One request as it arrived; `aborted` once the other side hung up before its answer was whole."""
+    """One request as it arrived; `aborted` once the other side hung up before its answer was whole.
+
+    `peer` is the other side's address and port: the connection it came on.
+    """
 
     model: str
     key: str
     headers: dict[str, str]
+    peer: tuple[str, int]
     body: dict[str, Any] = field(default_factory=dict)
     aborted: bool = False
     ended: bool = False
@@ -87,7 +91,8 @@ class StandIn:
 
     async def _generate(self, request: web.Request) -> web.StreamResponse:
         headers = {name.lower(): value for name, value in request.headers.items()}
-        call = Call(request.match_info["model"], headers.get("x-goog-api-key", ""), headers)
+        peer = request.get_extra_info("peername")
+        call = Call(request.match_info["model"], headers.get("x-goog-api-key", ""), headers, peer)
         self.calls.append(call)
         try:
             return await self._answer(request, call)

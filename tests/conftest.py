@@ -84,7 +84,7 @@ async def served(app: FastAPI) -> AsyncIterator[str]:
     server = uvicorn.Server(
         uvicorn.Config(app, port=0, http="httptools", ws="none", access_log=False, log_config=None, lifespan="on")
     )
-    task = asyncio.create_task(server._serve())
+    task = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)
         assert not task.done()

@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from banana.app import create_app
-from banana.protocol import DrainingProtocol
+from banana.http.protocol import DrainingProtocol
 from standin.server import StandIn
 from tests.conftest import client_of, settings_for
 from tests.services import Service

@@ -55,8 +55,16 @@ def test_every_example_gives_what_is_printed(half: str, demo: Service) -> None:
         assert ran.stdout.rstrip() == output.rstrip(), f"{here}\n{ran.stderr}"
 
 
-def test_the_house_is_drawn_as_it_stands() -> None:
-    """Every module of banana is in the drawing of both halves."""
-    for half in (ENGLISH, CHINESE):
-        drawn = set(re.findall(r"^  (\w+)\.py ", half, re.MULTILINE))
-        assert drawn == {path.stem for path in Path(ROOT / "banana").glob("*.py")} - {"__init__"}
+@pytest.mark.parametrize("half", [ENGLISH, CHINESE], ids=["english", "chinese"])
+def test_the_house_is_drawn_as_it_stands(half: str) -> None:
+    """Every folder and every module of banana is in the drawing, each in its place, and nothing that is not there."""
+    drawing = re.findall(r"```\nmain\.py .*?```", half, re.DOTALL)[0]
+    rooms = re.findall(r"^  (\w+)/ (.*?)(?=^ {0,2}\w)", drawing, re.MULTILINE | re.DOTALL)
+    # Modules of a room stand between dots; the first of them may follow a sentence.
+    drawn = {
+        f"{room}/{name}" for room, text in rooms for pair in re.findall(r"(\w+) · (?=(\w+))", text) for name in pair
+    }
+    drawn |= set(re.findall(r"^  (\w+)\.py ", drawing, re.MULTILINE))
+    modules = (path.relative_to(ROOT / "banana").with_suffix("") for path in ROOT.glob("banana/**/*.py"))
+
+    assert drawn == {str(module) for module in modules if module.name != "__init__"}

@@ -114,7 +114,7 @@ def test_restarts_under_load_lose_nothing(tmp_path: Path, google: str, workers: 
 def test_broken_code_is_not_restarted_into(tmp_path: Path, google: str) -> None:
     """A restart whose code or settings are broken says so and leaves the service as it was."""
     service = service_of(tmp_path, google, workers=1)
-    (service.folder / "banana/slots.py").write_text("this is no Python\n")
+    (service.folder / "banana/google/slots.py").write_text("this is no Python\n")
 
     restarted = service.run("restart.sh")
     status, _ = ask(service, "POST", "/generate", b'{"prompt":"x"}')

@@ -19,7 +19,7 @@ from standin import faults
 from standin.server import StandIn
 from tests.conftest import served, settings_for
 from tests.services import Service
-from tests.test_asgi import BODY, head, leave
+from tests.http.test_middleware import BODY, head, leave
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 

@@ -1,1 +1,1 @@
-"""One file a dialect; each builds its router from what it is given, and nothing else is wired here."""
+"""One file an API format or a page; each offers its routes, and nothing else is wired here."""

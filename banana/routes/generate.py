@@ -1,26 +1,25 @@
-"""`POST /generate`, our own dialect: a prompt and pictures in, pictures out."""
+"""`POST /generate`, this service's own API format: a prompt and pictures in, pictures out."""
 
-from collections.abc import AsyncGenerator, Awaitable, Sequence
-from contextlib import aclosing
-from operator import itemgetter
 from typing import Any, Literal
 
 import msgspec
-from fastapi import APIRouter
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.requests import Request
-from starlette.responses import Response
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse, Response
 
-from banana import answers, bodies, errors, gemini
-from banana.asgi import facts_of, note, request_id_of
-from banana.bodies import ModelName, Pictures, Prompt
-from banana.relay import Relay
-from banana.skeleton import Bytes
+from banana import errors
+from banana.exchange import Exchange
+from banana.google.wire import Image
+from banana.http.negotiation import preferred_media_type
+from banana.http.responses import PiecesResponse
+from banana.images import Order, Outcome, Outcomes
+from banana.payload.pieces import Bytes, Pieces
+from banana.routes import documentation
+from banana.routes.dialect import Dialect, Services, under
+from banana.routes.fields import MAX_IMAGES, ModelName, Pictures, Prompt
+from banana.routes.image_endpoint import ImageEndpoint
 
-MAX_IMAGES = 10
-# Balancers and CDNs cut a silent connection after 60 s at the earliest.
-COMMENT_SECONDS = 15
-Outcome = gemini.Image | errors.BananaError
 AspectRatio = Literal[
     "1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9", "1:4", "4:1", "1:8", "8:1"
 ]
@@ -30,7 +29,7 @@ ImageSize = Literal["512", "1K", "2K", "4K"]
 class GenerateRequest(BaseModel):
     """What to make."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, title="GenerateRequest")
+    model_config = ConfigDict(extra="forbid", title="GenerateRequest")
 
     prompt: Prompt = Field(description="What the picture should show; not blank.", examples=["A banana on the moon"])
     image_base64: Pictures = Field(default=(), description="A picture to start from, or a list of up to 14.")
@@ -40,7 +39,7 @@ class GenerateRequest(BaseModel):
     image_size: ImageSize | None = None
 
 
-class GenerateAnswer(BaseModel):
+class GenerateResponse(BaseModel):
     """The pictures as base64, in the order of the calls that succeeded."""
 
     images: list[str]
@@ -49,89 +48,67 @@ class GenerateAnswer(BaseModel):
     )
 
 
-def router(relay: Relay) -> APIRouter:
-    """Return the route."""
+def error_response(exchange: Exchange, error: errors.BananaError) -> Response:
+    """Return `error` in the shape of this service's own routes."""
+    return JSONResponse(error.body(exchange.request_id), error.status, headers=error.headers)
 
-    async def generate(request: Request) -> Response:
-        """Make pictures from words, and from pictures.
 
-        With `Accept: image/*` and one image, the answer is the picture itself; with `Accept: text/event-stream` it is
-        server-sent events: `image` for each one as soon as it is there, `failed`, and `done` at the end.
-        """
-        deadline = relay.deadline()
-        try:
-            asked = await bodies.read(
-                request, GenerateRequest, deadline, pictures="image_base64", integers=("number_of_images",)
-            )
-            model = relay.model(asked.model)
-            count = asked.number_of_images or 1
-            note(
-                request.scope,
-                model=model,
-                images_asked=count,
-                **({"prompt": asked.prompt} if relay.log_prompts else {}),
-            )
-            wanted = gemini.ImageRequest(
-                asked.prompt, asked.image_base64, asked.aspect_ratio, asked.image_size, relay.store
-            )
-            liked = _liked(request.headers.get("accept", ""))
-            if liked == "text/event-stream":
-                made = relay.upstream.images_as_made(
-                    model, wanted, count, deadline, facts_of(request.scope), COMMENT_SECONDS
-                )
-                return answers.Stream(_events(request, made, count), "text/event-stream")
-            work = _answer(
-                request,
-                relay.upstream.images(model, wanted, count, deadline, facts_of(request.scope)),
-                as_picture=liked.startswith("image/"),
-            )
-            # Whitespace cannot stand before a picture: one that was asked for as itself is waited for in silence.
-            silence_seconds = 0 if liked.startswith("image/") and count == 1 else relay.keepalive_seconds
-            return await answers.KeptAlive.unless_soon(work, silence_seconds)
-        except errors.BananaError as error:
-            return answers.tell(request, error)
-
-    routes = APIRouter(tags=["images"], route_class=answers.PlainRoute)
-    routes.add_api_route(
-        "/generate",
-        relay.guard(generate, answers.tell),
-        methods=["POST"],
-        operation_id="generate",
-        response_class=Response,
-        responses=answers.documented(_ANSWER_CONTENT, errors.SCHEMA),
-        openapi_extra={"requestBody": bodies.request_body(GenerateRequest, "image_base64")},
+def order_of(body: GenerateRequest) -> Order:
+    """Read a body into an order."""
+    return Order(
+        prompt=body.prompt,
+        pictures=body.image_base64,
+        count=body.number_of_images or 1,
+        model=body.model,
+        aspect_ratio=body.aspect_ratio,
+        image_size=body.image_size,
     )
-    return routes
 
 
-_ANSWER_CONTENT: dict[str, Any] = {
-    "application/json": {"schema": GenerateAnswer.model_json_schema()},
-    "image/*": {"schema": {"type": "string", "format": "binary"}},
-    "text/event-stream": {"schema": {}},
-}
+class GenerateReply:
+    """JSON with base64, the picture itself, or events: whichever the `Accept` header prefers."""
+
+    def __init__(self, body: GenerateRequest, headers: Headers) -> None:
+        preferred = preferred_media_type(headers.get("accept", ""))
+        self._requested = body.number_of_images or 1
+        self._as_picture = self._requested == 1 and preferred.startswith("image/")
+        self.streams = preferred == "text/event-stream"
+        self.may_be_padded = not self._as_picture
+
+    def response(self, outcomes: Outcomes) -> Response:
+        """Return the images there are."""
+        images = outcomes.images
+        if self._as_picture:
+            return PiecesResponse(list(images[0].picture.decoded()), images[0].mime_type)
+        metadata = _summary(self._requested, outcomes.failures) if outcomes.failures else None
+        return PiecesResponse(_json(images, metadata), "application/json")
+
+    def event(self, outcome: Outcome, exchange: Exchange) -> Pieces:
+        """Return `image` or `failed`."""
+        if outcome.image is not None:
+            start = b'event: image\ndata: {"index":%d,"mime_type":"%s","image":"'
+            mime_type = outcome.image.mime_type.encode()
+            return [start % (outcome.index, mime_type), *outcome.image.picture.pieces, b'"}\n\n']
+        assert outcome.error is not None
+        data = {"index": outcome.index} | outcome.error.body(exchange.request_id)
+        return [b"event: failed\ndata: " + msgspec.json.encode(data) + b"\n\n"]
+
+    def last_event(self, failures: list[Outcome], exchange: Exchange) -> Pieces:
+        """Return `done`."""
+        return [b"event: done\ndata: " + msgspec.json.encode(_summary(self._requested, failures)) + b"\n\n"]
 
 
-async def _answer(request: Request, made: Awaitable[Sequence[Outcome]], *, as_picture: bool) -> Response:
-    """Return the answer that tells what became of the calls: the images there are, else the first error."""
-    outcomes = await made
-    images = [outcome for outcome in outcomes if isinstance(outcome, gemini.Image)]
-    failures = [(index, outcome) for index, outcome in enumerate(outcomes) if isinstance(outcome, errors.BananaError)]
-    note(request.scope, images_returned=len(images))
-    if not images:
-        return answers.tell(request, failures[0][1])
-    if len(outcomes) == 1 and as_picture:
-        return answers.PiecesResponse(list(images[0].picture.decoded()), images[0].mime_type)
-    metadata = _summary(len(outcomes), failures) if failures else None
-    return answers.PiecesResponse(_json(images, metadata), "application/json")
-
-
-def _summary(requested: int, failures: Sequence[tuple[int, errors.BananaError]]) -> dict[str, Any]:
-    failed = [{"index": index, "code": error.code, "message": error.message} for index, error in failures]
+def _summary(requested: int, failures: list[Outcome]) -> dict[str, Any]:
+    failed = [
+        {"index": failure.index, "code": failure.error.code, "message": failure.error.message}
+        for failure in failures
+        if failure.error is not None
+    ]
     return {"requested": requested, "returned": requested - len(failed), "failed": failed}
 
 
-def _json(images: Sequence[gemini.Image], metadata: dict[str, Any] | None) -> list[Bytes]:
-    """Return the answer around the base64 as it came, in pieces."""
+def _json(images: list[Image], metadata: dict[str, Any] | None) -> list[Bytes]:
+    """Return the body around the base64 as it came, in pieces."""
     pieces: list[Bytes] = []
     for image in images:
         pieces.append(b'","' if pieces else b'{"images":["')
@@ -140,43 +117,33 @@ def _json(images: Sequence[gemini.Image], metadata: dict[str, Any] | None) -> li
     return pieces
 
 
-async def _events(
-    request: Request, made: AsyncGenerator[tuple[int, Outcome] | None, None], requested: int
-) -> AsyncGenerator[Sequence[Bytes], None]:
-    """Yield an event for each image and each failure, a comment for each silence, and `done`."""
-    failures: list[tuple[int, errors.BananaError]] = []
-    async with aclosing(made) as outcomes:
-        async for item in outcomes:
-            if item is None:
-                yield answers.COMMENT
-                continue
-            index, outcome = item
-            if isinstance(outcome, gemini.Image):
-                start = b'event: image\ndata: {"index":%d,"mime_type":"%s","image":"'
-                yield [start % (index, outcome.mime_type.encode()), *outcome.picture.pieces, b'"}\n\n']
-            else:
-                failures.append((index, outcome))
-                note(request.scope, code=outcome.code)
-                told = outcome.body(request_id_of(request.scope))["error"]
-                yield [b"event: failed\ndata: " + msgspec.json.encode({"index": index, "error": told}) + b"\n\n"]
-    failures.sort(key=lambda failure: failure[0])
-    note(request.scope, images_returned=requested - len(failures))
-    yield [b"event: done\ndata: " + msgspec.json.encode(_summary(requested, failures)) + b"\n\n"]
+DIALECT = Dialect("generate", under("/generate"), error_response)
+_CONTENT: dict[str, Any] = {
+    "application/json": {"schema": GenerateResponse.model_json_schema()},
+    "image/*": {"schema": {"type": "string", "format": "binary"}},
+    "text/event-stream": {"schema": {}},
+}
+ENDPOINT = ImageEndpoint(
+    path="/generate",
+    body=GenerateRequest,
+    files="image_base64",
+    order_of=order_of,
+    reply_to=GenerateReply,
+    documentation={
+        "operation_id": "generate",
+        "tags": ["images"],
+        "summary": "Generate",
+        "description": (
+            "Make pictures from words, and from pictures.\n\n"
+            "With `Accept: image/*` and one image, the response is the picture itself; with `Accept: text/event-stream` it"
+            " is server-sent events: `image` for each one as soon as it is there, `failed`, and `done` at the end."
+        ),
+        "responses": documentation.responses(_CONTENT, errors.SCHEMA),
+        "openapi_extra": {"requestBody": documentation.request_body(GenerateRequest, "image_base64", form=True)},
+    },
+)
 
 
-def _liked(accept: str) -> str:
-    """Return the media range that the caller likes best, the first of equals; nothing refused counts."""
-    ranges = [item.partition(";") for item in accept.lower().split(",")]
-    quality, name = max(((_quality(parameters), name.strip()) for name, _, parameters in ranges), key=itemgetter(0))
-    return name if quality > 0 else ""
-
-
-def _quality(parameters: str) -> float:
-    for parameter in parameters.split(";"):
-        name, _, value = parameter.strip().partition("=")
-        if name == "q":
-            try:
-                return float(value)
-            except ValueError:
-                return 0
-    return 1
+def routes(services: Services) -> list[APIRoute]:
+    """Return the route."""
+    return [ENDPOINT.route(DIALECT, services)]

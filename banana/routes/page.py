@@ -1,9 +1,10 @@
-"""The page for people: a few static files, held in memory, under a policy that lets nothing else in.
+"""The page: a few static files, held in memory, under a policy that lets nothing else in.
 
 It is a client of `/generate` and `/v1/models` like any other; the server keeps nothing of it.
 """
 
 import hashlib
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from starlette.requests import Request
@@ -30,7 +31,7 @@ def routes() -> list[BaseRoute]:
     return [Route("/" if path.name == "index.html" else f"/page/{path.name}", _serving(path)) for path in files]
 
 
-def _serving(path: Path):  # type: ignore[no-untyped-def] # Starlette's endpoints have no type of their own
+def _serving(path: Path) -> Callable[[Request], Awaitable[Response]]:
     content = path.read_bytes()
     etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
     headers = HEADERS | {"ETag": etag}

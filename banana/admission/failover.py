@@ -1,0 +1,165 @@
+"""A storage for the `limits` library that wraps another and never fails.
+
+While the other works, it decides. When it fails, each worker counts in its own memory and allows its share of the
+limit; the other is asked again every two seconds, by a thread of its own, with or without requests.
+"""
+
+import threading
+from typing import NamedTuple, Protocol
+
+import structlog
+from limits.storage import MemoryStorage, MovingWindowSupport, Storage
+
+from banana import metrics
+from banana.admission.sqlite import SQLiteStorage
+
+CHECK_SECONDS = 2
+
+log = structlog.get_logger(__name__)
+
+
+class Decision(NamedTuple):
+    """Whether a request was allowed, and the window after it.
+
+    `reset_at` is when the window's oldest entry leaves it, in seconds of the epoch.
+    """
+
+    allowed: bool
+    limit: int
+    remaining: int
+    reset_at: float
+
+
+class MovingWindow(Protocol):
+    """What is needed of a storage: `limits.storage.Storage` with `MovingWindowSupport`."""
+
+    def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool: ...  # noqa: D102
+    def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]: ...  # noqa: D102
+    def incr(self, key: str, expiry: int, amount: int = 1) -> int: ...  # noqa: D102
+    def get(self, key: str) -> int: ...  # noqa: D102
+    def get_expiry(self, key: str) -> float: ...  # noqa: D102
+    def check(self) -> bool: ...  # noqa: D102
+    def reset(self) -> int | None: ...  # noqa: D102
+    def clear(self, key: str) -> None: ...  # noqa: D102
+
+
+class FailoverStorage(Storage, MovingWindowSupport):
+    """Moving windows in `primary`, or in this worker's memory while `primary` fails.
+
+    Args:
+        uri: `failover://`; nothing in it is read.
+        wrap_exceptions: of the base class; nothing is raised here.
+        primary: the storage that all workers share.
+        workers: how many workers share a limit.
+        check_seconds: how often a storage that failed is asked again.
+
+    """
+
+    STORAGE_SCHEME = ["failover"]  # noqa: RUF012 # declared by the base class
+
+    def __init__(
+        self,
+        uri: str,
+        wrap_exceptions: bool = False,
+        *,
+        primary: MovingWindow,
+        workers: int,
+        check_seconds: float = CHECK_SECONDS,
+    ) -> None:
+        super().__init__(uri, wrap_exceptions=wrap_exceptions)
+        self._primary = primary
+        self._memory: MovingWindow = MemoryStorage()
+        self._workers = workers
+        self._check_seconds = check_seconds
+        self._closed = threading.Event()
+        self.degraded = False
+        # The last one: whoever calls `acquire_entry` reads it in the same step of the event loop.
+        self.decision: Decision | None = None
+
+    @property
+    def base_exceptions(self) -> tuple[type[Exception], ...]:
+        """The errors that mean that the storage failed: there are none."""
+        return ()
+
+    def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
+        """Take `amount` of `limit` in the last `expiry` seconds; return whether there was room."""
+        self.decision = self._decide(key, limit, expiry, amount)
+        return self.decision.allowed
+
+    def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
+        """Return when the oldest entry of the window was made, in seconds of the epoch, and how many there are."""
+        return self._current.get_moving_window(key, limit, expiry)
+
+    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        """Add `amount` to a counter that lives `expiry` seconds from its first hit; return its value."""
+        return self._current.incr(key, expiry, amount)
+
+    def get(self, key: str) -> int:
+        """Return a counter's value."""
+        return self._current.get(key)
+
+    def get_expiry(self, key: str) -> float:
+        """Return when a counter ends, in seconds of the epoch."""
+        return self._current.get_expiry(key)
+
+    def check(self) -> bool:
+        """Tell whether the shared storage works."""
+        return not self.degraded
+
+    def reset(self) -> int | None:
+        """Forget everything."""
+        return self._current.reset()
+
+    def clear(self, key: str) -> None:
+        """Forget one key."""
+        self._current.clear(key)
+
+    def close(self) -> None:
+        """Stop asking a storage that failed."""
+        self._closed.set()
+
+    @property
+    def _current(self) -> MovingWindow:
+        return self._memory if self.degraded else self._primary
+
+    def _decide(self, key: str, limit: int, expiry: int, amount: int) -> Decision:
+        if not self.degraded:
+            try:
+                return _decision(self._primary, key, limit, expiry, amount)
+            except Exception as error:  # whatever a storage raises: no request fails for it
+                self._degrade(error)
+        return _decision(self._memory, key, max(1, limit // self._workers), expiry, amount)
+
+    def _degrade(self, error: Exception) -> None:
+        self.degraded = True
+        metrics.store_degraded.set(1)
+        log.error(
+            "store_failed", error=type(error).__name__, message="Each worker enforces its share of the rate limit."
+        )
+        threading.Thread(target=self._wait_for_primary, name="store-check", daemon=True).start()
+
+    def _wait_for_primary(self) -> None:
+        while not self._closed.wait(self._check_seconds):
+            if _works(self._primary):
+                metrics.store_degraded.set(0)
+                log.warning("store_recovered")
+                self.degraded = False
+                return
+
+
+def _works(storage: MovingWindow) -> bool:
+    try:
+        return storage.check()
+    except Exception:
+        return False
+
+
+def _decision(storage: MovingWindow, key: str, limit: int, expiry: int, amount: int) -> Decision:
+    """Decide in `storage`; in one transaction where it can."""
+    if isinstance(storage, SQLiteStorage):
+        allowed, oldest_at, count = storage.decide(key, limit, expiry, amount)
+    else:
+        allowed = storage.acquire_entry(key, limit, expiry, amount)
+        oldest_at, count = storage.get_moving_window(key, limit, expiry)
+    # Between two steps another worker may have taken an entry.
+    return Decision(allowed, limit, max(0, limit - count), oldest_at + expiry)

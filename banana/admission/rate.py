@@ -1,0 +1,120 @@
+"""How often: one rate limit a caller, over all routes that make images, counted exactly over all workers.
+
+slowapi decides, over a storage that all workers share. It is asked before the body is read.
+"""
+
+import math
+import os
+import sqlite3
+import time
+import warnings
+from typing import Any
+
+from limits.errors import ConfigurationError
+from limits.storage import storage_from_string
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+from slowapi import Limiter
+from slowapi.errors import RateLimitExceeded
+from starlette.requests import Request
+
+from banana import errors, metrics
+from banana.admission.failover import Decision, FailoverStorage, MovingWindow
+from banana.admission.sqlite import SQLiteStorage
+from banana.exchange import Exchange
+from banana.http.middleware import exchange_of
+
+WINDOW_SECONDS = 60
+# slowapi asks the storage inside the event loop: a Redis that hangs may hold it no longer than this, once.
+REDIS_SECONDS = 0.1
+
+
+class StoreError(Exception):
+    """The store cannot be used at all; the message names the setting."""
+
+
+class RateLimit:
+    """At most `per_minute` requests a caller in any 60 seconds, over all `workers`.
+
+    Raises StoreError when the store at `store_url` cannot be opened.
+    """
+
+    def __init__(self, store_url: str, per_minute: int, workers: int) -> None:
+        options: dict[str, Any] = {"primary": open_storage(store_url), "workers": workers}
+        with warnings.catch_warnings(action="ignore", category=UserWarning):
+            limiter = Limiter(
+                key_func=_caller_of,
+                strategy="moving-window",
+                storage_uri="failover://",
+                storage_options=options,
+                # Left out, slowapi would read our .env; it warns that this is no regular file.
+                config_filename=os.devnull,
+            )
+        storage = limiter.limiter.storage
+        assert isinstance(storage, FailoverStorage)
+        self._storage = storage
+
+        @limiter.shared_limit(f"{per_minute}/minute", scope="images")
+        async def admit(request: Request) -> None:
+            """Return when slowapi lets the request pass."""
+
+        self._admit = admit
+
+    @property
+    def degraded(self) -> bool:
+        """Whether the shared store failed, and each worker enforces its share by itself."""
+        return self._storage.degraded
+
+    async def admit(self, request: Request, exchange: Exchange) -> None:
+        """Count the request for `exchange.caller`; the response will carry the X-RateLimit headers.
+
+        Raises RateLimited.
+        """
+        try:
+            await self._admit(request)
+        except RateLimitExceeded:
+            raise _refusal(self._write_headers(exchange)) from None
+        self._write_headers(exchange)
+
+    def close(self) -> None:
+        """Stop asking a store that failed."""
+        self._storage.close()
+
+    def _write_headers(self, exchange: Exchange) -> Decision:
+        decision = self._storage.decision
+        assert decision is not None
+        exchange.response_headers |= {
+            "X-RateLimit-Limit": str(decision.limit),
+            "X-RateLimit-Remaining": str(decision.remaining),
+            "X-RateLimit-Reset": str(math.ceil(decision.reset_at)),
+        }
+        return decision
+
+
+def open_storage(store_url: str) -> MovingWindow:
+    """Return the storage at `store_url`. Raises StoreError."""
+    try:
+        if store_url.startswith("sqlite:"):
+            return SQLiteStorage(store_url)
+        options: dict[str, Any] = {}
+        if store_url.startswith(("redis", "valkey")):
+            options = {"socket_timeout": REDIS_SECONDS, "socket_connect_timeout": REDIS_SECONDS}
+            options["retry"] = Retry(NoBackoff(), 0)
+        storage: Any = storage_from_string(store_url, **options)
+        return storage  # type: ignore[no-any-return] # each of them has moving windows
+    except (OSError, sqlite3.Error, ConfigurationError, ValueError) as error:
+        raise StoreError(f"STORE_URL: {store_url!r} cannot be used: {error}") from error
+
+
+def _refusal(decision: Decision) -> errors.RateLimited:
+    metrics.limited.inc()
+    return errors.RateLimited(
+        f"Over the rate limit of {decision.limit} requests in {WINDOW_SECONDS} seconds; the request was not carried out.",
+        retry_after_seconds=decision.reset_at - time.time(),
+    )
+
+
+def _caller_of(request: Request) -> str:
+    caller = exchange_of(request.scope).caller
+    assert caller is not None
+    return caller

@@ -1,0 +1,147 @@
+"""The embedded store of the rate limit: one SQLite file that all workers of a machine share, with no service to run.
+
+A storage for the `limits` library, registered under `sqlite:///FILE` (three slashes: relative, four: absolute). Counts
+exactly across processes: each decision is one IMMEDIATE transaction. It blocks its thread for microseconds, and never
+longer than `LOCK_SECONDS`.
+"""
+
+import sqlite3
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from limits.storage import MovingWindowSupport, Storage
+
+# Longest wait for another process's transaction, in seconds; one takes some 20 µs.
+LOCK_SECONDS = 0.1
+# Expired rows that one decision sweeps away, so that the file grows no further than its live callers need.
+SWEEP_ROWS = 20
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS hits (
+    key TEXT NOT NULL, number INTEGER NOT NULL, at REAL NOT NULL, expires_at REAL NOT NULL, PRIMARY KEY (key, number)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS hits_by_time ON hits (key, at, number);
+CREATE INDEX IF NOT EXISTS hits_by_expiry ON hits (expires_at);
+CREATE TABLE IF NOT EXISTS counters (key TEXT PRIMARY KEY, amount INTEGER NOT NULL, expires_at REAL NOT NULL);
+"""
+_SWEEP = "DELETE FROM hits WHERE (key, number) IN (SELECT key, number FROM hits WHERE expires_at < ? LIMIT ?)"
+_OLDEST = "SELECT at, number FROM hits WHERE key = ? AND at >= ? ORDER BY at, number LIMIT 1"
+
+
+class SQLiteStorage(Storage, MovingWindowSupport):
+    """Moving and fixed windows in a SQLite file; raises sqlite3.Error when the file cannot be used."""
+
+    STORAGE_SCHEME = ["sqlite"]  # noqa: RUF012 # declared by the base class
+
+    def __init__(self, uri: str, wrap_exceptions: bool = False, **options: float | str | bool) -> None:
+        super().__init__(uri, wrap_exceptions=wrap_exceptions, **options)
+        self._path = Path(uri.removeprefix("sqlite:///"))
+        self._lock = threading.Lock()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._connection = sqlite3.connect(
+            self._path, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        # What a power cut may take is the last minute's counts.
+        self._connection.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; {_SCHEMA}")
+
+    @property
+    def base_exceptions(self) -> type[Exception]:
+        """The errors that mean that the store failed."""
+        return sqlite3.Error
+
+    def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
+        """Take `amount` of `limit` in the last `expiry` seconds; return whether there was room."""
+        return self.decide(key, limit, expiry, amount)[0]
+
+    def decide(self, key: str, limit: int, expiry: int, amount: int = 1) -> tuple[bool, float, int]:
+        """Take `amount` of `limit` in the last `expiry` seconds, and look at the window, in one transaction.
+
+        Returns whether there was room, when the window's oldest entry was made (seconds of the epoch), and how many
+        entries there are.
+        """
+        with self._transaction() as (execute, now):
+            last, at = execute("SELECT number, at FROM hits WHERE key = ? ORDER BY number DESC LIMIT 1", key) or (0, 0)
+            now = max(now, at)  # a clock that was set back does not make room
+            # Were this entry made, the one `limit` before it must have left the window: no counting, whatever the limit.
+            blocking = execute("SELECT at FROM hits WHERE key = ? AND number = ?", key, last + amount - limit)
+            allowed = amount <= limit and not (blocking and blocking[0] >= now - expiry)
+            if allowed:
+                for number in range(last + 1, last + 1 + amount):
+                    execute("INSERT INTO hits VALUES (?, ?, ?, ?)", key, number, now, now + expiry)
+                execute(_SWEEP, now, SWEEP_ROWS)
+                last += amount
+            oldest_at, number = execute(_OLDEST, key, now - expiry) or (now, last + 1)
+            return allowed, oldest_at, last - number + 1
+
+    def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
+        """Return when the oldest entry of the window was made, in seconds of the epoch, and how many there are."""
+        now = time.time()
+        oldest = self._execute(_OLDEST, key, now - expiry)
+        if not oldest:
+            return now, 0
+        (last,) = self._execute("SELECT max(number) FROM hits WHERE key = ?", key)
+        return oldest[0], last - oldest[1] + 1
+
+    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
+        """Add `amount` to a counter that lives `expiry` seconds from its first hit; return its value."""
+        with self._transaction() as (execute, now):
+            execute("DELETE FROM counters WHERE expires_at <= ?", now)
+            (value,) = execute(
+                "INSERT INTO counters VALUES (?, ?, ?) ON CONFLICT (key) DO UPDATE SET amount = amount + excluded.amount"
+                " RETURNING amount",
+                key,
+                amount,
+                now + expiry,
+            )
+            return int(value)
+
+    def get(self, key: str) -> int:
+        """Return a counter's value, 0 when there is none."""
+        row = self._execute("SELECT amount FROM counters WHERE key = ? AND expires_at > ?", key, time.time())
+        return int(row[0]) if row else 0
+
+    def get_expiry(self, key: str) -> float:
+        """Return when a counter ends, in seconds of the epoch; now when there is none."""
+        row = self._execute("SELECT expires_at FROM counters WHERE key = ?", key)
+        return float(row[0]) if row else time.time()
+
+    def check(self) -> bool:
+        """Tell whether the store can be written to."""
+        try:
+            with self._transaction():
+                return True
+        except sqlite3.Error:
+            return False
+
+    def reset(self) -> int:
+        """Forget everything; return how many rows that were."""
+        with self._transaction() as (execute, _):
+            (rows,) = execute("SELECT (SELECT count(*) FROM hits) + (SELECT count(*) FROM counters)")
+            execute("DELETE FROM hits")
+            execute("DELETE FROM counters")
+            return int(rows)
+
+    def clear(self, key: str) -> None:
+        """Forget one key."""
+        with self._transaction() as (execute, _):
+            execute("DELETE FROM hits WHERE key = ?", key)
+            execute("DELETE FROM counters WHERE key = ?", key)
+
+    def _execute(self, statement: str, *values: object) -> Any:
+        """Run one statement; return its first row, or an empty one."""
+        return self._connection.execute(statement, values).fetchone() or ()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[tuple[Callable[..., Any], float]]:
+        """Yield the means to execute, and the time, which is the same for all processes' order of transactions."""
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._execute, time.time()
+            finally:
+                self._connection.execute("COMMIT" if sys.exception() is None else "ROLLBACK")

@@ -1,0 +1,63 @@
+"""Who calls: the name of an access token, or an address; no I/O.
+
+A token is compared with every one that is known, in constant time, so that nothing is learnt from how long it takes.
+"""
+
+import hmac
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from slowapi.util import get_remote_address
+from starlette.requests import Request
+
+from banana import errors
+from banana.logs import digest_of
+
+# Where the SDKs of OpenAI and Google, and others, put their key.
+TOKEN_HEADERS = ("x-goog-api-key", "x-api-key")
+
+
+class Auth(Protocol):
+    """Finds out who calls."""
+
+    def caller_of(self, request: Request) -> str:
+        """Return the caller's name. Raises Unauthorized."""
+        ...
+
+
+class NoAuth:
+    """No tokens are set: anyone may call, and a caller is an address."""
+
+    def caller_of(self, request: Request) -> str:
+        """Return the address, as seen by us or as a trusted proxy says."""
+        return get_remote_address(request)
+
+
+class TokenAuth:
+    """Only holders of a token may call; `tokens` are written `token` or `name:token`."""
+
+    def __init__(self, tokens: Sequence[str]) -> None:
+        pairs = [token.rpartition(":") for token in tokens]
+        self._names = {token: name or f"token-{digest_of(token)}" for name, _, token in pairs}
+
+    def caller_of(self, request: Request) -> str:
+        """Return the holder's name. Raises Unauthorized when there is no token, or a wrong one."""
+        given = _token_in(request.headers)
+        if given is None:
+            raise errors.Unauthorized(
+                "An access token is needed, as Authorization: Bearer, x-goog-api-key or x-api-key."
+            )
+        name = None
+        for token, holder in self._names.items():
+            if hmac.compare_digest(token.encode(), given.encode()):
+                name = holder
+        if name is None:
+            raise errors.Unauthorized("The access token is not one of this service's.")
+        return name
+
+
+def _token_in(headers: Mapping[str, str]) -> str | None:
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and token:
+        return token.strip()
+    return next((headers[name] for name in TOKEN_HEADERS if name in headers), None)

@@ -1,0 +1,273 @@
+"""The calls to Google: within the deadline, in a slot, with a key, repeated only when nothing can have been billed.
+
+One client a worker for life. It uses httpx' requests and responses and calls the transport directly: httpx' own client
+would look for cookies and redirects, which Google's API has not.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TypeVar
+
+import httpx
+import structlog
+
+from banana import errors, metrics
+from banana.exchange import Exchange
+from banana.google import wire
+from banana.google.keys import Key, KeyRing
+from banana.google.retries import RetryPolicy
+from banana.google.slots import Slots
+from banana.google.transport import PiecesStream
+from banana.payload.pieces import Pieces, size_of
+
+# An error's body is a few hundred bytes; of one that is not, this much is read.
+MAX_ERROR_BYTES = 64 * 1024
+# Below this the pieces of a body are sent as one.
+SMALL_BODY_BYTES = 64 * 1024
+# Google refuses X-Server-Timeout below this.
+MIN_SERVER_TIMEOUT_SECONDS = 10
+
+T = TypeVar("T")
+Reader = Callable[[httpx.Response], Awaitable[T]]
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A call to Google's API.
+
+    Attributes:
+        model: whose quota it counts against; empty where it is no model's.
+        path: below the base URL, with its query.
+        body: in pieces; they are sent again when the call is repeated.
+        method: of HTTP.
+
+    """
+
+    model: str
+    path: str
+    body: Pieces = ()
+    method: str = "POST"
+
+
+@dataclass(frozen=True, slots=True)
+class UpstreamResponse:
+    """Google's response with status 200, or a part of one, as it came."""
+
+    content_type: str
+    pieces: Pieces
+
+
+class GeminiClient:
+    """Google's image API.
+
+    Args:
+        transport: the network; raises `banana.errors` for what goes wrong on it.
+        base_url: where the API is, with its version.
+        keys: the API keys of this worker.
+        slots: room for calls.
+        retry_policy: when a call is repeated.
+        max_response_bytes: a longer response is an InvalidAnswer.
+
+    """
+
+    def __init__(
+        self,
+        *,
+        transport: httpx.AsyncBaseTransport,
+        base_url: str,
+        keys: KeyRing,
+        slots: Slots,
+        retry_policy: RetryPolicy,
+        max_response_bytes: int,
+    ) -> None:
+        self._transport = transport
+        self._keys = keys
+        self._slots = slots
+        self._retry_policy = retry_policy
+        self._max_response_bytes = max_response_bytes
+        base_url = base_url.rstrip("/")
+        self._url = lru_cache(lambda path: httpx.URL(f"{base_url}/{path}"))
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._transport.aclose()
+
+    async def image(self, model: str, body: Pieces, exchange: Exchange) -> wire.Image:
+        """Call `generateContent` once with `body`; return its image. Raises BananaError."""
+
+        async def read(response: httpx.Response) -> wire.Image:
+            parser = wire.ImageParser()
+            async for chunk in self._chunks(response):
+                parser.feed(chunk)
+            image = parser.close()
+            exchange.tokens += image.total_tokens
+            metrics.tokens.inc(image.total_tokens)
+            return image
+
+        return await self._call(Call(model, f"models/{model}:generateContent", body), exchange, read)
+
+    async def forward(self, call: Call, exchange: Exchange) -> UpstreamResponse:
+        """Make `call`; return the response, held until it is whole. Raises BananaError.
+
+        An error that Google answered holds its response, as it came, in `upstream_response`.
+        """
+
+        async def read(response: httpx.Response) -> UpstreamResponse:
+            return UpstreamResponse(_content_type(response), [chunk async for chunk in self._chunks(response)])
+
+        return await self._call(call, exchange, read)
+
+    async def stream(self, call: Call, exchange: Exchange) -> AsyncGenerator[UpstreamResponse, None]:
+        """Make `call`; yield the response in parts, each as it arrives. Raises BananaError.
+
+        Before the first part the call is repeated as any other; after it, an error ends the stream.
+        """
+        # Unbounded but for the limit of a response: a caller who reads slowly does not let the deadline pass.
+        parts: asyncio.Queue[UpstreamResponse | Exception | None] = asyncio.Queue()
+
+        async def read(response: httpx.Response) -> None:
+            async for chunk in self._chunks(response):
+                parts.put_nowait(UpstreamResponse(_content_type(response), [chunk]))
+
+        async def work() -> None:
+            try:
+                await self._call(call, exchange, read)
+            except Exception as error:
+                parts.put_nowait(error)
+            else:
+                parts.put_nowait(None)
+
+        task = asyncio.create_task(work())
+        try:
+            while (part := await parts.get()) is not None:
+                if isinstance(part, Exception):
+                    raise part
+                yield part
+        finally:
+            task.cancel()
+
+    async def _call(self, call: Call, exchange: Exchange, read: Reader[T]) -> T:
+        """Make `call` within the deadline; return what `read` makes of the response."""
+        try:
+            async with asyncio.timeout_at(exchange.deadline):
+                return await self._with_retries(call, exchange, read)
+        except TimeoutError:
+            raise errors.DeadlineExceeded(
+                "The deadline passed before Google answered; the call was cancelled."
+            ) from None
+
+    async def _with_retries(self, call: Call, exchange: Exchange, read: Reader[T]) -> T:
+        """Attempt `call` until there is a response, or an error after which it must not be repeated."""
+        retry = self._retry_policy.begin(exchange.deadline)
+        tried: set[Key] = set()
+        failure: errors.BananaError | None = None
+        while True:
+            key = self._keys.take(call.model, tried)
+            if key is None:
+                failure = self._keys.exhausted(call.model, failure)
+            else:
+                try:
+                    async with self._slots:
+                        return await self._attempt(retry.attempt, key, call, exchange, read)
+                except (errors.UpstreamQuota, errors.RejectedKey) as error:
+                    self._keys.set_aside(key, call.model, error)
+                    tried.add(key)
+                    failure = error
+                    continue
+                except errors.BananaError as error:
+                    failure = error
+            await retry.pause_after(failure)
+            tried.clear()
+
+    async def _attempt(self, number: int, key: Key, call: Call, exchange: Exchange, read: Reader[T]) -> T:
+        """Send `call` once with `key`."""
+        with _logged_attempt(number, key, call, exchange):
+            response = await self._transport.handle_async_request(self._request(key, call, exchange.deadline))
+            try:
+                if response.status_code != 200:
+                    raise await self._error(response)
+                result = await read(response)
+            finally:
+                await response.aclose()
+            key.refused = False
+            return result
+
+    async def _error(self, response: httpx.Response) -> errors.BananaError:
+        body = self._keys.redact((await _start_of(response)).decode("utf-8", "replace")).encode()
+        error = wire.error_of(response.status_code, body)
+        error.upstream_response = (response.status_code, _content_type(response), body)
+        return error
+
+    async def _chunks(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
+        """Yield the response's body as it arrives. Raises InvalidAnswer when it is too long."""
+        left_bytes = self._max_response_bytes
+        async for chunk in response.aiter_bytes():
+            left_bytes -= len(chunk)
+            if left_bytes < 0:
+                raise errors.InvalidAnswer(f"Google's response is over {self._max_response_bytes} bytes.")
+            yield chunk
+
+    def _request(self, key: Key, call: Call, deadline: float) -> httpx.Request:
+        size_bytes = size_of(call.body)
+        left_seconds = deadline - asyncio.get_running_loop().time()
+        headers = {
+            "x-goog-api-key": key.secret,
+            "Content-Type": "application/json",
+            "Content-Length": str(size_bytes),
+            "Accept-Encoding": "identity",
+            "User-Agent": "banana-service",
+            "X-Server-Timeout": str(max(MIN_SERVER_TIMEOUT_SECONDS, math.ceil(left_seconds))),
+        }
+        body = [b"".join(call.body)] if size_bytes < SMALL_BODY_BYTES else call.body
+        return httpx.Request(call.method, self._url(call.path), headers=headers, stream=PiecesStream(body))
+
+
+@contextmanager
+def _logged_attempt(number: int, key: Key, call: Call, exchange: Exchange) -> Iterator[None]:
+    """Count one attempt, and log how it ended."""
+    started = time.perf_counter()
+    outcome = "cancelled"
+    try:
+        yield
+        outcome = "ok"
+    except errors.BananaError as failure:
+        outcome = failure.code
+        raise
+    except Exception:
+        outcome = errors.Internal.code
+        raise
+    finally:
+        seconds = time.perf_counter() - started
+        exchange.count_attempt(seconds)
+        metrics.upstream_calls.labels(outcome).inc()
+        metrics.upstream_seconds.observe(seconds)
+        log.info(
+            "upstream_attempt",
+            attempt=number,
+            model=call.model,
+            key=key.digest,
+            outcome=outcome,
+            duration_ms=round(seconds * 1000, 1),
+        )
+
+
+def _content_type(response: httpx.Response) -> str:
+    return str(response.headers.get("content-type", ""))
+
+
+async def _start_of(response: httpx.Response) -> bytes:
+    """Return what there is of an error's body: its status counts even when the words are cut off."""
+    start = bytearray()
+    with suppress(errors.UpstreamError):
+        async for chunk in response.aiter_bytes():
+            start += chunk
+            if len(start) > MAX_ERROR_BYTES:
+                break
+    return bytes(start[:MAX_ERROR_BYTES])

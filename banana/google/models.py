@@ -1,0 +1,29 @@
+"""The names of models: which are possible, and which are sent as others."""
+
+from collections.abc import Mapping
+
+_MARKS = str.maketrans("", "", "-._")
+
+
+def is_model_name(name: str) -> bool:
+    """Tell whether `name` can be a model's: letters, digits, and - . _ among them, so that it is one part of a path."""
+    return name.isascii() and name.translate(_MARKS).isalnum()
+
+
+class ModelNames:
+    """The model that is asked of Google for the name that a caller gives.
+
+    Args:
+        default: of a request that names none.
+        aliases: names that are sent as other names: Google's retired ones, and OpenAI's.
+
+    """
+
+    def __init__(self, default: str, aliases: Mapping[str, str]) -> None:
+        self._default = default
+        self._aliases = aliases
+
+    def resolve(self, name: str | None) -> str:
+        """Return the name to send; None is the default."""
+        name = name or self._default
+        return self._aliases.get(name, name)

@@ -1,0 +1,132 @@
+"""The network: httpx' requests and responses over aiohttp's public interface, which costs a third of httpcore's time.
+
+It sends what it is given and keeps connections for the next request; it follows no redirect, keeps no cookie and reads
+no proxy from the environment. What goes wrong is translated here, once, by whether the request can have reached Google.
+"""
+
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+
+import aiohttp
+import httpx
+
+from banana import errors
+from banana.payload.pieces import Bytes, Pieces
+
+# A network, as the client sees it: the real one below, or another in tests.
+Transport = httpx.AsyncBaseTransport
+# A connection that takes longer than this is given up, and the call may be sent on another: nothing was sent yet.
+CONNECT_SECONDS = 10
+# How much of a response may wait to be read before the socket is left alone for a while.
+READ_BYTES = 256 * 1024
+# A peer that is gone without a word is noticed within a minute, while Google thinks for minutes.
+_KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+
+
+class AiohttpTransport(httpx.AsyncBaseTransport):
+    """An httpx transport; raises NotConnected, InvalidAnswer and UpstreamError of `banana.errors`.
+
+    Args:
+        proxy_url: the HTTP proxy on the way, or None.
+
+    """
+
+    def __init__(self, proxy_url: str | None = None) -> None:
+        self._proxy_url = proxy_url
+        self._session: aiohttp.ClientSession | None = None
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send `request`; return the response when its head is there. Its body is read by `aiter_bytes`."""
+        with translated():
+            response = await self._opened().request(
+                request.method,
+                str(request.url),
+                headers=request.headers,
+                data=request.stream,
+                allow_redirects=False,
+                proxy=self._proxy_url,
+            )
+        # The body is given decoded, whatever its encoding was on the way.
+        headers = [(name, value) for name, value in response.raw_headers if name.lower() != b"content-encoding"]
+        return httpx.Response(response.status, headers=headers, stream=_Body(response))
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+
+    def _opened(self) -> aiohttp.ClientSession:
+        """Return the session, which can only be made inside a running event loop."""
+        if self._session is None:
+            # No limit here: the slots are the only place where calls wait.
+            connector = aiohttp.TCPConnector(
+                limit=0, ssl=httpx.create_ssl_context(trust_env=False), socket_factory=_socket
+            )
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                read_bufsize=READ_BYTES,
+                timeout=aiohttp.ClientTimeout(connect=CONNECT_SECONDS),
+            )
+        return self._session
+
+
+class PiecesStream(httpx.AsyncByteStream):
+    """The body of a request in pieces; it can be sent again."""
+
+    def __init__(self, pieces: Pieces) -> None:
+        self._pieces = pieces
+
+    async def __aiter__(self) -> AsyncIterator[Bytes]:  # type: ignore[override] # aiohttp takes memoryviews as well
+        for piece in self._pieces:
+            yield piece
+
+
+class _Body(httpx.AsyncByteStream):
+    """The body of a response as it arrives; closed before its end, it closes its connection at once."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        # What the socket gave, as it is: reads of a fixed size would cut and join it.
+        with translated():
+            async for chunk in self._response.content.iter_any():
+                yield chunk
+
+    async def aclose(self) -> None:
+        self._response.close()
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the network's errors into ours."""
+    try:
+        yield
+    except (aiohttp.ClientError, OSError) as error:
+        raise _translation(error) from error
+
+
+def _translation(error: aiohttp.ClientError | OSError) -> errors.UpstreamError:
+    name = type(error).__name__
+    match error:
+        case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
+            return errors.NotConnected(f"No connection to Google could be made ({name}); nothing was sent.")
+        case aiohttp.ClientPayloadError():
+            return errors.InvalidAnswer("Google's response was cut short.")
+        case aiohttp.ClientResponseError():
+            return errors.InvalidAnswer(f"Google's response is not HTTP ({name}).")
+    return errors.UpstreamError(f"The connection to Google was lost after the request was sent ({name}).")
+
+
+def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """Make a socket with TCP keepalive."""
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family=family, type=kind, proto=protocol)
+    made.setblocking(False)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE:
+        if hasattr(socket, name):  # not on every system
+            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return made

@@ -1,0 +1,283 @@
+"""Gemini's wire format: bytes in and out, no I/O.
+
+Writes the body of a `generateContent` call around pictures that stay where they lie, and reads what comes back: the
+one image that counts, the refusals that arrive as 200, the errors. Source: Google's REST reference for
+`models.generateContent` and google.rpc.Status; where Google's words and measured behaviour differ, the careful reading.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from banana import errors
+from banana.payload.lazyjson import InvalidJson, LazyJsonParser, LongString, text_of, with_texts
+from banana.payload.pictures import EncodedPicture, PictureError, read_picture
+from banana.payload.pieces import Bytes
+
+# Finish reasons by which Google's policy refuses; every other reason without an image is `no_image`.
+POLICY_REASONS = frozenset(
+    (
+        "SAFETY",
+        "RECITATION",
+        "BLOCKLIST",
+        "PROHIBITED_CONTENT",
+        "SPII",
+        "IMAGE_SAFETY",
+        "IMAGE_PROHIBITED_CONTENT",
+        "IMAGE_RECITATION",
+    )
+)
+# Fields by which a response of Gemini's is known among all JSON objects.
+_RESPONSE_FIELDS = ("candidates", "promptFeedback", "usageMetadata", "modelVersion", "responseId")
+# A count beyond this is no count.
+MAX_TOKENS = 1 << 53
+_SECONDS = re.compile(r"(\d+(?:\.\d+)?)s")
+_MAX_WORDS = 500
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRequest:
+    """What one call asks for: words, pictures to start from, and how the image should be.
+
+    `store` is Google's flag of that name: None leaves it out.
+    """
+
+    prompt: str
+    pictures: Sequence[EncodedPicture] = ()
+    aspect_ratio: str | None = None
+    image_size: str | None = None
+    store: bool | None = None
+
+    def body(self) -> list[Bytes]:
+        """Return the call's JSON body in pieces; the pictures are the pieces they came in."""
+        pieces: list[Bytes] = [b'{"contents":[{"role":"user","parts":[{"text":', msgspec.json.encode(self.prompt), b"}"]
+        for picture in self.pictures:
+            pieces.append(b',{"inlineData":{"mimeType":"%s","data":"' % (picture.mime_type or "").encode())
+            pieces.extend(picture.pieces)
+            pieces.append(b'"}}')
+        pieces.append(b']}],"generationConfig":' + msgspec.json.encode(self._generation_config()))
+        if self.store is not None:
+            pieces.append(b',"store":' + msgspec.json.encode(self.store))
+        pieces.append(b"}")
+        return pieces
+
+    def _generation_config(self) -> dict[str, object]:
+        image_config = {"aspectRatio": self.aspect_ratio, "imageSize": self.image_size}
+        image_config = {name: value for name, value in image_config.items() if value is not None}
+        config: dict[str, object] = {"responseModalities": ["IMAGE"]}
+        return config | ({"imageConfig": image_config} if image_config else {})
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """The one image of a response that counts, still as base64; `usage` is Google's usageMetadata."""
+
+    picture: EncodedPicture
+    mime_type: str
+    usage: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def total_tokens(self) -> int:
+        """Google's count of all tokens; 0 where it is missing or is no count."""
+        return self.token_count("totalTokenCount")
+
+    def token_count(self, *names: str) -> int:
+        """Return the sum of these fields of the usage; what is no count adds nothing."""
+        counts = (self.usage.get(name) for name in names)
+        return sum(count for count in counts if isinstance(count, int) and 0 <= count <= MAX_TOKENS)
+
+
+class ImageParser:
+    """A parser of one response of `generateContent`: `feed` it the chunks, then `close` it for the image."""
+
+    def __init__(self) -> None:
+        self._json = LazyJsonParser()
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes of the response. Raises InvalidAnswer."""
+        try:
+            self._json.feed(chunk)
+        except InvalidJson as error:
+            raise errors.InvalidAnswer(f"Google's response cannot be read: {error}") from None
+
+    def close(self) -> Image:
+        """Return the image. Raises Blocked, NoImage or InvalidAnswer, with Google's reason."""
+        try:
+            return _image(self._json.close())
+        except InvalidJson as error:
+            raise errors.InvalidAnswer(f"Google's response is not JSON: {error}") from None
+        except _NotGemini as error:
+            raise errors.InvalidAnswer(f"Google's response is not in Gemini's format: {error}") from None
+
+
+def error_of(status: int, body: bytes) -> errors.BananaError:
+    """Return what a response with an HTTP status other than 200 means; `body` may be anything."""
+    try:
+        document = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        document = None
+    error = _error_object(document)
+    message = _words(error.get("message")) or f"Google answered {status} without saying why."
+    return _error(status, error.get("status"), message, _objects(error.get("details")))
+
+
+def _error(status: int, name: object, message: str, details: list[dict[str, Any]]) -> errors.BananaError:
+    refused_key = any(item.get("reason") == "API_KEY_INVALID" for item in details)
+    if status in (401, 403) or refused_key:
+        # Google's words may quote the key: they stay out.
+        return errors.RejectedKey(f"Google refused this service's API key ({status} {name or 'without a reason'}).")
+    if status == 400 and name != "FAILED_PRECONDITION":
+        return errors.InvalidRequest(message)
+    if status == 404:
+        return errors.ModelNotFound(message)
+    if status == 413:
+        return errors.TooLarge(message)
+    if status == 429:
+        return errors.UpstreamQuota(message, retry_after_seconds=_retry_delay(details), per_day=_is_per_day(details))
+    if status == 503:
+        return errors.UpstreamOverloaded(message, delay_seconds=_retry_delay(details))
+    if status in (500, 502, 504):
+        return errors.UpstreamFault(f"{status}: {message}")
+    return errors.UpstreamError(f"{status}: {message}")
+
+
+def _error_object(document: object) -> dict[str, Any]:
+    """Return the `error` object; Google's stream endpoints wrap it in a list."""
+    if isinstance(document, list) and document:
+        document = document[0]
+    error = document.get("error") if isinstance(document, dict) else None
+    return error if isinstance(error, dict) else {}
+
+
+def _retry_delay(details: list[dict[str, Any]]) -> float | None:
+    """Return google.rpc.RetryInfo's delay in seconds."""
+    for item in details:
+        delay = item.get("retryDelay")
+        if isinstance(delay, str) and (seconds := _SECONDS.fullmatch(delay)):
+            return float(seconds[1])
+    return None
+
+
+def _is_per_day(details: list[dict[str, Any]]) -> bool:
+    """Tell whether google.rpc.QuotaFailure names a quota that only tomorrow refills."""
+    violations = (violation for item in details for violation in _objects(item.get("violations")))
+    return any("PerDay" in str(violation.get("quotaId")) for violation in violations)
+
+
+def _objects(value: object) -> list[dict[str, Any]]:
+    """Return the objects in a list that may be anything."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+class _NotGemini(Exception):
+    """The JSON is not in Gemini's format; the message names the place."""
+
+
+def _image(document: object) -> Image:
+    if not isinstance(document, dict):
+        raise _NotGemini("it is not an object")
+    if error := _error_object(document):
+        raise _NotGemini(f"an error came as 200: {_words(error.get('message'))}")
+    if not any(_get(document, name) is not None for name in _RESPONSE_FIELDS):
+        raise _NotGemini("it has no candidates")
+    candidates = _list(_get(document, "candidates"), "candidates")
+    chosen = _chosen(candidates)
+    if chosen is None:
+        raise _failure(document, candidates)
+    usage = _get(document, "usageMetadata")
+    picture, declared_type = chosen
+    mime_type = picture.mime_type or declared_type
+    return Image(picture, mime_type, with_texts(usage) if isinstance(usage, dict) else {})
+
+
+def _chosen(candidates: list[dict[str, Any]]) -> tuple[EncodedPicture, str] | None:
+    """Return the image that counts and the type Google says it has.
+
+    The last image part that is not a thought; else the last thought, unless policy refused what it led to.
+    """
+    final = draft = None
+    refused = _finish_reason(candidates) in POLICY_REASONS
+    for part in _parts(candidates):
+        data = _get(part, "inlineData")
+        if isinstance(data, dict) and data.get("data"):
+            if part.get("thought") is True:
+                draft = data
+            else:
+                final = data
+    chosen = final or (None if refused else draft)
+    return _encoded(chosen) if chosen else None
+
+
+def _encoded(data: dict[str, Any]) -> tuple[EncodedPicture, str]:
+    value = data["data"]
+    if not isinstance(value, str | LongString):
+        raise _NotGemini("inlineData.data is not a string")
+    try:
+        picture = read_picture(value)
+    except PictureError as error:
+        raise _NotGemini(f"inlineData.data {error}") from None
+    declared = text_of(_get(data, "mimeType"))
+    plausible = isinstance(declared, str) and re.fullmatch(r"image/[\w.+-]+", declared)
+    return picture, str(declared) if plausible else "application/octet-stream"
+
+
+def _failure(document: dict[str, Any], candidates: list[dict[str, Any]]) -> errors.BananaError:
+    feedback = _get(document, "promptFeedback")
+    feedback = feedback if isinstance(feedback, dict) else {}
+    if block_reason := text_of(_get(feedback, "blockReason")):
+        words = _words(_get(feedback, "blockReasonMessage")) or "Google blocked the prompt."
+        return errors.Blocked(words, reason=str(block_reason))
+    reason = _finish_reason(candidates)
+    words = next((_words(message) for c in candidates if (message := _get(c, "finishMessage"))), "")
+    if reason in POLICY_REASONS:
+        return errors.Blocked(words or "Google's policy refused to make this image.", reason=reason)
+    said = _words(" ".join(_texts(candidates)))
+    message = " ".join(filter(None, ("Google answered without an image.", words, said and f"The model said: {said}")))
+    return errors.NoImage(message, reason=reason or "NO_CANDIDATES")
+
+
+def _finish_reason(candidates: list[dict[str, Any]]) -> str | None:
+    reasons = (text_of(_get(candidate, "finishReason")) for candidate in candidates)
+    return next((str(reason) for reason in reasons if reason), None)
+
+
+def _texts(candidates: list[dict[str, Any]]) -> Iterator[str]:
+    for part in _parts(candidates):
+        text = text_of(part.get("text"))
+        if isinstance(text, str) and part.get("thought") is not True:
+            yield text
+
+
+def _parts(candidates: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for candidate in candidates:
+        content = candidate.get("content") or {}
+        if not isinstance(content, dict):
+            raise _NotGemini("content is not an object")
+        yield from _list(content.get("parts"), "parts")
+
+
+def _list(value: object, name: str) -> list[dict[str, Any]]:
+    """Return `value` as the list of objects it must be; nothing is an empty list."""
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise _NotGemini(f"{name} is not a list of objects")
+    return value
+
+
+def _get(mapping: dict[str, Any], name: str) -> Any:
+    """Return a field by its JSON name or its proto name (`inlineData`, `inline_data`): Google's side knows both."""
+    if name in mapping:
+        return mapping[name]
+    return mapping.get(re.sub("([A-Z])", r"_\1", name).lower())
+
+
+def _words(value: object) -> str:
+    """Return Google's words, cut to a length that fits a message and a log."""
+    text = text_of(value)
+    if not isinstance(text, str):
+        return ""
+    return text if len(text) <= _MAX_WORDS else text[:_MAX_WORDS] + "…"

@@ -1,0 +1,225 @@
+"""Pure-ASGI middleware around the whole application; it looks at no route and reads no body.
+
+Who sent what and how it ended; how large a body may be; and that the work ends when the caller leaves.
+"""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from banana import errors, metrics
+from banana.exchange import CALLER_LEFT, Exchange, Progress
+
+log = structlog.get_logger(__name__)
+
+# A request id of the caller's own is kept when it can stand in a header and a log line as it is.
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+# https://www.w3.org/TR/trace-context/#traceparent-header
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+def exchange_of(scope: Scope) -> Exchange:
+    """Return the exchange that `RequestLog` made for this request."""
+    exchange: Exchange = scope["state"]["exchange"]
+    return exchange
+
+
+class RequestLog:
+    """Makes the `Exchange` of each request, and writes its log line and metrics when the request has ended.
+
+    Args:
+        app: what serves the request.
+        timeout_seconds: from now to the deadline of a request.
+        headers: added to every response, beside `X-Request-ID`.
+
+    """
+
+    def __init__(self, app: ASGIApp, timeout_seconds: float, headers: dict[str, str]) -> None:
+        self._app = app
+        self._timeout_seconds = timeout_seconds
+        self._headers = headers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, and log it."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        exchange = self._exchange(scope)
+        scope.setdefault("state", {})["exchange"] = exchange
+        bound = {"request_id": exchange.request_id}
+        if exchange.trace_id:
+            bound["trace_id"] = exchange.trace_id
+        with structlog.contextvars.bound_contextvars(**bound):
+            metrics.in_flight.inc()
+            try:
+                await self._app(scope, receive, _watched(send, exchange))
+            finally:
+                metrics.in_flight.dec()
+                _record(exchange, getattr(scope.get("route"), "path", "unmatched"))
+
+    def _exchange(self, scope: Scope) -> Exchange:
+        headers = Headers(scope=scope)
+        exchange = Exchange(
+            deadline=asyncio.get_running_loop().time() + self._timeout_seconds,
+            method=scope["method"],
+            path=scope["path"],
+        )
+        if _REQUEST_ID.fullmatch(given := headers.get("x-request-id", "")):
+            exchange.request_id = given
+        if trace := _TRACEPARENT.fullmatch(headers.get("traceparent", "")):
+            exchange.trace_id = trace[1]
+        exchange.response_headers = {"X-Request-ID": exchange.request_id} | self._headers
+        return exchange
+
+
+def _watched(send: Send, exchange: Exchange) -> Send:
+    """Return `send`, writing the exchange's headers and how far the response is."""
+
+    async def watched_send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            exchange.progress = Progress.STARTED
+            exchange.response_status = message["status"]
+            own = {name.lower().encode("latin-1"): value for name, value in exchange.response_headers.items()}
+            kept = [(name, value) for name, value in message["headers"] if name not in own]
+            message["headers"] = kept + [(name, value.encode("latin-1")) for name, value in own.items()]
+            await send(message)
+            return
+        exchange.bytes_out += len(message.get("body", b""))
+        await send(message)
+        if not message.get("more_body", False):
+            exchange.progress = Progress.COMPLETE
+
+    return watched_send
+
+
+def _record(exchange: Exchange, route: str) -> None:
+    """Write the log line and the metrics of a request that has ended."""
+    seconds = time.perf_counter() - exchange.started_at
+    metrics.requests.labels(route, str(exchange.status)).inc()
+    metrics.request_seconds.labels(route).observe(seconds)
+    metrics.request_bytes.labels("in").inc(exchange.bytes_in)
+    metrics.request_bytes.labels("out").inc(exchange.bytes_out)
+    if exchange.status != CALLER_LEFT:
+        metrics.images.inc(exchange.images_returned or 0)
+    log.info("request", route=route, **exchange.log_fields(seconds))
+
+
+class UnexpectedErrors:
+    """Turns an exception that nobody expected into an `Internal` error and a traceback in the log.
+
+    `error_response` writes an error in the API format of the route.
+    """
+
+    def __init__(self, app: ASGIApp, error_response: Callable[[Request, errors.BananaError], Response]) -> None:
+        self._app = app
+        self._error_response = error_response
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, and answer whatever becomes of it."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        try:
+            await self._app(scope, receive, send)
+        except Exception:
+            log.exception("internal_error")
+            if exchange_of(scope).progress is not Progress.NOT_STARTED:
+                raise
+            await self._error_response(Request(scope), errors.Internal())(scope, receive, send)
+
+
+class BodyLimit:
+    """Makes a body over `max_bytes` end in TooLarge: by its Content-Length before any of it is read, else on the way."""
+
+    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+        self._app = app
+        self._max_bytes = max_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, counting its body."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        declared = Headers(scope=scope).get("content-length", "0")
+        declared_bytes = int(declared) if declared.isascii() and declared.isdigit() else 0
+        exchange = exchange_of(scope)
+
+        async def limited_receive() -> Message:
+            self._check(declared_bytes)
+            message = await receive()
+            exchange.bytes_in += len(message.get("body", b""))
+            self._check(exchange.bytes_in)
+            return message
+
+        await self._app(scope, limited_receive, send)
+
+    def _check(self, size_bytes: int) -> None:
+        if size_bytes > self._max_bytes:
+            raise errors.TooLarge(f"The body is over this service's limit of {self._max_bytes} bytes.")
+
+
+class CancelOnDisconnect:
+    """Cancels the application when the caller leaves: while its body arrives, while it waits, while it is answered.
+
+    Starlette lets a handler run on (https://github.com/fastapi/fastapi/issues/3766); here that would go on costing money.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request for as long as its caller stays."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        task = asyncio.current_task()
+        assert task is not None
+        watch = _DisconnectWatch(receive, exchange_of(scope), task)
+        try:
+            await self._app(scope, watch.receive, send)
+        except asyncio.CancelledError:
+            if not exchange_of(scope).caller_left:
+                raise
+            task.uncancel()
+        finally:
+            watch.close()
+
+
+class _DisconnectWatch:
+    """Reads on behind the body, and cancels `task` when the caller leaves before the response is complete."""
+
+    def __init__(self, receive: Receive, exchange: Exchange, task: "asyncio.Task[Any]") -> None:
+        self._receive = receive
+        self._exchange = exchange
+        self._task = task
+        self._watch: asyncio.Task[None] | None = None
+
+    async def receive(self) -> Message:
+        if self._watch is not None:  # the body is over; what is left to come is the disconnect
+            await asyncio.shield(self._watch)
+            return {"type": "http.disconnect"}
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self._leave()
+            await asyncio.sleep(0)  # the cancellation arrives here
+        elif not message.get("more_body", False):
+            self._watch = asyncio.create_task(self._until_disconnect())
+        return message
+
+    def close(self) -> None:
+        if self._watch is not None:
+            self._watch.cancel()
+
+    async def _until_disconnect(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._leave()
+
+    def _leave(self) -> None:
+        if self._exchange.progress is not Progress.COMPLETE:
+            self._exchange.caller_left = True
+            self._task.cancel()

@@ -1,0 +1,93 @@
+"""Responses whose bodies are pieces that are never joined, and signs of life while there is no body yet."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine, Mapping
+from contextlib import aclosing
+from typing import Any
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from banana.payload.pieces import Pieces, size_of
+
+# Proxies are not to wait for more before they pass on what there is; X-Accel-Buffering is nginx's word for it.
+UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+# A server-sent event that is none: it keeps a connection that a proxy would cut.
+COMMENT: Pieces = (b": still at work\n\n",)
+
+
+class PiecesResponse(Response):
+    """A response whose body is many pieces, sent one after the other under one Content-Length."""
+
+    def __init__(self, pieces: Pieces, media_type: str, headers: Mapping[str, str] | None = None) -> None:
+        self.pieces = pieces
+        super().__init__(media_type=media_type, headers={"content-length": str(size_of(pieces))} | dict(headers or {}))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the pieces, each as the connection takes it."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await _send_pieces(self.pieces, send)
+
+
+class KeepAliveResponse(Response):
+    """A JSON response that is still being made: whitespace, which JSON ignores, until it is there.
+
+    Its status is 200 by then, so an error is in the body alone, in the shape it always has.
+    """
+
+    def __init__(self, work: asyncio.Task[Response], every_seconds: float) -> None:
+        super().__init__(media_type="application/json", headers=UNBUFFERED)
+        del self.headers["content-length"]
+        self._work = work
+        self._every_seconds = every_seconds
+
+    @classmethod
+    async def unless_soon(cls, work: Coroutine[Any, Any, Response], every_seconds: float) -> Response:
+        """Return what `work` returns if that is within `every_seconds`, else a KeepAliveResponse; 0 waits for ever."""
+        if not every_seconds:
+            return await work
+        task = asyncio.create_task(work)
+        try:
+            await asyncio.wait([task], timeout=every_seconds)
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        return await task if task.done() else cls(task, every_seconds)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send whitespace, then the response's body."""
+        try:
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            while not self._work.done():
+                await send({"type": "http.response.body", "body": b" ", "more_body": True})
+                await asyncio.wait([self._work], timeout=self._every_seconds)
+        finally:
+            self._work.cancel()
+        response = await self._work
+        await _send_pieces(response.pieces if isinstance(response, PiecesResponse) else [response.body], send)
+
+
+class PiecesStreamResponse(Response):
+    """A response without a length, whose parts are sent as they come, each given as its pieces."""
+
+    def __init__(self, parts: AsyncGenerator[Pieces, None], media_type: str) -> None:
+        super().__init__(media_type=media_type, headers=UNBUFFERED)
+        del self.headers["content-length"]
+        self._parts = parts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send each part as it comes."""
+        async with aclosing(self._parts) as parts:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            async for pieces in parts:
+                for piece in pieces:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _send_pieces(pieces: Pieces, send: Send) -> None:
+    """Send a body, each piece as the connection takes it; one without pieces is empty."""
+    pieces = pieces or (b"",)
+    last = len(pieces) - 1
+    for number, piece in enumerate(pieces):
+        await send({"type": "http.response.body", "body": piece, "more_body": number < last})

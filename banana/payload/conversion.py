@@ -1,0 +1,24 @@
+"""A picture in another format than it came in, for callers who name one."""
+
+import io
+
+import pybase64
+from PIL import Image
+
+from banana.payload.pictures import EncodedPicture
+
+FORMATS = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
+
+
+def convert(picture: EncodedPicture, output_format: str, quality: int) -> EncodedPicture:
+    """Return `picture` as `png`, `jpeg` or `webp`; this takes a thread's time, and a copy of the picture.
+
+    `quality` is from 1 to 100, and without meaning for png. Raises whatever Pillow raises for what it cannot read.
+    """
+    with Image.open(io.BytesIO(b"".join(picture.decoded()))) as opened:
+        out = io.BytesIO()
+        image = opened.convert("RGB") if output_format == "jpeg" else opened
+        options = {} if output_format == "png" else {"quality": quality}
+        image.save(out, output_format, **options)
+    converted = out.getvalue()
+    return EncodedPicture(FORMATS[output_format], [pybase64.b64encode(converted)], converted[:32])

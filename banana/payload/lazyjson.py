@@ -1,0 +1,182 @@
+"""JSON whose long strings stay where they lie: the document is parsed, the megabytes in it are only pointed at.
+
+A `LazyJsonParser` is fed a document in the chunks it came in. Everything but the long strings is collected and parsed
+by msgspec at the end; a long string becomes a `LongString`, a list of views into the chunks, which is not copied,
+joined or decoded unless its text is asked for. It does no I/O, and knows nothing of pictures or of Gemini.
+"""
+
+import re
+from typing import Any
+
+import msgspec
+
+from banana.payload.pieces import Bytes, Pieces, head, size_of
+
+# What msgspec raises for bytes that are not JSON.
+_MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+# A string this long stays in place. Below it, the copy is cheaper than the bookkeeping.
+LONG_STRING_BYTES = 1024
+# A document without its long strings; a real request or response has a few kilobytes.
+MAX_DOCUMENT_BYTES = 1 << 20
+
+# The rest of a string from its first escape on, up to the closing quote or the end of the chunk.
+_ESCAPED_TEXT = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+# A placeholder is a string that begins with NUL; a real string that begins so is set aside like a long one.
+_PLACEHOLDER = "\0"
+_PLACEHOLDER_BYTES = b"\\u0000"
+
+
+class InvalidJson(ValueError):
+    """The bytes are not JSON; the message says why, without quoting them."""
+
+
+class LongString:
+    """A JSON string as it stands in the document, between its quotes, escapes and all.
+
+    Attributes:
+        pieces: views into the chunks, in order.
+        size_bytes: their length together.
+        first_escape: where the first backslash is (index of the piece, offset in it), None where there is none.
+
+    """
+
+    __slots__ = ("first_escape", "pieces", "size_bytes")
+
+    def __init__(self, pieces: Pieces, first_escape: tuple[int, int] | None) -> None:
+        self.pieces = pieces
+        self.size_bytes = size_of(pieces)
+        self.first_escape = first_escape
+
+    def text(self) -> str:
+        """Return the string's value; this copies it. Raises InvalidJson."""
+        return _decoded(self.pieces)
+
+    def unescaped(self) -> Pieces:
+        """Return the string's value as UTF-8, copying only from its first escape on. Raises InvalidJson."""
+        if self.first_escape is None:
+            return self.pieces
+        index, offset = self.first_escape
+        unescaped_pieces, escaped_pieces = list(self.pieces[:index]), list(self.pieces[index:])
+        unescaped_pieces.append(escaped_pieces[0][:offset])
+        escaped_pieces[0] = escaped_pieces[0][offset:]
+        return [*unescaped_pieces, _decoded(escaped_pieces).encode()]
+
+
+def _decoded(pieces: Pieces) -> str:
+    try:
+        return msgspec.json.decode(b'"' + b"".join(pieces) + b'"', type=str)
+    except _MALFORMED as error:
+        raise InvalidJson(str(error)) from None
+
+
+class LazyJsonParser:
+    """A parser of one JSON document that arrives in chunks: `feed` each, then `close` for the parsed document."""
+
+    def __init__(self) -> None:
+        self._document = bytearray()
+        self._long_strings: list[LongString] = []
+        self._pieces: list[Bytes] | None = None  # of the string that is open, or None outside one
+        self._first_escape: tuple[int, int] | None = None  # of the open string
+        self._after_backslash = False  # whether the chunk ended between a backslash and what it escapes
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes of the document. Raises InvalidJson when it cannot become one we read."""
+        position = 0
+        end = len(chunk)
+        while position < end:
+            if self._pieces is None:
+                position = self._outside(chunk, position)
+            else:
+                position = self._inside(chunk, position)
+        if len(self._document) > MAX_DOCUMENT_BYTES:
+            raise InvalidJson(f"more than {MAX_DOCUMENT_BYTES} bytes beside its long strings")
+
+    def close(self) -> Any:
+        """Return the document, its long strings as `LongString`. Raises InvalidJson."""
+        if self._pieces is not None:
+            raise InvalidJson("it ends inside a string")
+        try:
+            document = msgspec.json.decode(self._document)
+        except _MALFORMED as error:
+            raise InvalidJson(str(error)) from None
+        return self._with_long_strings(document) if self._long_strings else document
+
+    def _outside(self, chunk: bytes, position: int) -> int:
+        quote = chunk.find(b'"', position)
+        if quote < 0:
+            self._document += chunk[position:]
+            return len(chunk)
+        self._document += chunk[position : quote + 1]
+        self._pieces = []
+        self._first_escape = None
+        return quote + 1
+
+    def _inside(self, chunk: bytes, start: int) -> int:
+        """Take the open string's bytes from `start` on; return the position behind them and behind its quote."""
+        assert self._pieces is not None
+        end = self._end_of_string(chunk, start, len(self._pieces))
+        if end > start:
+            self._pieces.append(memoryview(chunk)[start:end])
+        if end == len(chunk):
+            return end
+        self._close_string(self._pieces)
+        return end + 1
+
+    def _end_of_string(self, chunk: bytes, start: int, index: int) -> int:
+        """Return where the open string's quote is in `chunk`, or the chunk's length when it is not in it."""
+        position = start
+        if self._after_backslash:
+            position += 1
+            self._after_backslash = False
+        end = chunk.find(b'"', position)
+        if end < 0:
+            end = len(chunk)
+        backslash = chunk.find(b"\\", position, end)
+        if backslash < 0:
+            return end
+        if self._first_escape is None:
+            self._first_escape = (index, backslash - start)
+        text = _ESCAPED_TEXT.match(chunk, backslash)
+        assert text is not None
+        if text.end() < len(chunk) and chunk[text.end()] == ord("\\"):
+            self._after_backslash = True
+            return len(chunk)
+        return text.end()
+
+    def _close_string(self, pieces: list[Bytes]) -> None:
+        long_string = LongString(pieces, self._first_escape)
+        if long_string.size_bytes >= LONG_STRING_BYTES or head(pieces, 6) == _PLACEHOLDER_BYTES:
+            self._document += b'%s%d"' % (_PLACEHOLDER_BYTES, len(self._long_strings))
+            self._long_strings.append(long_string)
+        else:
+            for piece in pieces:
+                self._document += piece
+            self._document += b'"'
+        self._pieces = None
+
+    def _with_long_strings(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self._long_strings[int(value[1:])] if value.startswith(_PLACEHOLDER) else value
+        if isinstance(value, list):
+            return [self._with_long_strings(item) for item in value]
+        if isinstance(value, dict):
+            return {self._key(key): self._with_long_strings(item) for key, item in value.items()}
+        return value
+
+    def _key(self, key: str) -> str:
+        return self._long_strings[int(key[1:])].text() if key.startswith(_PLACEHOLDER) else key
+
+
+def text_of(value: object) -> object:
+    """Return `value`, or its text where it is a `LongString`. Raises InvalidJson."""
+    return value.text() if isinstance(value, LongString) else value
+
+
+def with_texts(value: Any) -> Any:
+    """Return `value` with every `LongString` in it replaced by its text. Raises InvalidJson."""
+    if isinstance(value, list):
+        return [with_texts(item) for item in value]
+    if isinstance(value, dict):
+        return {key: with_texts(item) for key, item in value.items()}
+    return text_of(value)

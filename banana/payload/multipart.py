@@ -1,0 +1,144 @@
+"""`multipart/form-data`, read as it arrives: fields as text, files as base64; a file is never held as it came.
+
+It does no I/O: it is fed the body's chunks, in any cut.
+"""
+
+from typing import Any
+
+import pybase64
+from python_multipart.exceptions import MultipartParseError
+from python_multipart.multipart import MultipartParser, parse_options_header
+
+from banana.payload.pictures import EncodedPicture, type_of
+from banana.payload.pieces import Bytes
+
+# A prompt; whatever is longer is a file that lacks its filename.
+MAX_FIELD_BYTES = 1 << 20
+# Enough of a file to tell its type.
+_START_BYTES = 64
+
+
+class InvalidForm(ValueError):
+    """The body is not a form; the message says why."""
+
+
+class _Base64Encoder:
+    """Encodes a file that arrives in chunks."""
+
+    def __init__(self) -> None:
+        self._start = b""
+        self._carried = b""
+        self._pieces: list[Bytes] = []
+
+    def feed(self, data: bytes) -> None:
+        if len(self._start) < _START_BYTES:
+            self._start += data[:_START_BYTES]
+        data = self._carried + data
+        whole = len(data) // 3 * 3
+        if whole:
+            self._pieces.append(pybase64.b64encode(memoryview(data)[:whole]))
+        self._carried = data[whole:]
+
+    def close(self) -> EncodedPicture:
+        if self._carried:
+            self._pieces.append(pybase64.b64encode(self._carried))
+        return EncodedPicture(type_of(self._start), self._pieces, self._start[:32])
+
+
+class FormParser:
+    """A parser of one form: `feed` it the chunks, then `close` it for the fields and files, in their order."""
+
+    def __init__(self, content_type: str) -> None:
+        kind, options = parse_options_header(content_type)
+        if kind != b"multipart/form-data" or b"boundary" not in options:
+            raise InvalidForm("its Content-Type names no boundary")
+        self._items: list[tuple[str, str | EncodedPicture]] = []
+        self._header_name = self._header_value = b""
+        self._disposition = b""
+        self._part: bytearray | _Base64Encoder = bytearray()
+        self._name = ""
+        self._ended = False
+        self._parser = MultipartParser(
+            options[b"boundary"],
+            {
+                "on_part_begin": self._on_part_begin,
+                "on_header_field": self._on_header_field,
+                "on_header_value": self._on_header_value,
+                "on_header_end": self._on_header_end,
+                "on_headers_finished": self._on_headers_finished,
+                "on_part_data": self._on_part_data,
+                "on_part_end": self._on_part_end,
+                "on_end": self._on_end,
+            },
+        )
+
+    def feed(self, chunk: bytes) -> None:
+        """Take the next bytes. Raises InvalidForm."""
+        try:
+            self._parser.write(chunk)
+        except MultipartParseError as error:
+            raise InvalidForm(str(error)) from None
+
+    def close(self) -> list[tuple[str, str | EncodedPicture]]:
+        """Return pairs of a field's name and its text or file. Raises InvalidForm."""
+        if not self._ended:
+            raise InvalidForm("it was cut short")
+        return self._items
+
+    def _on_part_begin(self) -> None:
+        self._disposition = b""
+
+    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
+        self._header_name += data[start:end]
+
+    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header_value += data[start:end]
+
+    def _on_header_end(self) -> None:
+        if self._header_name.lower() == b"content-disposition":
+            self._disposition = self._header_value
+        self._header_name = self._header_value = b""
+
+    def _on_headers_finished(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        if b"name" not in options:
+            raise InvalidForm("a part has no name")
+        self._name = options[b"name"].decode("utf-8", "replace")
+        self._part = _Base64Encoder() if b"filename" in options else bytearray()
+
+    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
+        if isinstance(self._part, _Base64Encoder):
+            self._part.feed(data[start:end])
+            return
+        self._part += data[start:end]
+        if len(self._part) > MAX_FIELD_BYTES and not self._name.startswith("image_base64"):
+            raise InvalidForm(f"the field {self._name} is over {MAX_FIELD_BYTES} bytes")
+
+    def _on_part_end(self) -> None:
+        if isinstance(self._part, _Base64Encoder):
+            self._items.append((self._name, self._part.close()))
+            return
+        try:
+            self._items.append((self._name, self._part.decode()))
+        except UnicodeDecodeError:
+            raise InvalidForm(f"the field {self._name} is not UTF-8") from None
+
+    def _on_end(self) -> None:
+        self._ended = True
+
+
+def fields_of(items: list[tuple[str, str | EncodedPicture]], *, files: str) -> dict[str, Any]:
+    """Return a form as the JSON object that would say the same; all values but files are strings.
+
+    Parts named `image`, `image[]` or `files`, files and texts, in their order, are the list `files`. Raises InvalidForm
+    for a field that is given twice.
+    """
+    fields: dict[str, Any] = {}
+    for name, value in items:
+        if name in ("image", "image[]", files):
+            fields.setdefault(files, []).append(value)
+        elif name in fields:
+            raise InvalidForm(f"the field {name} is given twice")
+        else:
+            fields[name] = value
+    return fields

@@ -1,0 +1,30 @@
+"""A body in pieces: bytes in the chunks they came in, never joined."""
+
+from collections.abc import Sequence
+
+Bytes = bytes | memoryview
+Pieces = Sequence[Bytes]
+
+
+def size_of(pieces: Pieces) -> int:
+    """Return the length of all pieces together, in bytes."""
+    return sum(map(len, pieces))
+
+
+def head(pieces: Pieces, size_bytes: int) -> bytes:
+    """Return the first bytes of `pieces`, at most `size_bytes`."""
+    taken = bytearray()
+    for piece in pieces:
+        taken += piece[: size_bytes - len(taken)]
+        if len(taken) == size_bytes:
+            break
+    return bytes(taken)
+
+
+def without_head(pieces: Pieces, size_bytes: int) -> list[Bytes]:
+    """Return `pieces` without their first `size_bytes`; the rest stays where it lies."""
+    rest: list[Bytes] = []
+    for piece in pieces:
+        rest.append(memoryview(piece)[size_bytes:])
+        size_bytes = max(0, size_bytes - len(piece))
+    return rest

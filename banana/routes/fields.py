@@ -1,0 +1,70 @@
+"""The fields that the bodies of several API formats share, as pydantic types.
+
+Each of them takes a `LongString` as well as a string: a picture stays where it lies, however deep in the body.
+"""
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
+
+from banana.google.models import is_model_name
+from banana.payload.lazyjson import InvalidJson, LongString, text_of
+from banana.payload.pictures import EncodedPicture, PictureError, read_input_picture
+
+MAX_PICTURES = 14
+MAX_IMAGES = 10
+
+
+def _text(value: object) -> object:
+    try:
+        return text_of(value)
+    except InvalidJson as error:
+        raise ValueError(f"is not a JSON string: {error}") from None
+
+
+def _not_blank(value: str) -> str:
+    if not value.strip():
+        raise ValueError("is blank")
+    return value
+
+
+def _model_name(value: object) -> object:
+    if not isinstance(value, str | LongString):
+        return value
+    name = value.removeprefix("models/") if isinstance(value, str) else ""
+    if not is_model_name(name):
+        raise ValueError("is not the name of a model")
+    return name
+
+
+def read_pictures(value: object) -> tuple[EncodedPicture, ...]:
+    """Return one picture or a list of them, checked. Raises ValueError, which says what is wrong with which."""
+    if value is None:
+        return ()
+    several = isinstance(value, list) and len(value) > 1
+    given = value if isinstance(value, list) else [value]
+    if len(given) > MAX_PICTURES:
+        raise ValueError(f"holds {len(given)} pictures; at most {MAX_PICTURES} are taken")
+    return tuple(_read_picture(item, f"picture {number} " if several else "") for number, item in enumerate(given, 1))
+
+
+def _read_picture(item: object, which: str) -> EncodedPicture:
+    if not isinstance(item, str | LongString | EncodedPicture):
+        raise ValueError(f"{which}is not a string of base64 or a data URI")
+    try:
+        return read_input_picture(item)
+    except (PictureError, InvalidJson) as error:
+        raise ValueError(f"{which}{error}") from None
+
+
+_PICTURE = {"type": "string", "description": "base64 (standard or URL-safe) or a data URI: PNG, JPEG, WebP, HEIC, HEIF"}
+_PICTURES = {"type": "array", "items": _PICTURE, "maxItems": MAX_PICTURES}
+
+Text = Annotated[str, BeforeValidator(_text)]
+Prompt = Annotated[Text, AfterValidator(_not_blank)]
+ModelName = Annotated[str, BeforeValidator(_model_name)]
+Pictures = Annotated[
+    tuple[Any, ...],
+    BeforeValidator(read_pictures),
+    WithJsonSchema({"anyOf": [_PICTURE, _PICTURES, {"type": "null"}]}),
+]

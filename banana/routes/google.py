@@ -1,0 +1,155 @@
+"""Google's own API format: what a caller of Gemini's API sends and gets, passed through as bytes.
+
+Only the model's name (retired names), the credentials and the deadline are ours. Google's errors pass as they are, but for
+a key of ours in them; our own come in Google's shape. Source: Google's REST reference and google.rpc.Status.
+"""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlencode
+
+import msgspec
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+
+from banana import errors
+from banana.exchange import Exchange
+from banana.google.client import Call, UpstreamResponse
+from banana.google.models import is_model_name
+from banana.http import bodies
+from banana.http.responses import PiecesResponse, PiecesStreamResponse
+from banana.payload.pieces import Pieces
+from banana.routes import documentation
+from banana.routes.dialect import Dialect, DialectRoute, Handler, Services, under
+
+# Where clients of the Developer API and of Vertex' express mode look for it; LiteLLM leaves the version to the base URL.
+PREFIXES = ("/v1beta", "/v1", "/v1beta1/publishers/google", "")
+METHODS = (":generateContent", ":streamGenerateContent", ":countTokens")
+STATUSES = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    404: "NOT_FOUND",
+    405: "UNIMPLEMENTED",
+    413: "INVALID_ARGUMENT",
+    429: "RESOURCE_EXHAUSTED",
+    500: "INTERNAL",
+    502: "INTERNAL",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+
+
+def error_response(exchange: Exchange, error: errors.BananaError) -> Response:
+    """Return Google's own response where the error is Google's, else ours in Google's shape."""
+    if error.upstream_response is not None:
+        status, content_type, body = error.upstream_response
+        return Response(body, status, headers=error.headers | {"content-type": content_type or "application/json"})
+    status = 400 if error.status == 422 else error.status
+    return Response(_error_body(exchange, error, status), status, headers=error.headers, media_type="application/json")
+
+
+def _error_body(exchange: Exchange, error: errors.BananaError, status: int) -> bytes:
+    details: list[dict[str, object]] = [
+        {"@type": "type.googleapis.com/google.rpc.RequestInfo", "requestId": exchange.request_id},
+        {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": error.code.upper(), "domain": "banana-service"},
+    ]
+    if "retry_after" in error.extra:
+        delay = f"{error.extra['retry_after']}s"
+        details.append({"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay})
+    status_name = STATUSES.get(status, "UNKNOWN")
+    body = {"code": status, "message": error.message, "status": status_name, "details": details}
+    return msgspec.json.encode({"error": body})
+
+
+def call_of(request: Request, method: str, body: Pieces, services: Services, exchange: Exchange) -> Call:
+    """Return the call to Google that a request stands for. Raises ModelNotFound."""
+    model = request.path_params.get("model", "")
+    if "model" in request.path_params and not is_model_name(model):
+        raise errors.ModelNotFound(f"models/{model} is not the name of a model.")
+    if model:
+        exchange.model = model = services.models.resolve(model)
+    path = f"models/{quote(model, safe='')}{method}" if model else "models"
+    # A key in the query is the caller's credential: it goes no further.
+    query = [(name, value) for name, value in parse_qsl(request.url.query) if name != "key"]
+    return Call(model, f"{path}?{urlencode(query)}" if query else path, body, request.method)
+
+
+def forwarding(method: str, services: Services) -> Handler:
+    """Return a handler that passes the call on to Google, and its response back."""
+
+    async def forward(request: Request, exchange: Exchange) -> Response:
+        body = await bodies.read_bytes(request, exchange.deadline)
+        response = await services.client.forward(call_of(request, method, body, services, exchange), exchange)
+        return PiecesResponse(response.pieces, response.content_type)
+
+    return forward
+
+
+def streaming(method: str, services: Services) -> Handler:
+    """Return a handler that passes the call on to Google, and each part of its response back as it arrives."""
+
+    async def stream(request: Request, exchange: Exchange) -> Response:
+        body = await bodies.read_bytes(request, exchange.deadline)
+        parts = services.client.stream(call_of(request, method, body, services, exchange), exchange)
+        # The status is known with the first part: until then an error keeps its own.
+        first = await anext(parts, None)
+        if first is None:
+            raise errors.InvalidAnswer("Google's response is empty.")
+        return PiecesStreamResponse(_passed_on(first, parts, exchange), first.content_type)
+
+    return stream
+
+
+async def _passed_on(
+    first: UpstreamResponse, parts: AsyncGenerator[UpstreamResponse, None], exchange: Exchange
+) -> AsyncGenerator[Pieces, None]:
+    """Yield what arrives; an error after the beginning is an event of its own where there are events."""
+    async with aclosing(parts):
+        yield first.pieces
+        try:
+            async for part in parts:
+                yield part.pieces
+        except errors.BananaError as error:
+            exchange.error_code = error.code
+            if "event-stream" not in first.content_type:
+                raise
+            yield [b"data: ", _error_body(exchange, error, error.status), b"\r\n\r\n"]
+
+
+DIALECT = Dialect("google", under("/v1beta", *(f"{prefix}/models" for prefix in PREFIXES)), error_response)
+CONTENT: dict[str, Any] = {"application/json": {"schema": {}}, "text/event-stream": {"schema": {}}}
+ERROR_SCHEMA = {"type": "object"}
+MODEL_PARAMETER = {
+    "name": "model",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "pattern": r"^[A-Za-z0-9._-]+$"},
+    "example": "gemini-3-pro-image",
+}
+_EXAMPLE = {"contents": [{"role": "user", "parts": [{"text": "A banana on the moon"}]}]}
+_BODY = {"required": True, "content": {"application/json": {"schema": {"type": "object"}, "example": _EXAMPLE}}}
+
+
+def routes(services: Services) -> list[APIRoute]:
+    """Return the routes that make something, below every prefix; the first prefix stands in the documentation."""
+    return [_route(prefix, method, services) for prefix in PREFIXES for method in METHODS]
+
+
+def _route(prefix: str, method: str, services: Services) -> DialectRoute:
+    handler = streaming if method.startswith(":stream") else forwarding
+    return DialectRoute(
+        f"{prefix}/models/{{model}}{method}",
+        handler(method, services),
+        (DIALECT,),
+        services,
+        methods=["POST"],
+        include_in_schema=prefix == PREFIXES[0],
+        operation_id=method[1:],
+        tags=["Google"],
+        summary=f"Google's {method[1:]}",
+        description="The request is passed to Google as it is, and its response back.",
+        responses=documentation.responses(CONTENT, ERROR_SCHEMA),
+        openapi_extra={"requestBody": _BODY, "parameters": [MODEL_PARAMETER]},
+    )

@@ -1,0 +1,91 @@
+"""The lists of models: Google's, and OpenAI's made from it.
+
+`GET /v1/models` belongs to both API formats: with `x-goog-api-key` it is Google's, without it OpenAI's. Source: the REST
+references of both.
+"""
+
+from dataclasses import replace
+
+import msgspec
+from fastapi.routing import APIRoute
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
+
+from banana import errors
+from banana.exchange import Exchange
+from banana.google.client import Call
+from banana.routes import documentation, google, openai_images
+from banana.routes.dialect import DialectRoute, Handler, Services
+
+
+def _claims(path: str, headers: Headers) -> bool:
+    return path.startswith("/v1/models") and "x-goog-api-key" not in headers
+
+
+DIALECT = replace(openai_images.DIALECT, claims=_claims)
+
+
+def routes(services: Services) -> list[APIRoute]:
+    """Return the routes below every prefix."""
+    pairs = [(prefix, path) for prefix in google.PREFIXES for path in ("/models", "/models/{model}")]
+    return [_route(prefix, path, services) for prefix, path in pairs]
+
+
+def _route(prefix: str, path: str, services: Services) -> DialectRoute:
+    in_google_shape = google.forwarding("", services)
+    shared = prefix == "/v1"
+    one = "{model}" in path
+    return DialectRoute(
+        prefix + path,
+        _either(in_google_shape, services) if shared else in_google_shape,
+        (DIALECT, google.DIALECT) if shared else (google.DIALECT,),
+        services,
+        methods=["GET"],
+        include_in_schema=prefix in ("/v1beta", "/v1"),
+        operation_id=f"{'either' if shared else 'google'}Model{'' if one else 's'}",
+        tags=["models"],
+        summary="One model" if one else "The models",
+        description="With `x-goog-api-key` in Google's shape, else in OpenAI's." if shared else "In Google's shape.",
+        responses=documentation.responses(google.CONTENT, google.ERROR_SCHEMA),
+        openapi_extra={"parameters": [google.MODEL_PARAMETER] if one else []},
+    )
+
+
+def _either(in_google_shape: Handler, services: Services) -> Handler:
+    """Return a handler that answers OpenAI's clients in OpenAI's shape, and Google's in Google's."""
+
+    async def either(request: Request, exchange: Exchange) -> Response:
+        if exchange.dialect == google.DIALECT.name:
+            return await in_google_shape(request, exchange)
+        return await _in_openai_shape(request, exchange, services)
+
+    return either
+
+
+async def _in_openai_shape(request: Request, exchange: Exchange, services: Services) -> Response:
+    """Return Google's image models in OpenAI's shape. Raises BananaError."""
+    response = await services.client.forward(Call("", "models?pageSize=1000", (), "GET"), exchange)
+    models = image_models(b"".join(response.pieces))
+    wanted = request.path_params.get("model")
+    if wanted is None:
+        return _json({"object": "list", "data": models})
+    name = services.models.resolve(wanted)
+    found = next((model for model in models if model["id"] == name), None)
+    if found is None:
+        raise errors.ModelNotFound(f"The model {wanted} does not exist.")
+    return _json(found)
+
+
+def image_models(body: bytes) -> list[dict[str, object]]:
+    """Return the models that make images from Google's list, in OpenAI's shape. Raises InvalidAnswer."""
+    try:
+        names = [model["name"].removeprefix("models/") for model in msgspec.json.decode(body)["models"]]
+    except (msgspec.MsgspecError, ValueError, LookupError, TypeError, AttributeError):
+        raise errors.InvalidAnswer("Google's list of models is not in its format.") from None
+    makes_images = [name for name in names if "image" in name or "banana" in name]
+    return [{"id": name, "object": "model", "created": 0, "owned_by": "google"} for name in makes_images]
+
+
+def _json(document: object) -> Response:
+    return Response(msgspec.json.encode(document), media_type="application/json")

@@ -1,0 +1,138 @@
+"""One allowance, whatever becomes of its store."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from banana.app import create_app
+from banana.admission.rate import StoreError
+from standin.server import StandIn
+from tests.conftest import client_of, error_of, settings_for
+from tests.services import free_port, needs
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def redis() -> Iterator[tuple[str, int]]:
+    """A Redis of its own; its URL and its process id."""
+    port = free_port()
+    process = subprocess.Popen(
+        [shutil.which("redis-server") or "redis-server", "--port", str(port), "--save", "", "--appendonly", "no"],
+        stdout=subprocess.DEVNULL,
+    )
+    probe = f"redis://127.0.0.1:{port}"
+    deadline = time.monotonic() + 10
+    while subprocess.run(["redis-cli", "-p", str(port), "ping"], capture_output=True, check=False).stdout != b"PONG\n":
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    yield probe, process.pid
+    os.kill(process.pid, signal.SIGCONT)
+    process.kill()
+    process.wait()
+
+
+async def statuses(client: httpx.AsyncClient, count: int) -> list[int]:
+    return [(await client.post("/generate", json={})).status_code for _ in range(count)]
+
+
+def events(name: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in Path("logs/app.log").read_text(encoding="utf-8").splitlines()]
+    return [line for line in lines if line["event"] == name]
+
+
+@needs("redis-server")
+async def test_two_services_on_one_redis_share_the_allowance(stand_in: StandIn, redis: tuple[str, int]) -> None:
+    """Sixty of seventy requests over two services pass, as over one."""
+    async with (
+        client_of(create_app(settings_for(stand_in, store_url=redis[0]))) as one,
+        client_of(create_app(settings_for(stand_in, store_url=redis[0]))) as other,
+    ):
+        answers = await statuses(one, 35) + await statuses(other, 35)
+
+    assert answers.count(422) == 60
+    assert answers[-10:] == [429] * 10
+
+
+@needs("redis-server")
+async def test_a_redis_that_hangs_costs_nobody_half_a_second(stand_in: StandIn, redis: tuple[str, int]) -> None:
+    """Stopped and continued: requests go on under this worker's share, readiness tells, and the store is taken up again."""
+    url, pid = redis
+    app = create_app(settings_for(stand_in, store_url=url, rate_limit_per_minute=40, workers=2))
+    slowest = 0.0
+    async with client_of(app) as client:
+        await statuses(client, 5)
+        os.kill(pid, signal.SIGSTOP)
+        answers = []
+        for _ in range(25):
+            started = time.monotonic()
+            answers.append((await client.post("/generate", json={})).status_code)
+            slowest = max(slowest, time.monotonic() - started)
+        degraded = (await client.get("/ready")).json()
+        os.kill(pid, signal.SIGCONT)
+        deadline = time.monotonic() + 12
+        while (await client.get("/ready")).json()["degraded"]:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.2)
+            await client.post("/generate", json={})
+
+    assert answers == [422] * 20 + [429] * 5
+    assert slowest < 0.3
+    assert degraded == {"status": "ready", "reasons": [], "degraded": ["store"]}
+    assert len(events("store_failed")) == 1
+    assert len(events("store_recovered")) == 1
+
+
+async def test_a_locked_sqlite_file_costs_nobody_half_a_second(stand_in: StandIn) -> None:
+    """A file that somebody holds: requests go on under this worker's share, and none is a 500."""
+    async with client_of(create_app(settings_for(stand_in, rate_limit_per_minute=10, workers=2))) as client:
+        await statuses(client, 1)
+        holder = sqlite3.connect(".state/banana.db", isolation_level=None)
+        holder.execute("BEGIN IMMEDIATE")
+        started = time.monotonic()
+        first = await statuses(client, 1)
+        taken = time.monotonic() - started
+        rest = await statuses(client, 5)
+        holder.close()
+
+    assert first + rest == [422] * 5 + [429]
+    assert taken < 0.25
+
+
+@pytest.mark.parametrize("url", ["sqlite:////proc/nowhere/x.db", "sqlite:////dev/null/x.db"])
+async def test_a_store_that_cannot_be_opened_stops_the_start(stand_in: StandIn, url: str) -> None:
+    """The line names the setting."""
+    with pytest.raises(StoreError, match="STORE_URL"):
+        create_app(settings_for(stand_in, store_url=url))
+
+
+async def test_a_redis_that_is_not_there_is_no_reason_not_to_start(stand_in: StandIn) -> None:
+    """A store that is down as the service starts: requests are served under this worker's share."""
+    url = f"redis://127.0.0.1:{free_port()}"
+    async with client_of(create_app(settings_for(stand_in, store_url=url, rate_limit_per_minute=3))) as client:
+        response = await client.post("/generate", json={})
+
+    assert response.status_code == 422
+    assert response.headers["x-ratelimit-limit"] == "3"
+
+
+async def test_retry_after_is_at_least_one_second(stand_in: StandIn) -> None:
+    """Whoever waits as long as Retry-After says is let in."""
+    async with client_of(create_app(settings_for(stand_in, rate_limit_per_minute=1))) as client:
+        await statuses(client, 1)
+        refused = await client.post("/generate", json={})
+
+    assert 59 <= int(refused.headers["retry-after"]) <= 60
+    assert error_of(refused)["retry_after"] == int(refused.headers["retry-after"])
+    assert refused.headers["x-ratelimit-remaining"] == "0"

@@ -1,0 +1,256 @@
+"""The calls to Google: retries, keys, slots, and what becomes of a call whose caller has gone."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+import pytest
+
+from banana import errors
+from banana.exchange import Exchange
+from banana.google import wire
+from banana.google.client import Call, GeminiClient
+from banana.google.keys import KeyRing
+from banana.google.retries import RetryPolicy
+from banana.google.slots import Slots
+from banana.google.transport import AiohttpTransport
+from standin import faults
+from standin.server import StandIn
+
+pytestmark = pytest.mark.anyio
+BODY = wire.ImageRequest("a banana").body()
+MODEL = "gemini-3-pro-image"
+
+
+@dataclass
+class Wired:
+    """A client with the parts it was given."""
+
+    client: GeminiClient
+    keys: KeyRing
+    slots: Slots
+
+
+@asynccontextmanager
+async def wired(
+    stand_in: StandIn,
+    *,
+    keys: tuple[str, ...] = ("key-a",),
+    slots: tuple[int, int] = (100, 100),
+    backoff_seconds: float = 0,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> AsyncIterator[Wired]:
+    ring, room = KeyRing(keys), Slots(*slots)
+    client = GeminiClient(
+        transport=transport or AiohttpTransport(),
+        base_url=stand_in.base_url,
+        keys=ring,
+        slots=room,
+        retry_policy=RetryPolicy(2, backoff_seconds),
+        max_response_bytes=64 << 20,
+    )
+    yield Wired(client, ring, room)
+    await client.close()
+
+
+def exchange(seconds: float = 5) -> Exchange:
+    return Exchange(deadline=asyncio.get_running_loop().time() + seconds)
+
+
+async def one(wired: Wired, seconds: float = 5) -> wire.Image | BaseException:
+    """One image, or what was raised."""
+    (outcome,) = await several(wired, 1, seconds)
+    return outcome
+
+
+async def several(wired: Wired, count: int, seconds: float = 5) -> list[wire.Image | BaseException]:
+    calls = [wired.client.image(MODEL, BODY, exchange(seconds)) for _ in range(count)]
+    return await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def test_an_overload_is_repeated_until_it_is_over(stand_in: StandIn) -> None:
+    """503 twice, then an image: three calls, one image."""
+    stand_in.plan.extend(["503", "503"])
+    async with wired(stand_in) as google:
+        assert isinstance(await one(google), wire.Image)
+
+    assert len(stand_in.calls) == 3
+
+
+async def test_the_pause_doubles_and_never_passes_the_deadline(stand_in: StandIn) -> None:
+    """With a pause of 0.2 s two repeats take between 0.3 and 0.6 s; a pause beyond the deadline is not begun."""
+    stand_in.plan.extend(["503"] * 6)
+    async with wired(stand_in, backoff_seconds=0.2) as google:
+        started = time.monotonic()
+        await one(google)
+        taken = time.monotonic() - started
+        hurried = await one(google, seconds=0.05)
+
+    assert 0.3 <= taken < 0.8
+    assert isinstance(hurried, errors.UpstreamOverloaded)
+    assert len(stand_in.calls) == 4
+
+
+async def test_a_short_quota_delay_is_waited_for(stand_in: StandIn) -> None:
+    """429 with a RetryInfo that fits the deadline is repeated after it."""
+    stand_in.plan.append("429-short")
+    async with wired(stand_in) as google:
+        started = time.monotonic()
+        assert isinstance(await one(google), wire.Image)
+
+    assert time.monotonic() - started >= 0.2
+    assert len(stand_in.calls) == 2
+
+
+async def test_a_delay_beyond_the_deadline_is_told_and_later_calls_are_not_sent(stand_in: StandIn) -> None:
+    """A long rest is the caller's to wait for; while the only key rests, nobody asks Google."""
+    stand_in.plan.append(faults.quota("45.83s"))
+    async with wired(stand_in) as google:
+        first, second = await one(google), await one(google)
+
+    assert isinstance(first, errors.UpstreamQuota)
+    assert first.headers["Retry-After"] == "46"
+    assert isinstance(second, errors.UpstreamQuota)
+    assert second.headers["Retry-After"] == "46"
+    assert len(stand_in.calls) == 1
+
+
+async def test_one_bad_key_among_three_costs_no_request(stand_in: StandIn) -> None:
+    """A refused key is set aside: nine requests, nine images, one wasted call."""
+    stand_in.bad_keys = {"key-b"}
+    async with wired(stand_in, keys=("key-a", "key-b", "key-c")) as google:
+        outcomes = [await one(google) for _ in range(9)]
+
+    assert all(isinstance(outcome, wire.Image) for outcome in outcomes)
+    assert [call.key for call in stand_in.calls].count("key-b") == 1
+
+
+async def test_a_key_at_its_quota_hands_over_to_the_next(stand_in: StandIn) -> None:
+    """429 on one key: the request goes on with the other at once."""
+    stand_in.plan.append("429-long")
+    async with wired(stand_in, keys=("key-a", "key-b")) as google:
+        assert isinstance(await one(google), wire.Image)
+        assert isinstance(await one(google), wire.Image)
+
+    assert [call.key for call in stand_in.calls] == ["key-a", "key-b", "key-b"]
+
+
+async def test_a_mended_key_serves_again(stand_in: StandIn) -> None:
+    """The only key, refused once, is asked again: a refusal costs nothing."""
+    stand_in.plan.append("401")
+    async with wired(stand_in) as google:
+        assert isinstance(await one(google), errors.RejectedKey)
+        assert not google.keys.usable()
+        assert isinstance(await one(google), wire.Image)
+        assert google.keys.usable()
+
+
+async def test_googles_words_never_hold_a_key(stand_in: StandIn) -> None:
+    """Google quotes keys in its messages; callers see a digest."""
+    stand_in.plan.append(faults.fails(400, "INVALID_ARGUMENT", "Consumer 'api_key:key-a' is odd."))
+    async with wired(stand_in) as google:
+        failure = await one(google)
+
+    assert isinstance(failure, errors.InvalidRequest)
+    assert "key-a" not in failure.message
+
+
+async def test_a_refused_connection_is_tried_again_and_told(stand_in: StandIn) -> None:
+    """Nobody listens: nothing was sent, so it is repeated; in the end it is a 502 that says so."""
+    await stand_in.stop()
+    async with wired(stand_in) as google:
+        failure = await one(google)
+
+    assert isinstance(failure, errors.NotConnected)
+    assert "nothing was sent" in failure.message
+
+
+class Failing(httpx.AsyncBaseTransport):
+    """A network on which everything fails in one way."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        self.requests = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.requests += 1
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "requests"),
+    [(errors.NotConnected("x"), 3), (errors.UpstreamError("x"), 1), (errors.InvalidAnswer("x"), 1)],
+    ids=lambda value: type(value).__name__,
+)
+async def test_only_what_was_not_sent_is_repeated(stand_in: StandIn, error: errors.BananaError, requests: int) -> None:
+    """A connection that failed is repeated; what was lost after the request was sent never is."""
+    transport = Failing(error)
+    async with wired(stand_in, transport=transport) as google:
+        assert await one(google) is error
+
+    assert transport.requests == requests
+
+
+async def test_a_cancelled_stream_ends_its_call(stand_in: StandIn) -> None:
+    """Whoever stops reading a stream closes the call to Google, and its slot is free."""
+    stand_in.plan.append("hang-inside")
+    async with wired(stand_in, slots=(1, 0)) as google:
+        call = Call(MODEL, f"models/{MODEL}:streamGenerateContent", BODY)
+        parts = google.client.stream(call, exchange())
+        await anext(parts)
+        await parts.aclose()
+        assert isinstance(await one(google), wire.Image)
+
+    assert stand_in.calls[0].aborted
+
+
+async def test_the_exchange_knows_what_was_tried(stand_in: StandIn) -> None:
+    """Attempts, their time and Google's count of tokens are the exchange's."""
+    stand_in.plan.append("503")
+    async with wired(stand_in) as google:
+        known = exchange()
+        await google.client.image(MODEL, BODY, known)
+
+    assert (known.attempts, known.tokens) == (2, 1128)
+    assert known.upstream_seconds > 0
+
+
+async def test_no_room_is_told_at_once(stand_in: StandIn) -> None:
+    """Beyond the slots and the line a call is refused at once; those in line are served."""
+    stand_in.latency_seconds = 0.3
+    async with wired(stand_in, slots=(2, 2)) as google:
+        outcomes = await several(google, 6)
+
+    assert [type(outcome).__name__ for outcome in outcomes] == ["Image"] * 4 + ["Overloaded"] * 2
+    assert len(stand_in.calls) == 4
+
+
+async def test_a_cancelled_call_is_closed_and_its_slot_is_free(stand_in: StandIn) -> None:
+    """Cancelled while Google thinks, inside the answer, or in line: the connection closes, the slots come back."""
+    stand_in.plan.extend(["hang", "hang-inside"])
+    async with wired(stand_in, slots=(2, 100)) as google:
+        work = asyncio.create_task(several(google, 3))
+        while len(stand_in.calls) < 2:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        work.cancel()
+        started = time.monotonic()
+        while not all(call.aborted for call in stand_in.calls):
+            await asyncio.sleep(0.01)
+            assert time.monotonic() - started < 0.5
+        outcomes = await several(google, 2)
+
+    assert all(isinstance(outcome, wire.Image) for outcome in outcomes)
+    assert google.slots.waiting == 0
+
+
+async def test_connections_are_used_again(stand_in: StandIn) -> None:
+    """Ten calls one after the other make one connection."""
+    async with wired(stand_in) as google:
+        for _ in range(10):
+            await one(google)
+
+    assert len({call.peer for call in stand_in.calls}) == 1

@@ -1,0 +1,98 @@
+"""JSON whose long strings stay where they lie."""
+
+import itertools
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from banana.payload.lazyjson import LONG_STRING_BYTES, InvalidJson, LazyJsonParser, LongString, with_texts
+
+LONG = "A" * LONG_STRING_BYTES
+# Letters that JSON escapes, that UTF-8 takes several bytes for, and the placeholder's own NUL.
+texts = st.text(alphabet=st.sampled_from('aA/="\\\0\n\u2028é🍌'), max_size=12)
+strings = st.one_of(texts, texts.map(lambda text: LONG + text), texts.map(lambda text: text + LONG + text))
+numbers = st.one_of(st.integers(), st.floats(allow_nan=False, allow_infinity=False))
+documents = st.recursive(
+    st.one_of(st.none(), st.booleans(), numbers, strings),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(strings, inner, max_size=4)),
+    max_leaves=12,
+)
+
+
+def parse(raw: bytes, cuts: list[int]) -> Any:
+    skeleton = LazyJsonParser()
+    borders = [0, *sorted(cut % (len(raw) + 1) for cut in cuts), len(raw)]
+    for start, end in itertools.pairwise(borders):
+        skeleton.feed(raw[start:end])
+    return skeleton.close()
+
+
+@given(documents, st.booleans(), st.sampled_from([None, 1]), st.lists(st.integers(0, 10_000), max_size=12))
+def test_any_legal_json_in_any_chunks_means_what_a_plain_parser_says(
+    document: Any, ascii_only: bool, indent: int | None, cuts: list[int]
+) -> None:
+    """Whatever legal JSON comes in whatever chunks, its value is that of json.loads."""
+    raw = json.dumps(document, ensure_ascii=ascii_only, indent=indent).replace("/", "\\/").encode()
+
+    assert with_texts(parse(raw, cuts)) == json.loads(raw)
+
+
+@given(st.binary(max_size=60), st.lists(st.integers(0, 100), max_size=5))
+def test_any_bytes_are_json_or_refused(raw: bytes, cuts: list[int]) -> None:
+    """Bytes that are not JSON raise InvalidJson and nothing else."""
+    try:
+        expected = json.loads(raw.decode("utf-8"))
+    except ValueError:
+        with pytest.raises(InvalidJson):
+            with_texts(parse(raw, cuts))
+        return
+    if raw[:3] == b"\xef\xbb\xbf" or (isinstance(expected, float) and not math.isfinite(expected)):
+        return  # Python's parser takes NaN, which is not JSON
+    try:
+        assert with_texts(parse(raw, cuts)) == expected
+    except InvalidJson as error:
+        assert "range" in str(error) or "surrogate" in str(error) or "truncated" in str(error)  # noqa: PT017
+
+
+def test_a_long_string_is_views_of_the_chunks_it_came_in() -> None:
+    """A long string is not copied: its pieces are memory of the chunks."""
+    raw = b'{"data":"' + LONG.encode() * 3 + b'"}'
+    chunks = [raw[:500], raw[500:2000], raw[2000:]]
+    skeleton = LazyJsonParser()
+    for chunk in chunks:
+        skeleton.feed(chunk)
+
+    value = skeleton.close()["data"]
+
+    assert isinstance(value, LongString)
+    assert [piece.obj for piece in value.pieces if isinstance(piece, memoryview)] == chunks
+    assert b"".join(value.pieces) == LONG.encode() * 3
+
+
+def test_only_what_is_behind_the_first_escape_is_copied() -> None:
+    """Google escapes the padding: the megabytes before it stay views."""
+    skeleton = LazyJsonParser()
+    skeleton.feed(b'"' + LONG.encode() + b'\\u003d\\u003d"')
+
+    pieces = skeleton.close().unescaped()
+
+    assert bytes(pieces[0]) == LONG.encode()
+    assert isinstance(pieces[0], memoryview)
+    assert pieces[1] == b"=="
+
+
+@pytest.mark.parametrize("raw", [b'"abc', b'{"a":"' + b"\\" * 2001, b"[" * 5000, b"", b'{"a":1}}', b'["a",]'])
+def test_what_is_cut_short_or_nested_too_deep_is_refused(raw: bytes) -> None:
+    """An open string, an open bracket, nesting without end and nothing at all are InvalidJson."""
+    with pytest.raises(InvalidJson):
+        parse(raw, [])
+
+
+def test_a_document_of_bones_alone_is_refused() -> None:
+    """A megabyte of structure is no request and no answer; it is not parsed."""
+    with pytest.raises(InvalidJson, match="beside its long strings"):
+        parse(b"[" + b"1," * 600_000 + b"1]", [])

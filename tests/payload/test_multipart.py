@@ -1,0 +1,114 @@
+"""Forms: files straight into base64, whatever the cut."""
+
+import base64
+import io
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from banana.payload.multipart import FormParser, InvalidForm, fields_of
+from banana.payload.pictures import EncodedPicture
+from standin.server import StandIn
+from tests.conftest import error_of
+
+
+def png() -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8), "red").save(out, "PNG")
+    return out.getvalue()
+
+
+def encoded(fields: dict[str, str], files: list[tuple[str, bytes]]) -> tuple[str, bytes]:
+    given: Any = [(name, ("f.png", data, "image/png")) for name, data in files]
+    request = httpx.Request("POST", "http://x", data=fields, files=given or {"none": b""})
+    return request.headers["content-type"], request.read()
+
+
+@given(st.binary(min_size=1, max_size=300), st.integers(1, 400))
+def test_a_file_in_any_cut_is_its_base64(data: bytes, step: int) -> None:
+    """Whatever the chunks, the base64 is that of the file."""
+    content_type, body = encoded({"prompt": "é"}, [("image", data)])
+    form = FormParser(content_type)
+    for start in range(0, len(body), step):
+        form.feed(body[start : start + step])
+
+    fields = fields_of(form.close(), files="image_base64")
+
+    assert fields["prompt"] == "é"
+    (picture,) = fields["image_base64"]
+    assert isinstance(picture, EncodedPicture)
+    assert b"".join(picture.pieces) == base64.b64encode(data)
+
+
+@pytest.mark.parametrize("content_type", ["multipart/form-data", "multipart/form-data; boundary="])
+def test_a_form_without_a_boundary_is_refused(content_type: str) -> None:
+    """A Content-Type that lacks its boundary is said so."""
+    with pytest.raises(InvalidForm):
+        FormParser(content_type).feed(b"x")
+
+
+@pytest.mark.anyio
+async def test_curls_form_makes_a_picture(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+    """Fields as text, two files, a number: the same request as in JSON."""
+    files = [("image", ("a.png", png())), ("image[]", ("b.png", png()))]
+    response = await client.post(
+        "/generate", data={"prompt": "mix", "number_of_images": "1"}, files=files, headers={"Accept": "image/*"}
+    )
+
+    assert response.status_code == 200, response.text
+    assert Image.open(io.BytesIO(response.content)).format == "JPEG"
+    parts = stand_in.calls[0].body["contents"][0]["parts"]
+    assert [part["inlineData"]["mimeType"] for part in parts[1:]] == ["image/png"] * 2
+
+
+@pytest.mark.anyio
+async def test_files_and_base64_may_stand_side_by_side(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+    """A form with base64 as text and with a file: both pictures go, in their order."""
+    text = base64.b64encode(png()).decode()
+    content_type, body = encoded({"prompt": "x", "image_base64": text}, [("image", png())])
+
+    response = await client.post("/generate", content=body, headers={"Content-Type": content_type})
+
+    assert response.status_code == 200, response.text
+    assert [part["inlineData"]["data"] for part in stand_in.calls[0].body["contents"][0]["parts"][1:]] == [text] * 2
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("fields", "files", "named"),
+    [
+        ({}, [("image", b"x")], "prompt"),
+        ({"prompt": "x"}, [("image", b"GIF89a" + bytes(30))], "image_base64"),
+        ({"prompt": "x"}, [("image", b"")], "image_base64"),
+        ({"prompt": "x", "number_of_images": "many"}, [("image", png())], "number_of_images"),
+        ({"prompt": "x", "colour": "blue"}, [("image", png())], "colour"),
+        ({"prompt": "x"}, [("prompt", png())], "body"),
+        ({"prompt": "x" * 1_100_000}, [("image", png())], "body"),
+    ],
+)
+async def test_a_bad_form_names_its_field(
+    client: httpx.AsyncClient, stand_in: StandIn, fields: dict[str, str], files: list[tuple[str, bytes]], named: str
+) -> None:
+    """The errors are those of JSON."""
+    content_type, body = encoded(fields, files)
+
+    response = await client.post("/generate", content=body, headers={"Content-Type": content_type})
+
+    assert response.status_code == 422
+    assert named in [item["field"] for item in error_of(response)["fields"]]
+    assert not stand_in.calls
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("cut", [10, 60, 150])
+async def test_a_form_cut_short_is_422(client: httpx.AsyncClient, cut: int) -> None:
+    """What is not whole is not sent."""
+    content_type, body = encoded({"prompt": "x"}, [("image", png())])
+
+    response = await client.post("/generate", content=body[:-cut], headers={"Content-Type": content_type})
+
+    assert (response.status_code, error_of(response)["fields"][0]["field"]) == (422, "body")

@@ -79,10 +79,10 @@ async def client(stand_in: StandIn) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @asynccontextmanager
-async def served(app: FastAPI) -> AsyncIterator[str]:
+async def served(app: FastAPI, http: Any = "httptools") -> AsyncIterator[str]:
     """The app behind a real uvicorn on a real socket, as main.py runs it; yields its address."""
     server = uvicorn.Server(
-        uvicorn.Config(app, port=0, http="httptools", ws="none", access_log=False, log_config=None, lifespan="on")
+        uvicorn.Config(app, port=0, http=http, ws="none", access_log=False, log_config=None, lifespan="on")
     )
     task = asyncio.create_task(server.serve())
     while not server.started:

@@ -1,4 +1,4 @@
-"""The application as a whole: health, the frame's own errors, request ids, defects."""
+"""The application as a whole: the framework's own errors, request ids, defects."""
 
 from pathlib import Path
 
@@ -10,15 +10,6 @@ from standin.server import StandIn
 from tests.conftest import client_of, error_of, settings_for
 
 pytestmark = pytest.mark.anyio
-
-
-async def test_health_is_exactly_that(client: httpx.AsyncClient, stand_in: StandIn) -> None:
-    """GET /health answers the README's bytes and asks Google nothing; HEAD does for probes that use it."""
-    response = await client.get("/health")
-
-    assert (response.status_code, response.text) == (200, '{"status":"healthy","version":"1.0.0"}')
-    assert (await client.head("/health")).status_code == 200
-    assert not stand_in.calls
 
 
 async def test_an_unknown_route_is_404_in_our_shape(client: httpx.AsyncClient) -> None:

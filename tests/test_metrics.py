@@ -1,12 +1,9 @@
-"""Metrics and readiness."""
+"""Metrics, over all workers."""
 
 import httpx
 import pytest
 
-from banana.app import create_app
-from banana.http.protocol import DrainingProtocol
 from standin.server import StandIn
-from tests.conftest import client_of, settings_for
 from tests.services import Service
 
 pytestmark = pytest.mark.anyio
@@ -35,23 +32,6 @@ async def test_what_happened_is_counted(client: httpx.AsyncClient, stand_in: Sta
     assert grown('banana_bytes_total{direction="in"}') > 10
     assert value(after, "banana_upstream_in_flight") == 0
     assert value(after, "banana_upstream_waiting") == 0
-
-
-async def test_readiness_tells_a_refused_key_and_a_retiring_worker(
-    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """503 with the reason when no key is usable or the worker retires; 200 else."""
-    stand_in.plan.append("401")
-    async with client_of(create_app(settings_for(stand_in))) as client:
-        good = await client.get("/ready")
-        await client.post("/generate", json={"prompt": "x"})
-        no_key = await client.get("/ready")
-        monkeypatch.setattr(DrainingProtocol, "draining", True)
-        draining = await client.get("/ready")
-
-    assert (good.status_code, good.json()["status"]) == (200, "ready")
-    assert (no_key.status_code, no_key.json()["reasons"]) == (503, ["every API key was refused"])
-    assert draining.json()["reasons"] == ["draining", "every API key was refused"]
 
 
 @pytest.mark.slow

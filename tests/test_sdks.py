@@ -1,7 +1,6 @@
 """The SDKs of OpenAI and Google, unmodified, pointed here by address and token alone."""
 
 import base64
-import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,12 +12,12 @@ import pytest
 from google import genai
 from google.genai import errors as google_errors
 from google.genai import types
-from PIL import Image
 
 from banana.app import create_app
 from standin import faults
 from standin.server import StandIn
 from tests.conftest import served, settings_for
+from tests.pictures import opened, png
 
 pytestmark = [
     pytest.mark.anyio,
@@ -27,18 +26,6 @@ pytestmark = [
 ]
 TOKEN = "anna-token"
 MODEL = "gemini-3-pro-image"
-
-
-def png(colour: str = "red") -> bytes:
-    out = io.BytesIO()
-    Image.new("RGB", (8, 8), colour).save(out, "PNG")
-    return out.getvalue()
-
-
-def opened(picture: bytes) -> Image.Image:
-    image = Image.open(io.BytesIO(picture))
-    image.load()
-    return image
 
 
 @asynccontextmanager

@@ -18,8 +18,8 @@ from banana.app import create_app
 from standin import faults
 from standin.server import StandIn
 from tests.conftest import served, settings_for
-from tests.services import Service
 from tests.http.test_middleware import BODY, head, leave
+from tests.services import Service
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 

@@ -61,7 +61,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         if self._session is None:
             # No limit here: the slots are the only place where calls wait.
             connector = aiohttp.TCPConnector(
-                limit=0, ssl=httpx.create_ssl_context(trust_env=False), socket_factory=_socket
+                limit=0, ssl=httpx.create_ssl_context(trust_env=False), socket_factory=keepalive_socket
             )
             self._session = aiohttp.ClientSession(
                 connector=connector,
@@ -120,8 +120,8 @@ def _translation(error: aiohttp.ClientError | OSError) -> errors.UpstreamError:
     return errors.UpstreamError(f"The connection to Google was lost after the request was sent ({name}).")
 
 
-def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
-    """Make a socket with TCP keepalive."""
+def keepalive_socket(address: aiohttp.AddrInfoType) -> socket.socket:
+    """Return a new socket with TCP keepalive, as aiohttp asks for one."""
     family, kind, protocol, _, _ = address
     made = socket.socket(family=family, type=kind, proto=protocol)
     made.setblocking(False)

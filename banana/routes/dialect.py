@@ -111,7 +111,7 @@ class DialectRoute(APIRoute):
         self.app = self._serve
         self._handler = handler
         self._dialects = dialects
-        self._services = services
+        self.services = services
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         request, exchange = Request(scope, receive, send), exchange_of(scope)
@@ -121,8 +121,8 @@ class DialectRoute(APIRoute):
         await response(scope, receive, send)
 
     async def _admitted(self, request: Request, exchange: Exchange) -> Response:
-        exchange.caller = self._services.auth.caller_of(request)
-        await self._services.rate_limit.admit(request, exchange)
+        exchange.caller = self.services.auth.caller_of(request)
+        await self.services.rate_limit.admit(request, exchange)
         return await self._handler(request, exchange)
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
-from banana.app import create_app
 from banana.admission.rate import StoreError
+from banana.app import create_app
 from standin.server import StandIn
 from tests.conftest import client_of, error_of, settings_for
 from tests.services import free_port, needs

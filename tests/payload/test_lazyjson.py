@@ -24,11 +24,11 @@ documents = st.recursive(
 
 
 def parse(raw: bytes, cuts: list[int]) -> Any:
-    skeleton = LazyJsonParser()
+    parser = LazyJsonParser()
     borders = [0, *sorted(cut % (len(raw) + 1) for cut in cuts), len(raw)]
     for start, end in itertools.pairwise(borders):
-        skeleton.feed(raw[start:end])
-    return skeleton.close()
+        parser.feed(raw[start:end])
+    return parser.close()
 
 
 @given(documents, st.booleans(), st.sampled_from([None, 1]), st.lists(st.integers(0, 10_000), max_size=12))
@@ -62,11 +62,11 @@ def test_a_long_string_is_views_of_the_chunks_it_came_in() -> None:
     """A long string is not copied: its pieces are memory of the chunks."""
     raw = b'{"data":"' + LONG.encode() * 3 + b'"}'
     chunks = [raw[:500], raw[500:2000], raw[2000:]]
-    skeleton = LazyJsonParser()
+    parser = LazyJsonParser()
     for chunk in chunks:
-        skeleton.feed(chunk)
+        parser.feed(chunk)
 
-    value = skeleton.close()["data"]
+    value = parser.close()["data"]
 
     assert isinstance(value, LongString)
     assert [piece.obj for piece in value.pieces if isinstance(piece, memoryview)] == chunks
@@ -75,10 +75,10 @@ def test_a_long_string_is_views_of_the_chunks_it_came_in() -> None:
 
 def test_only_what_is_behind_the_first_escape_is_copied() -> None:
     """Google escapes the padding: the megabytes before it stay views."""
-    skeleton = LazyJsonParser()
-    skeleton.feed(b'"' + LONG.encode() + b'\\u003d\\u003d"')
+    parser = LazyJsonParser()
+    parser.feed(b'"' + LONG.encode() + b'\\u003d\\u003d"')
 
-    pieces = skeleton.close().unescaped()
+    pieces = parser.close().unescaped()
 
     assert bytes(pieces[0]) == LONG.encode()
     assert isinstance(pieces[0], memoryview)

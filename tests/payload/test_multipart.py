@@ -14,15 +14,10 @@ from banana.payload.multipart import FormParser, InvalidForm, fields_of
 from banana.payload.pictures import EncodedPicture
 from standin.server import StandIn
 from tests.conftest import error_of
+from tests.pictures import png
 
 
-def png() -> bytes:
-    out = io.BytesIO()
-    Image.new("RGB", (8, 8), "red").save(out, "PNG")
-    return out.getvalue()
-
-
-def encoded(fields: dict[str, str], files: list[tuple[str, bytes]]) -> tuple[str, bytes]:
+def form_of(fields: dict[str, str], files: list[tuple[str, bytes]]) -> tuple[str, bytes]:
     given: Any = [(name, ("f.png", data, "image/png")) for name, data in files]
     request = httpx.Request("POST", "http://x", data=fields, files=given or {"none": b""})
     return request.headers["content-type"], request.read()
@@ -31,7 +26,7 @@ def encoded(fields: dict[str, str], files: list[tuple[str, bytes]]) -> tuple[str
 @given(st.binary(min_size=1, max_size=300), st.integers(1, 400))
 def test_a_file_in_any_cut_is_its_base64(data: bytes, step: int) -> None:
     """Whatever the chunks, the base64 is that of the file."""
-    content_type, body = encoded({"prompt": "é"}, [("image", data)])
+    content_type, body = form_of({"prompt": "é"}, [("image", data)])
     form = FormParser(content_type)
     for start in range(0, len(body), step):
         form.feed(body[start : start + step])
@@ -69,7 +64,7 @@ async def test_curls_form_makes_a_picture(client: httpx.AsyncClient, stand_in: S
 async def test_files_and_base64_may_stand_side_by_side(client: httpx.AsyncClient, stand_in: StandIn) -> None:
     """A form with base64 as text and with a file: both pictures go, in their order."""
     text = base64.b64encode(png()).decode()
-    content_type, body = encoded({"prompt": "x", "image_base64": text}, [("image", png())])
+    content_type, body = form_of({"prompt": "x", "image_base64": text}, [("image", png())])
 
     response = await client.post("/generate", content=body, headers={"Content-Type": content_type})
 
@@ -94,7 +89,7 @@ async def test_a_bad_form_names_its_field(
     client: httpx.AsyncClient, stand_in: StandIn, fields: dict[str, str], files: list[tuple[str, bytes]], named: str
 ) -> None:
     """The errors are those of JSON."""
-    content_type, body = encoded(fields, files)
+    content_type, body = form_of(fields, files)
 
     response = await client.post("/generate", content=body, headers={"Content-Type": content_type})
 
@@ -107,7 +102,7 @@ async def test_a_bad_form_names_its_field(
 @pytest.mark.parametrize("cut", [10, 60, 150])
 async def test_a_form_cut_short_is_422(client: httpx.AsyncClient, cut: int) -> None:
     """What is not whole is not sent."""
-    content_type, body = encoded({"prompt": "x"}, [("image", png())])
+    content_type, body = form_of({"prompt": "x"}, [("image", png())])
 
     response = await client.post("/generate", content=body[:-cut], headers={"Content-Type": content_type})
 

@@ -13,18 +13,9 @@ from PIL import Image
 from banana.app import create_app
 from standin.server import StandIn, answer
 from tests.conftest import KEY, client_of, error_of, settings_for
+from tests.pictures import encoded, opened, png
 
 pytestmark = pytest.mark.anyio
-
-
-def png(colour: str = "red") -> str:
-    out = io.BytesIO()
-    Image.new("RGB", (8, 8), colour).save(out, "PNG")
-    return base64.b64encode(out.getvalue()).decode()
-
-
-def opened(text: str) -> Image.Image:
-    return Image.open(io.BytesIO(base64.b64decode(text, validate=True)))
 
 
 async def test_a_prompt_alone_gives_one_picture(client: httpx.AsyncClient) -> None:
@@ -66,7 +57,7 @@ async def test_a_picture_goes_with_the_words(
     client: httpx.AsyncClient, stand_in: StandIn, prefix: str, bulk: int
 ) -> None:
     """Bare base64 and a data URI arrive at Google as the same bytes under their true type; small and large."""
-    picture = base64.b64encode(base64.b64decode(png()) + bytes(bulk)).decode()
+    picture = encoded(png() + bytes(bulk))
 
     response = await client.post("/generate", json={"prompt": "like this", "image_base64": prefix + picture})
 
@@ -77,7 +68,7 @@ async def test_a_picture_goes_with_the_words(
 
 async def test_fourteen_pictures_keep_their_order(client: httpx.AsyncClient, stand_in: StandIn) -> None:
     """A list of pictures goes as that list."""
-    pictures = [png(f"hsl({n * 20}, 50%, 50%)") for n in range(14)]
+    pictures = [encoded(png(f"hsl({n * 20}, 50%, 50%)")) for n in range(14)]
 
     await client.post("/generate", json={"prompt": "all of these", "image_base64": pictures})
 
@@ -87,7 +78,7 @@ async def test_fourteen_pictures_keep_their_order(client: httpx.AsyncClient, sta
 
 async def test_slashes_may_be_escaped(client: httpx.AsyncClient, stand_in: StandIn) -> None:
     r"""PHP writes `\/` in JSON; the picture is the same."""
-    picture = base64.b64encode(base64.b64decode(png()) + b"\xff" * 3000).decode()
+    picture = encoded(png() + b"\xff" * 3000)
     body = json.dumps({"prompt": "x", "image_base64": picture}).replace("/", "\\/")
 
     response = await client.post("/generate", content=body)
@@ -294,9 +285,9 @@ BAD: list[tuple[object, list[str]]] = [
     ({"prompt": "x", "image_base64": "not a picture"}, ["image_base64"]),
     ({"prompt": "x", "image_base64": "A" * 5001}, ["image_base64"]),
     ({"prompt": "x", "image_base64": GIF}, ["image_base64"]),
-    ({"prompt": "x", "image_base64": [png(), GIF]}, ["image_base64"]),
-    ({"prompt": "x", "image_base64": [png(), 3]}, ["image_base64"]),
-    ({"prompt": "x", "image_base64": [png()] * 15}, ["image_base64"]),
+    ({"prompt": "x", "image_base64": [encoded(png()), GIF]}, ["image_base64"]),
+    ({"prompt": "x", "image_base64": [encoded(png()), 3]}, ["image_base64"]),
+    ({"prompt": "x", "image_base64": [encoded(png())] * 15}, ["image_base64"]),
     ({"prompt": "x", "aspect_ratio": "7:5"}, ["aspect_ratio"]),
     ({"prompt": "x", "image_size": "2k"}, ["image_size"]),
     ({"prompt": "x", "image_size": 512}, ["image_size"]),

@@ -1,0 +1,24 @@
+"""The names of models."""
+
+import pytest
+
+from banana.google.models import ModelNames, is_model_name
+
+
+@pytest.mark.parametrize("name", ["gemini-3-pro-image", "gemini-3.1_x", "A"])
+def test_names_that_can_be_a_models(name: str) -> None:
+    """Letters, digits, and - . _ among them."""
+    assert is_model_name(name)
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "a b", "é", "a\n", "models/x", "a:b", "a?b"])
+def test_names_that_would_change_the_path_are_none(name: str) -> None:
+    """A name is one part of a path, and cannot leave it."""
+    assert not is_model_name(name)
+
+
+def test_a_name_is_sent_as_its_alias() -> None:
+    """None is the default, which may have an alias too; a name without one goes as it is."""
+    names = ModelNames("old", {"old": "new"})
+
+    assert [names.resolve(name) for name in (None, "", "old", "other")] == ["new", "new", "new", "other"]

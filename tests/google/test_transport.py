@@ -1,0 +1,182 @@
+"""The network: what goes wrong on it is translated once, by whether the request can have reached Google."""
+
+import asyncio
+import gzip
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import httpx
+import pytest
+
+from banana import errors
+from banana.google.transport import AiohttpTransport, PiecesStream, keepalive_socket
+from tests.services import free_port
+
+pytestmark = pytest.mark.anyio
+Peer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n"
+
+
+@asynccontextmanager
+async def listening(peer: Peer) -> AsyncIterator[str]:
+    """A peer on a real socket; its address."""
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await peer(reader, writer)
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
+
+
+def answering(response: bytes) -> Peer:
+    """A peer that reads a request's head and answers with these bytes."""
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(response)
+        await writer.drain()
+
+    return peer
+
+
+async def fetched(url: str, transport: AiohttpTransport | None = None, body: bytes = b"") -> httpx.Response:
+    """A response, read to its end."""
+    transport = transport or AiohttpTransport()
+    headers = {"Content-Length": str(len(body))}
+    try:
+        response = await transport.handle_async_request(
+            httpx.Request("POST", url, headers=headers, stream=PiecesStream([body]))
+        )
+        try:
+            await response.aread()
+        finally:
+            await response.aclose()
+        return response
+    finally:
+        await transport.aclose()
+
+
+async def test_a_response_comes_as_it_was_sent() -> None:
+    """Status, headers and body are the peer's."""
+    async with listening(answering(OK + b"Content-Length: 5\r\n\r\nhello")) as url:
+        response = await fetched(url)
+
+    assert (response.status_code, response.headers["content-type"], response.content) == (200, "text/plain", b"hello")
+
+
+async def test_what_was_packed_on_the_way_is_given_unpacked() -> None:
+    """A peer that compresses although it was not asked to is understood."""
+    packed = gzip.compress(b"hello" * 100)
+    head = OK + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+    async with listening(answering(head + packed)) as url:
+        response = await fetched(url)
+
+    assert response.content == b"hello" * 100
+    assert "content-encoding" not in response.headers
+
+
+async def test_redirects_are_not_followed_and_cookies_not_kept() -> None:
+    """A redirect is a response like any other; a cookie is not sent back."""
+    heads = []
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):
+            heads.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(b"HTTP/1.1 302 Found\r\nLocation: /x\r\nSet-Cookie: a=b\r\nContent-Length: 0\r\n\r\n")
+
+    async with listening(peer) as url:
+        transport = AiohttpTransport()
+        statuses = []
+        for _ in range(2):
+            response = await transport.handle_async_request(httpx.Request("GET", url))
+            await response.aread()
+            statuses.append(response.status_code)
+        await transport.aclose()
+
+    assert statuses == [302, 302]
+    assert b"cookie" not in heads[1].lower()
+
+
+async def test_nobody_listens() -> None:
+    """Nothing was sent: the call may be made again."""
+    with pytest.raises(errors.NotConnected, match="nothing was sent"):
+        await fetched(f"http://127.0.0.1:{free_port()}")
+
+
+async def test_a_name_that_is_not_known() -> None:
+    """Nothing was sent either."""
+    with pytest.raises(errors.NotConnected):
+        await fetched("http://nowhere.invalid")
+
+
+async def test_a_peer_that_closes_without_a_word() -> None:
+    """The request was sent: it may have been billed."""
+    async with listening(answering(b"")) as url:
+        with pytest.raises(errors.UpstreamError, match="after the request was sent") as caught:
+            await fetched(url)
+
+    assert not isinstance(caught.value, errors.NotConnected | errors.InvalidAnswer)
+
+
+@pytest.mark.parametrize(
+    "response",
+    [OK + b"Content-Length: 50\r\n\r\nhalf", OK + b"Transfer-Encoding: chunked\r\n\r\n9\r\nhalf"],
+    ids=["length", "chunked"],
+)
+async def test_a_response_that_is_cut_short(response: bytes) -> None:
+    """What came is not passed off as whole."""
+    async with listening(answering(response)) as url:
+        with pytest.raises(errors.InvalidAnswer, match="cut short"):
+            await fetched(url)
+
+
+async def test_what_is_not_http() -> None:
+    """Another protocol is said to be one."""
+    async with listening(answering(b"SSH-2.0-OpenSSH\r\n\r\n")) as url:
+        with pytest.raises(errors.InvalidAnswer, match="not HTTP"):
+            await fetched(url)
+
+
+async def test_a_body_that_is_closed_early_closes_its_connection() -> None:
+    """Who does not want the rest does not wait for it, nor leaves it to the next request."""
+    gone = asyncio.Event()
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await answering(OK + b"Content-Length: 50\r\n\r\nhalf")(reader, writer)
+        await reader.read()
+        gone.set()
+
+    async with listening(peer) as url:
+        transport = AiohttpTransport()
+        response = await transport.handle_async_request(httpx.Request("GET", url))
+        await response.aclose()
+        await asyncio.wait_for(gone.wait(), 5)
+        await transport.aclose()
+
+
+def test_the_socket_notices_a_peer_that_is_gone() -> None:
+    """TCP keepalive is on while Google thinks for minutes."""
+    with keepalive_socket((socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 80))) as made:
+        assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert not made.getblocking()
+
+
+async def test_a_proxy_is_used_when_it_is_named() -> None:
+    """The request goes to the proxy, with the whole address in its first line."""
+    lines = []
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        lines.append((await reader.readuntil(b"\r\n\r\n")).splitlines()[0])
+        writer.write(OK + b"Content-Length: 2\r\n\r\nhi")
+
+    async with listening(proxy) as url:
+        response = await fetched("http://google.invalid/v1beta", AiohttpTransport(url))
+
+    assert (response.content, lines) == (b"hi", [b"POST http://google.invalid/v1beta HTTP/1.1"])

@@ -1,0 +1,89 @@
+"""Gemini's wire format, bytes in and out; what each fault means over a socket is in the tests of the routes."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from banana import errors
+from banana.google.wire import Image, ImageParser, ImageRequest, error_of
+from banana.payload.pictures import EncodedPicture
+from tests.pictures import encoded, png
+
+
+def parsed(document: Any, cut: int = 10_000) -> Image:
+    raw = document if isinstance(document, bytes) else json.dumps(document).encode()
+    parser = ImageParser()
+    for start in range(0, len(raw), cut):
+        parser.feed(raw[start : start + cut])
+    return parser.close()
+
+
+def answer(*parts: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"candidates": [{"content": {"parts": list(parts)}, "finishReason": "STOP"}]} | more
+
+
+def image(data: bytes = b"picture", mime_type: str = "image/png", **more: Any) -> dict[str, Any]:
+    return {"inlineData": {"mimeType": mime_type, "data": encoded(data)}} | more
+
+
+@given(st.integers(1, 300))
+def test_an_image_is_found_in_any_cut(cut: int) -> None:
+    """Wherever the chunks end, the last image that is no thought comes out, with its type and its tokens."""
+    document = answer(
+        image(b"draft"), image(png()), image(b"thought", thought=True), usageMetadata={"totalTokenCount": 12}
+    )
+
+    found = parsed(document, cut)
+
+    assert b"".join(found.picture.decoded()) == png()
+    assert (found.mime_type, found.total_tokens) == ("image/png", 12)
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [({}, 0), ({"totalTokenCount": "5"}, 0), ({"totalTokenCount": -5}, 0), ({"totalTokenCount": 10**30}, 0),
+     ({"totalTokenCount": 7.5}, 0), ({"totalTokenCount": 7}, 7), ([], 0)],
+)  # fmt: skip
+def test_what_is_no_count_of_tokens_costs_no_picture(usage: Any, tokens: int) -> None:
+    """A usage of any kind is decoration: the picture comes."""
+    assert parsed(answer(image(), usageMetadata=usage)).total_tokens == tokens
+
+
+@pytest.mark.parametrize("declared", ["text/html", "image/<b>", "", "image/p ng"])
+def test_an_unknown_picture_has_no_type_that_could_do_harm(declared: str) -> None:
+    """What Google declares counts only where it can stand in a header."""
+    assert parsed(answer(image(b"unknown", declared))).mime_type == "application/octet-stream"
+
+
+def test_a_request_is_its_pieces() -> None:
+    """Joined they are Google's JSON; the picture's piece is the one that came."""
+    piece = memoryview(b"QUJD")
+    request = ImageRequest('a "b"', [EncodedPicture("image/jpeg", [piece], b"")], "16:9", None, True)
+
+    pieces = request.body()
+
+    assert any(one is piece for one in pieces)
+    assert json.loads(b"".join(pieces)) == {
+        "contents": [
+            {"role": "user", "parts": [{"text": 'a "b"'}, {"inlineData": {"mimeType": "image/jpeg", "data": "QUJD"}}]}
+        ],
+        "generationConfig": {"responseModalities": ["IMAGE"], "imageConfig": {"aspectRatio": "16:9"}},
+        "store": True,
+    }
+
+
+@given(st.integers(400, 599), st.one_of(st.binary(max_size=80), st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+        st.sampled_from(["error", "code", "message", "status", "details", "retryDelay", "violations", "reason"]), inner),
+    max_leaves=8).map(lambda document: json.dumps(document).encode())))  # fmt: skip
+def test_an_error_of_any_kind_is_one_of_ours(status: int, body: bytes) -> None:
+    """Whatever stands in the body, there is an error with a message."""
+    error = error_of(status, body)
+
+    assert isinstance(error, errors.BananaError)
+    assert error.message
+    assert len(error.message) < 2000

@@ -1,0 +1,105 @@
+"""API formats: which one a request is answered in, wherever it goes wrong."""
+
+import httpx
+import pytest
+from starlette.datastructures import Headers
+
+from banana.app import DIALECTS, create_app
+from banana.routes.dialect import under
+from standin.server import StandIn
+from tests.conftest import client_of, settings_for
+
+pytestmark = pytest.mark.anyio
+GOOGLE = {"x-goog-api-key": "k"}
+
+
+def shape_of(response: httpx.Response) -> str:
+    error = response.json()["error"]
+    if "status" in error:
+        return "google"
+    return "openai" if "type" in error else "generate"
+
+
+def test_a_claim_is_by_prefix() -> None:
+    """Everything below a prefix is claimed, and nothing else."""
+    claims = under("/a", "/b/c")
+
+    assert [claims(path, Headers()) for path in ("/a", "/a/x", "/b/c", "/b", "/")] == [True, True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "shape"),
+    [
+        ("GET", "/nowhere", {}, "generate"),
+        ("GET", "/generate", {}, "generate"),
+        ("GET", "/v1/images/generations", {}, "openai"),
+        ("POST", "/v1/images/nowhere", GOOGLE, "openai"),
+        ("POST", "/v1/models", {}, "openai"),
+        ("POST", "/v1/models", GOOGLE, "google"),
+        ("GET", "/v1beta/nowhere", {}, "google"),
+        ("POST", "/v1beta/models/m:nothing", {}, "google"),
+        ("GET", "/v1beta1/publishers/google/models/m:generateContent", {}, "google"),
+        ("PUT", "/models", {}, "google"),
+    ],
+)
+async def test_an_error_outside_every_route_has_the_shape_of_its_path(
+    client: httpx.AsyncClient, method: str, path: str, headers: dict[str, str], shape: str
+) -> None:
+    """404 and 405 of the framework come in the format that the caller speaks."""
+    response = await client.request(method, path, headers=headers)
+
+    assert response.status_code in (404, 405)
+    assert shape_of(response) == shape
+
+
+ROUTES = [
+    ("POST", "/generate", {}, "generate"),
+    ("POST", "/v1/images/generations", {}, "openai"),
+    ("POST", "/v1/images/edits", {}, "openai"),
+    ("POST", "/v1beta/models/m:generateContent", {}, "google"),
+    ("POST", "/v1/models/m:streamGenerateContent", {}, "google"),
+    ("GET", "/v1/models", {}, "openai"),
+    ("GET", "/v1/models/m", GOOGLE, "google"),
+    ("GET", "/models", {}, "google"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "headers", "shape"), ROUTES)
+async def test_every_route_wants_a_token_and_counts(
+    stand_in: StandIn, method: str, path: str, headers: dict[str, str], shape: str
+) -> None:
+    """Without a token 401, over the rate limit 429, each in the format of the route; nothing reaches Google."""
+    app = create_app(settings_for(stand_in, access_tokens=("secret",), rate_limit_per_minute=1))
+    async with client_of(app) as client:
+        refused = await client.request(method, path, headers=headers)
+        token = {"Authorization": "Bearer secret"} if not headers else {"x-goog-api-key": "secret"}
+        await client.request(method, path, headers=token, content=b"{" if method == "POST" else None)
+        limited = await client.request(method, path, headers=token)
+
+    assert (refused.status_code, shape_of(refused)) == (401, shape)
+    assert (limited.status_code, shape_of(limited)) == (429, shape)
+    assert limited.headers["x-ratelimit-remaining"] == "0"
+    assert "x-ratelimit-limit" not in refused.headers
+
+
+@pytest.mark.parametrize(("method", "path", "headers", "shape"), ROUTES)
+async def test_a_defect_has_the_shape_of_its_route(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, method: str, path: str, headers: dict[str, str], shape: str
+) -> None:
+    """Whatever nobody expected is `internal` in the caller's own format."""
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("secret detail")
+
+    app = create_app(settings_for(stand_in))
+    monkeypatch.setattr("banana.admission.tokens.NoAuth.caller_of", broken)
+    async with client_of(app) as client:
+        response = await client.request(method, path, headers=headers)
+
+    assert (response.status_code, shape_of(response)) == (500, shape)
+    assert "secret detail" not in response.text
+
+
+def test_each_dialect_has_the_name_of_the_log() -> None:
+    """The names are those that operators filter by."""
+    assert {dialect.name for dialect in DIALECTS} == {"generate", "openai-images", "google"}

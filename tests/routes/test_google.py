@@ -1,0 +1,121 @@
+"""Google's own format, passed through as bytes; what its SDKs make of it: test_sdks."""
+
+import gzip
+import json
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+from aiohttp import web
+
+from banana import errors
+from banana.app import create_app
+from banana.routes.google import METHODS, PREFIXES
+from standin import faults
+from standin.server import StandIn
+from tests.conftest import client_of, settings_for
+
+pytestmark = pytest.mark.anyio
+BODY = {"contents": [{"role": "user", "parts": [{"text": "a banana"}]}]}
+PATH = "/v1beta/models/gemini-3-pro-image:generateContent"
+
+
+class Echo(httpx.AsyncBaseTransport):
+    """A network that remembers what was sent, and answers with it."""
+
+    def __init__(self) -> None:
+        self.requests: list[httpx.Request] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        return httpx.Response(200, headers={"content-type": "application/odd"}, content=await request.aread())
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("prefix", PREFIXES)
+async def test_bytes_pass_both_ways(stand_in: StandIn, prefix: str, method: str) -> None:
+    """Whatever the prefix, the body goes to Google as it is and comes back as it is, large ones too."""
+    google, body = Echo(), b"\xff not JSON at all " * 10_000
+    async with client_of(create_app(settings_for(stand_in), google)) as client:
+        response = await client.post(
+            f"{prefix}/models/gemini-3-pro-image-preview{method}?alt=sse&key=mine", content=body
+        )
+
+    (request,) = google.requests
+    assert (response.status_code, response.content, response.headers["content-type"]) == (200, body, "application/odd")
+    assert str(request.url) == f"{stand_in.base_url}/models/gemini-3-pro-image{method}?alt=sse"
+    assert "mine" not in str(request.headers)
+
+
+@pytest.mark.parametrize("fault", ["400", "404", "429", "503", "403"])
+async def test_googles_error_passes_as_it_is(client: httpx.AsyncClient, stand_in: StandIn, fault: str) -> None:
+    """Status, type and body are Google's, details and all."""
+    stand_in.plan.extend([fault] * 3)
+
+    response = await client.post(PATH, json=BODY)
+
+    error = response.json()["error"]
+    assert response.status_code == error["code"] == int(fault[:3])
+    assert "banana-service" not in response.text
+    assert response.headers["content-type"].startswith("application/json")
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "name", "reason"),
+    [("reset", 502, "INTERNAL", "UPSTREAM_ERROR"), ("hang", 504, "DEADLINE_EXCEEDED", "TIMEOUT")],
+)
+async def test_ours_come_in_googles_shape(stand_in: StandIn, fault: str, status: int, name: str, reason: str) -> None:
+    """google.rpc.Status with the request id and our code as details."""
+    stand_in.plan.append(fault)
+    async with client_of(create_app(settings_for(stand_in, request_timeout_seconds=0.5))) as client:
+        response = await client.post(PATH, json=BODY)
+
+    error = response.json()["error"]
+    assert (response.status_code, error["code"], error["status"]) == (status, status, name)
+    assert error["details"][0]["requestId"] == response.headers["x-request-id"]
+    assert error["details"][1]["reason"] == reason
+
+
+@pytest.mark.parametrize("name", ["..", "a b", "%2e%2e%2fx", "é"])
+async def test_a_model_that_is_none_is_404(client: httpx.AsyncClient, stand_in: StandIn, name: str) -> None:
+    """A name cannot leave its place in the path."""
+    response = await client.post(f"/v1beta/models/{name}:generateContent", json=BODY)
+
+    assert (response.status_code, response.json()["error"]["status"]) == (404, "NOT_FOUND")
+    assert not stand_in.calls
+
+
+async def test_an_error_inside_a_stream_is_an_event(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+    """What came before it arrives, and the SDK can read why it ended."""
+    stand_in.plan.append(faults.says(b'data: {"candidates":[]}\r\n\r\n', "text/event-stream"))
+    path = PATH.replace(":generate", ":streamGenerate") + "?alt=sse"
+    whole = await client.post(path, json=BODY)
+
+    class Cut(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            async def parts() -> AsyncIterator[bytes]:
+                yield b'data: {"candidates":[]}\r\n\r\n'
+                raise errors.InvalidAnswer("Google's response was cut short.")
+
+            return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=parts())
+
+    async with client_of(create_app(settings_for(stand_in), Cut())) as cut_client:
+        cut = await cut_client.post(path, json=BODY)
+
+    assert whole.text == 'data: {"candidates":[]}\r\n\r\n'
+    assert cut.text.startswith(whole.text)
+    last = json.loads(cut.text.removeprefix(whole.text).removeprefix("data: "))
+    assert last["error"]["details"][1]["reason"] == "UPSTREAM_INVALID"
+
+
+async def test_a_packed_response_arrives_unpacked(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+    """Google compressing although it was not asked to is the caller's JSON all the same."""
+
+    async def packed(request: web.Request, picture: str) -> web.StreamResponse:
+        return web.Response(body=gzip.compress(b'{"a":1}'), headers={"Content-Encoding": "gzip"})
+
+    stand_in.plan.append(packed)
+    response = await client.post(PATH, json=BODY)
+
+    assert response.json() == {"a": 1}
+    assert "content-encoding" not in response.headers

@@ -1,0 +1,50 @@
+"""The lists of models, in both shapes."""
+
+import httpx
+import pytest
+
+from banana import errors
+from banana.routes.models import image_models
+
+pytestmark = pytest.mark.anyio
+GOOGLE = {"x-goog-api-key": "k"}
+
+
+async def test_one_path_has_two_shapes(client: httpx.AsyncClient) -> None:
+    """`/v1/models` is Google's with Google's header, and OpenAI's without it."""
+    in_google_shape = (await client.get("/v1/models", headers=GOOGLE)).json()
+    in_openai_shape = (await client.get("/v1/models")).json()
+
+    assert "models/gemini-3-pro-image" in [model["name"] for model in in_google_shape["models"]]
+    assert in_openai_shape["object"] == "list"
+    assert "gemini-3-pro-image" in [model["id"] for model in in_openai_shape["data"]]
+
+
+@pytest.mark.parametrize("prefix", ["/v1beta", "/v1beta1/publishers/google", ""])
+async def test_the_other_prefixes_are_googles(client: httpx.AsyncClient, prefix: str) -> None:
+    """With any header or none."""
+    assert "models" in (await client.get(f"{prefix}/models")).json()
+    assert (await client.get(f"{prefix}/models/gemini-3-pro-image")).status_code == 200
+
+
+async def test_one_model_by_any_of_its_names(client: httpx.AsyncClient) -> None:
+    """An alias is the model it is sent as; what does not exist is 404 in the shape of the caller."""
+    found = await client.get("/v1/models/gpt-image-1")
+    missing = await client.get("/v1/models/gpt-9")
+
+    assert found.json() == {"id": "gemini-3-pro-image", "object": "model", "created": 0, "owned_by": "google"}
+    assert (missing.status_code, missing.json()["error"]["code"]) == (404, "model_not_found")
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"models":5}', b'{"models":[{}]}', b'{"models":[{"name":5}]}'])
+def test_a_list_that_is_none_is_googles_fault(body: bytes) -> None:
+    """502, not a traceback."""
+    with pytest.raises(errors.InvalidAnswer):
+        image_models(body)
+
+
+def test_only_models_that_make_images_are_listed() -> None:
+    """OpenAI's clients offer the list to people who want pictures."""
+    assert image_models(b'{"models":[{"name":"models/a-banana"},{"name":"models/text"}]}') == [
+        {"id": "a-banana", "object": "model", "created": 0, "owned_by": "google"}
+    ]

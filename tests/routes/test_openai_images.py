@@ -1,0 +1,114 @@
+"""OpenAI's images; what its SDK makes of them: test_sdks."""
+
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from banana.routes.openai_images import ImageRequest, order_of, shape_of
+from standin.server import StandIn
+from tests.pictures import encoded, opened, png
+
+pytestmark = pytest.mark.anyio
+GENERATIONS = "/v1/images/generations"
+EDITS = "/v1/images/edits"
+
+
+@pytest.mark.parametrize(
+    ("size", "shape"),
+    [
+        (None, (None, None)),
+        ("auto", (None, None)),
+        ("1024x1024", ("1:1", "1K")),
+        ("1792x1024", ("16:9", "1K")),
+        ("1024x1536", ("2:3", "1K")),
+        ("1536x1536", ("1:1", "2K")),
+        ("4096x4096", ("1:1", "4K")),
+        ("256x256", ("1:1", "1K")),
+        ("4096x1000", ("21:9", "2K")),
+    ],
+)
+def test_a_size_is_the_nearest_ratio_and_size(size: str | None, shape: tuple[str | None, str | None]) -> None:
+    """OpenAI names pixels, Google a ratio and a class."""
+    assert shape_of(size) == shape
+
+
+@pytest.mark.parametrize("size", ["huge", "0x5", "5x0", "x", "5000x10", "1024X1024", "-1x1", "1024x1024x1"])
+async def test_a_size_that_is_none_is_refused(client: httpx.AsyncClient, stand_in: StandIn, size: str) -> None:
+    """400 that names it."""
+    response = await client.post(GENERATIONS, json={"prompt": "x", "size": size})
+
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "size")
+    assert not stand_in.calls
+
+
+def test_a_body_becomes_an_order() -> None:
+    """Every field that means something here is in the order."""
+    body = ImageRequest(
+        prompt="x", n=3, model="m", output_format="webp", output_compression=50, user="u", size="1024x1024"
+    )
+
+    order = order_of(body)
+
+    assert (order.prompt, order.count, order.model, order.user) == ("x", 3, "m", "u")
+    assert (order.aspect_ratio, order.image_size) == ("1:1", "1K")
+    assert (order.output_format, order.output_quality) == ("webp", 50)
+
+
+@pytest.mark.parametrize(
+    ("body", "key"),
+    [
+        ({}, "b64_json"),
+        ({"response_format": "url"}, "url"),
+        ({"model": "dall-e-3"}, "url"),
+        ({"model": "dall-e-3", "response_format": "b64_json"}, "b64_json"),
+    ],
+)
+async def test_a_picture_is_base64_or_a_url(client: httpx.AsyncClient, body: dict[str, Any], key: str) -> None:
+    """As asked for, and by OpenAI's default for its models of old; JSON with what OpenAI's has."""
+    response = await client.post(GENERATIONS, json={"prompt": "x", "n": 2} | body)
+
+    answer = response.json()
+    assert list(answer) == ["created", "data", "usage"]
+    assert [list(item) for item in answer["data"]] == [[key]] * 2
+    assert opened(answer["data"][1][key].rpartition(",")[2]).size == (1024, 1024)
+    assert response.headers["content-length"] == str(len(response.content))
+
+
+async def test_some_of_several_are_a_success(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+    """OpenAI has no partial success: what there is is the data."""
+    stand_in.plan.append("image-safety")
+
+    response = await client.post(GENERATIONS, json={"prompt": "x", "n": 2})
+
+    assert (response.status_code, len(response.json()["data"])) == (200, 1)
+
+
+async def test_a_stream_tells_an_error_only_when_there_is_no_picture(
+    client: httpx.AsyncClient, stand_in: StandIn
+) -> None:
+    """OpenAI's SDKs raise at the first error, so one among pictures is left out."""
+    stand_in.plan.extend(["image-safety", None, "image-safety"])
+
+    some = await client.post(GENERATIONS, json={"prompt": "x", "n": 2, "stream": True})
+    none = await client.post(GENERATIONS, json={"prompt": "x", "stream": True})
+
+    assert [line for line in some.text.splitlines() if line.startswith("event: ")] == [
+        "event: image_generation.completed"
+    ]
+    assert none.text.startswith("event: error\n")
+    assert json.loads(none.text.partition("data: ")[2])["error"]["code"] == "moderation_blocked"
+
+
+async def test_a_form_says_what_json_says(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+    """An edit as a form: numbers and truth values are strings, the picture is a file."""
+    response = await client.post(
+        EDITS,
+        data={"prompt": "x", "n": "2", "stream": "true", "size": "1536x1024"},
+        files={"image": ("a.png", png(), "image/png")},
+    )
+
+    assert response.text.count("event: image_edit.completed") == 2
+    assert stand_in.calls[0].body["contents"][0]["parts"][1]["inlineData"]["data"] == encoded(png())
+    assert stand_in.calls[0].body["generationConfig"]["imageConfig"] == {"aspectRatio": "3:2", "imageSize": "1K"}

@@ -1,0 +1,205 @@
+"""The use case: an order becomes outcomes, and nothing that goes wrong in one takes another with it."""
+
+import asyncio
+import base64
+from collections import deque
+from contextlib import aclosing
+from typing import Any
+
+import httpx
+import pytest
+
+from banana import errors, images
+from banana.exchange import Exchange
+from banana.google.client import GeminiClient
+from banana.google.keys import KeyRing
+from banana.google.models import ModelNames
+from banana.google.retries import RetryPolicy
+from banana.google.slots import Slots
+from banana.images import Images, Order, Outcome
+from banana.payload.pictures import EncodedPicture
+from standin.server import answer
+from tests.pictures import encoded, opened, png
+
+pytestmark = pytest.mark.anyio
+
+
+class Google(httpx.AsyncBaseTransport):
+    """A network that answers with what is in `plan`: a picture as base64, a response, or an exception to raise."""
+
+    def __init__(self, *plan: str | httpx.Response | Exception) -> None:
+        self.plan = deque(plan)
+        self.requests: list[httpx.Request] = []
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.requests.append(request)
+        await asyncio.sleep(0)
+        planned = self.plan.popleft() if self.plan else encoded(png())
+        if isinstance(planned, Exception):
+            raise planned
+        return planned if isinstance(planned, httpx.Response) else httpx.Response(200, json=answer("m", planned))
+
+
+def images_of(google: httpx.AsyncBaseTransport, **options: Any) -> Images:
+    client = GeminiClient(
+        transport=google,
+        base_url="http://google/v1beta/",
+        keys=KeyRing(["k"]),
+        slots=Slots(10, 10),
+        retry_policy=RetryPolicy(2, 0),
+        max_response_bytes=1 << 20,
+    )
+    return Images(
+        client, ModelNames("default-model", {"old": "new"}), **{"store": None, "log_prompts": False} | options
+    )
+
+
+def exchange(seconds: float = 5) -> Exchange:
+    return Exchange(deadline=asyncio.get_running_loop().time() + seconds)
+
+
+async def streamed(made: Images, order: Order, known: Exchange) -> list[Outcome | None]:
+    async with aclosing(made.stream(order, known)) as outcomes:
+        return [outcome async for outcome in outcomes]
+
+
+BLOCKED = {"promptFeedback": {"blockReason": "OTHER"}}
+
+
+async def test_an_order_becomes_its_outcomes_in_their_order() -> None:
+    """Three calls, the second refused: two images and an error, each at its index, all counted."""
+    google, known = Google(encoded(b"one"), httpx.Response(200, json=BLOCKED), encoded(b"three")), exchange()
+
+    outcomes = await images_of(google).make(Order("x", count=3, model="old", user="u"), known)
+
+    assert [b"".join(image.picture.decoded()) for image in outcomes.images] == [b"one", b"three"]
+    assert [(failure.index, type(failure.error)) for failure in outcomes.failures] == [(1, errors.Blocked)]
+    assert (known.model, known.user, known.prompt) == ("new", "u", None)
+    assert (known.images_requested, known.images_returned, known.attempts, known.error_code) == (3, 2, 3, None)
+
+
+async def test_when_none_succeeds_the_first_error_is_raised() -> None:
+    """The error is that of the first call, and the exchange has its code."""
+    google, known = Google(httpx.Response(200, json=BLOCKED), httpx.Response(404, json={})), exchange()
+
+    with pytest.raises(errors.Blocked):
+        await images_of(google).make(Order("x", count=2), known)
+
+    assert (known.images_returned, known.error_code) == (0, "blocked")
+
+
+UNEXPECTED = [
+    ZeroDivisionError("nobody expected this"),
+    httpx.Response(200, content=b'{"candidates":' + b"[" * 600 + b"]" * 600 + b"}"),
+    httpx.Response(200, content=b'{"usageMetadata":{"totalTokenCount":%s},"candidates":[]}' % (b"9" * 400)),
+    httpx.Response(429, json={"error": {"details": [{"retryDelay": "9" * 400 + "s"}]}}),
+]
+
+
+@pytest.mark.parametrize("unexpected", UNEXPECTED, ids=["exception", "nested", "tokens", "delay"])
+@pytest.mark.parametrize("as_events", [False, True])
+async def test_what_nobody_expected_stays_in_its_own_outcome(unexpected: Any, as_events: bool) -> None:
+    """Four are asked for and one goes wrong in a way of its own: the other three arrive."""
+    google, known = Google(encoded(b"one"), unexpected), exchange()
+    made = images_of(google)
+
+    if as_events:
+        outcomes = [outcome for outcome in await streamed(made, Order("x", count=4), known) if outcome]
+    else:
+        outcomes = list((await made.make(Order("x", count=4), known)).all)
+
+    assert sorted(outcome.index for outcome in outcomes) == [0, 1, 2, 3]
+    assert [outcome.index for outcome in outcomes if outcome.error] == [1]
+    assert known.images_returned == 3
+
+
+async def test_a_defect_is_internal() -> None:
+    """An exception of ours is `internal`, and nothing of it reaches the caller."""
+    with pytest.raises(errors.Internal) as caught:
+        await images_of(Google(ZeroDivisionError("secret"))).make(Order("x"), exchange())
+
+    assert "secret" not in caught.value.message
+
+
+async def test_silence_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While nothing is there yet, None is given again and again."""
+    monkeypatch.setattr(images, "SILENCE_SECONDS", 0.01)
+
+    class Slow(Google):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            await asyncio.sleep(0.2)
+            return await super().handle_async_request(request)
+
+    outcomes = await streamed(images_of(Slow()), Order("x"), exchange())
+
+    assert outcomes[:2] == [None, None]
+    assert outcomes[-1] is not None
+
+
+async def test_a_stream_that_is_closed_ends_its_calls() -> None:
+    """Whoever leaves after the first image cancels the others."""
+    cancelled = asyncio.Event()
+
+    class OneAndNoMore(Google):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            if self.requests:
+                try:
+                    await asyncio.sleep(60)
+                finally:
+                    cancelled.set()
+            return await super().handle_async_request(request)
+
+    stream = images_of(OneAndNoMore()).stream(Order("x", count=2), exchange())
+    await anext(stream)
+    await stream.aclose()
+
+    await asyncio.wait_for(cancelled.wait(), 5)
+
+
+async def test_another_format_is_made_from_what_came() -> None:
+    """A PNG becomes a WebP; its type and its base64 say so."""
+    outcomes = await images_of(Google()).make(Order("x", output_format="webp", output_quality=40), exchange())
+
+    (image,) = outcomes.images
+    assert image.mime_type == "image/webp"
+    assert opened(b"".join(image.picture.decoded())).format == "WEBP"
+
+
+@pytest.mark.parametrize("picture", [b"no picture", png()[:45], b"\x89PNG\r\n\x1a\n" + bytes(99)])
+async def test_a_picture_that_cannot_be_converted_comes_as_it_is(picture: bytes) -> None:
+    """It was paid for: whatever Pillow raises, the caller gets what Google sent."""
+    outcomes = await images_of(Google(encoded(picture))).make(Order("x", output_format="jpeg"), exchange())
+
+    assert b"".join(outcomes.images[0].picture.decoded()) == picture
+
+
+async def test_a_decompression_bomb_is_no_reason_to_lose_a_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow's refusal of what it finds too large is no OSError."""
+    monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 1)
+
+    outcomes = await images_of(Google()).make(Order("x", output_format="jpeg"), exchange())
+
+    assert b"".join(outcomes.images[0].picture.decoded()) == png()
+
+
+async def test_prompts_are_kept_for_the_log_only_where_that_is_wanted() -> None:
+    """LOG_PROMPTS puts the prompt into the exchange."""
+    known = exchange()
+    await images_of(Google(), log_prompts=True).make(Order("a blue banana"), known)
+
+    assert known.prompt == "a blue banana"
+
+
+async def test_the_call_is_what_the_order_says() -> None:
+    """Ratio, size, pictures and Google's store flag reach Google."""
+    google = Google()
+    picture = EncodedPicture("image/png", [b"QUJD"], b"ABC")
+    await images_of(google, store=False).make(Order("x", [picture], 1, None, "16:9", "2K"), exchange())
+
+    (request,) = google.requests
+    assert request.url == "http://google/v1beta/models/default-model:generateContent"
+    body = await request.aread()
+    assert b'"data":"QUJD"' in body
+    assert b'"imageConfig":{"aspectRatio":"16:9","imageSize":"2K"}' in body
+    assert b'"store":false' in body
+    assert base64.b64decode("QUJD") == b"ABC"

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The one gate: format, lint, types, shell, tests. Installs what it needs into .venv.
+# The one gate: format, lint, types, shell, JavaScript, tests. Installs what it needs into .venv.
 #
 #   ./check.sh           everything
 #   ./check.sh --fix     mends format and lint first
@@ -10,7 +10,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 source scripts/environment.sh
 
 ensure_environment requirements-dev.txt
-export PATH=$PWD/.venv/bin:$PATH
+ensure_javascript tests/npm
+export PATH=$PWD/.venv/bin:$PWD/.venv/javascript/node_modules/.bin:$PATH
 
 step() {
   printf '\n== %s\n' "$*"
@@ -22,6 +23,7 @@ case ${1-} in
   --fix)
     step ruff format .
     step ruff check --fix .
+    step biome check --write .
     ;;
   --fast) selection=(-m "not slow") ;;
   "") ;;
@@ -31,5 +33,6 @@ esac
 step ruff format --check .
 step ruff check .
 step mypy
+step biome ci .
 step shellcheck ./*.sh scripts/*.sh .ci/run
 step pytest ${selection[@]+"${selection[@]}"}

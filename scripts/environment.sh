@@ -58,3 +58,20 @@ ensure_environment() {
     cp "$requirements" "$stamp"
   fi
 }
+
+# ensure_javascript FOLDER: its package-lock.json is installed into .venv/javascript; nothing happens when it is already.
+# Needs the environment of requirements-dev.txt, which has node and npm.
+ensure_javascript() {
+  local folder=$1 target=$PWD/.venv/javascript
+  if ! cmp -s "$folder/package-lock.json" "$target/installed-package-lock.json"; then
+    printf 'Installing the JavaScript packages of %s ' "$folder"
+    mkdir -p "$target"
+    cp "$folder/package.json" "$folder/package-lock.json" "$target/"
+    # Not npm ci: the lock has the formatter's program for the system it was made on alone.
+    if ! PATH=$PWD/.venv/bin:$PATH with_progress .venv/javascript.log npm install --prefix "$target" --no-audit --no-fund; then
+      tail -n 15 .venv/javascript.log >&2
+      die "the packages could not be installed; all of it is in .venv/javascript.log"
+    fi
+    cp "$folder/package-lock.json" "$target/installed-package-lock.json"
+  fi
+}

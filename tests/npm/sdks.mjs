@@ -7,7 +7,10 @@ const [address, token] = process.argv.slice(2);
 const model = "gemini-3-pro-image";
 const openai = new OpenAI({ baseURL: `${address}/v1`, apiKey: token });
 const google = new GoogleGenAI({ apiKey: token, httpOptions: { baseUrl: address } });
-const isJpeg = (base64) => Buffer.from(base64, "base64").subarray(0, 3).equals(Buffer.from([0xff, 0xd8, 0xff]));
+const isJpeg = (base64) =>
+  Buffer.from(base64, "base64")
+    .subarray(0, 3)
+    .equals(Buffer.from([0xff, 0xd8, 0xff]));
 
 async function check(name, act) {
   await act();
@@ -32,7 +35,10 @@ await check("openai edits one picture and three", async () => {
 await check("openai streams", async () => {
   const events = [];
   for await (const event of await openai.images.generate({ model, prompt: "x", stream: true })) events.push(event);
-  assert.deepEqual(events.map((event) => event.type), ["image_generation.completed"]);
+  assert.deepEqual(
+    events.map((event) => event.type),
+    ["image_generation.completed"],
+  );
 });
 
 await check("openai's own exceptions come out", async () => {
@@ -41,7 +47,10 @@ await check("openai's own exceptions come out", async () => {
   await assert.rejects(openai.images.generate({ model, prompt: "[fault:image-safety]" }), OpenAI.BadRequestError);
   await assert.rejects(openai.images.generate({ model: "gemini-1", prompt: "x" }), OpenAI.NotFoundError);
   await assert.rejects(openai.images.generate({ model, prompt: "[fault:reset]" }), OpenAI.InternalServerError);
-  await assert.rejects(openai.images.generate({ model, prompt: "x", background: "transparent" }), OpenAI.BadRequestError);
+  await assert.rejects(
+    openai.images.generate({ model, prompt: "x", background: "transparent" }),
+    OpenAI.BadRequestError,
+  );
 });
 
 await check("google generates from words and from a picture", async () => {
@@ -49,7 +58,9 @@ await check("google generates from words and from a picture", async () => {
   const { data } = made.candidates[0].content.parts[0].inlineData;
   assert.ok(isJpeg(data));
   const contents = ["at night", { inlineData: { mimeType: "image/jpeg", data } }];
-  assert.ok(isJpeg((await google.models.generateContent({ model, contents })).candidates[0].content.parts[0].inlineData.data));
+  assert.ok(
+    isJpeg((await google.models.generateContent({ model, contents })).candidates[0].content.parts[0].inlineData.data),
+  );
 });
 
 await check("google streams", async () => {

@@ -20,7 +20,7 @@ RETIRED_MODELS = (
     "gemini-2.5-flash-image-preview=gemini-nano-banana-2.1,"
     "gemini-2.5-flash-image=gemini-nano-banana-2.1,"
 )
-# What programs written for OpenAI ask for when nobody told them otherwise, by price.
+# OpenAI's names, which programs written for it send by default; each becomes the model of that price.
 OPENAI_MODELS = (
     "gpt-image-1=gemini-3-pro-image,gpt-image-1.5=gemini-3-pro-image,gpt-image-2=gemini-3-pro-image,"
     "gpt-image-1-mini=gemini-nano-banana-2.1,dall-e-3=gemini-3-pro-image,dall-e-2=gemini-nano-banana-2.1"
@@ -63,7 +63,7 @@ class Settings(BaseSettings):
 
     # Google's API key, or several separated by commas: they are taken in turn.
     gemini_api_key: CommaSeparated = Field(default=(), repr=False)
-    # One total deadline for a request, in seconds: waiting, repeats and every one of its calls.
+    # One total deadline for a request, in seconds: waiting, retries and every one of its calls.
     request_timeout_seconds: float = Field(default=120, gt=0, le=3600)
     # Upstream calls at once, in each worker.
     max_connections: int = Field(default=100, ge=1, le=10_000)
@@ -71,7 +71,7 @@ class Settings(BaseSettings):
     rate_limit_per_minute: int = Field(default=60, ge=1)
     # Processes that serve.
     workers: int = Field(default=4, ge=1, le=64)
-    # The address to listen on; 0.0.0.0 is every network (the Docker image sets that itself).
+    # The address to listen on; 0.0.0.0 listens on all interfaces (the Docker image sets that itself).
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
     # Where Gemini's API is, with its version; Vertex express mode: https://aiplatform.googleapis.com/v1/publishers/google
@@ -80,7 +80,7 @@ class Settings(BaseSettings):
     default_model: str = Field(default="gemini-3-pro-image-preview", pattern=rf"^{MODEL_NAME.pattern}$")
     # Names that are sent as other names: old=new,old=new.
     model_aliases: Pairs = Field(default=RETIRED_MODELS + OPENAI_MODELS, validate_default=True)
-    # Google's `store` flag: false asks Google not to keep the requests. Unset: not sent (Vertex refuses it).
+    # Google's `store` flag: with false Google does not keep the requests. Unset: not sent (Vertex refuses it).
     gemini_store: bool | None = None
     # An HTTP proxy on the way to Google, as http://host:port. HTTPS_PROXY is not read, so that nothing is sent by surprise.
     upstream_proxy: str | None = None
@@ -90,9 +90,9 @@ class Settings(BaseSettings):
     max_response_bytes: int = Field(default=67_108_864, ge=1024)
     # Calls that may wait for a free connection, in each worker; the next is answered 503 at once.
     max_waiting: int = Field(default=100, ge=0)
-    # Repeats of one upstream call, at most; what may have been paid for is never repeated.
+    # Retries of one upstream call, at most; a call that Google may have billed is never repeated.
     retries: int = Field(default=2, ge=0, le=10)
-    # Pause before the first repeat, in seconds; doubled for each further one.
+    # Pause before the first retry, in seconds; doubled for each further one.
     retry_backoff_seconds: float = Field(default=0.5, ge=0, le=60)
     # Silence in seconds after which whitespace is sent before the JSON, for proxies that cut silent requests; 0: never.
     keepalive_seconds: float = Field(default=0, ge=0, le=600)
@@ -101,7 +101,7 @@ class Settings(BaseSettings):
     # Where requests are counted: a file that the workers share, redis://host:port across machines, or memory:// for each
     # worker by itself.
     store_url: str = "sqlite:///.state/banana.db"
-    # Whose X-Forwarded-For is believed: addresses separated by commas, as uvicorn means it.
+    # Whose X-Forwarded-For is trusted: addresses separated by commas, as uvicorn means it.
     forwarded_allow_ips: str = "127.0.0.1"
     # The log, one JSON object a line; - is standard output (the Docker image sets that itself).
     log_file: str = "logs/app.log"

@@ -44,7 +44,7 @@ def application() -> FastAPI:
 
 
 def main() -> None:
-    """Check the settings, and serve until told to stop. Exits 1 with one line when it cannot."""
+    """Check the settings, and serve until stopped. Exits 1 with one line when it cannot."""
     arguments = _arguments()
     if arguments.demo:
         os.environ["DEMO"] = "true"

@@ -199,7 +199,7 @@ class Overloaded(BananaError):
 
 
 class UpstreamOverloaded(Overloaded):
-    """Google has no room: it answered 503; `delay_seconds` is what it asks to wait, if it does."""
+    """Google has no room: it answered 503; `delay_seconds` is the delay it names, if any."""
 
     def __init__(self, message: str, *, delay_seconds: float | None = None) -> None:
         super().__init__(message, retry_after_seconds=delay_seconds or RETRY_AFTER_SECONDS)

@@ -41,9 +41,9 @@ class Exchange:
         dialect: the API format, where the route has one.
         caller: the name of the access token, or the address.
         user: the end user that the caller names.
-        model: the model that is asked of Google.
+        model: the model's name as it is sent to Google.
         prompt: only where prompts are to be logged.
-        images_requested, images_returned: how many images were asked for, and how many the response holds.
+        images_requested, images_returned: how many images were requested, and how many the response holds.
         attempts, upstream_seconds, tokens: of all calls to Google: how many, how long together, and Google's count.
         error_code: of the error that was answered.
 

@@ -85,7 +85,7 @@ class Images:
 
     Args:
         client: the calls to Google.
-        models: which model is asked for the name that a caller gives.
+        models: resolves the model's name that a caller gives.
         store: Google's flag of that name; None leaves it out.
         log_prompts: whether the log has prompts.
 
@@ -139,7 +139,7 @@ class Images:
         return [self._outcome(index, model, body, order, exchange) for index in range(order.count)]
 
     async def _outcome(self, index: int, model: str, body: Pieces, order: Order, exchange: Exchange) -> Outcome:
-        """Make one image; return it, or why there is none."""
+        """Make one image; return it, or the error."""
         try:
             image = await self._client.image(model, body, exchange)
         except errors.BananaError as error:
@@ -151,7 +151,7 @@ class Images:
 
 
 def _count(outcome: Outcome, exchange: Exchange) -> None:
-    """Tell the exchange of one outcome; its error is the first one's, and none once there is an image."""
+    """Count one outcome in the exchange; its error is the first one's, and none once there is an image."""
     if outcome.error is None:
         exchange.images_returned = (exchange.images_returned or 0) + 1
         exchange.error_code = None

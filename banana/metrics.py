@@ -25,7 +25,7 @@ upstream_in_flight = Gauge("banana_upstream_in_flight", "Calls to Google in flig
 waiting = Gauge("banana_upstream_waiting", "Calls to Google that wait for a slot", multiprocess_mode="livesum")
 keys_resting = Gauge(
     "banana_keys_resting",
-    "API keys that Google asked to rest, in the worker that has most",
+    "API keys waiting for Google's quota, in the worker that has most",
     multiprocess_mode="livemax",
 )
 store_degraded = Gauge(
@@ -46,7 +46,7 @@ def exposition(folder: Path | None) -> bytes:
 
 
 def _forget_the_dead(folder: Path) -> None:
-    """Drop the gauges of workers that were killed and could not say goodbye."""
+    """Drop the gauges of workers that were killed before they could remove them."""
     for file in folder.glob("gauge_live*.db"):
         pid = int(file.stem.rpartition("_")[2])
         try:

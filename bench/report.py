@@ -37,10 +37,10 @@ class Results:
 def markdown(results: Results, rounds: int) -> str:
     """Return the page."""
     lines = [
-        "# What it weighs",
+        "# Performance",
         "",
         f"`python -m bench`: medians of {rounds} interleaved rounds, one worker on one core, the upstream (nginx, a file) and",
-        f"the load (wrk) on another; {results.machine}. Deadline, cancel, repeats, log and allowance are on. Compare within a run.",
+        f"the load (wrk) on another; {results.machine}. Deadline, cancel, retries, log and rate limit are on. Compare within a run.",
         "",
         "![CPU per request](results.svg)",
         "",

@@ -146,7 +146,7 @@ def _nginx(name: str, folder: Path, site: str, port: int, path: str, core: int) 
 
 
 def service(folder: Path, upstream: Server, **settings: str) -> AbstractContextManager[Server]:
-    """Return this service with one worker and everything on; only the allowance is out of reach."""
+    """Return this service with one worker and everything on; only the rate limit is out of reach."""
     port = free_port()
     given = {
         "GEMINI_API_KEY": "bench",

@@ -5,6 +5,7 @@ Needs nothing but the settings and Python, so that it works in an image without 
 
 import sys
 import urllib.request
+from http.client import HTTPResponse
 
 import config
 
@@ -19,9 +20,11 @@ def address_of(settings: config.Settings) -> str:
     return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
 
 
-def open_url(request: str | urllib.request.Request, timeout_seconds: float) -> "urllib.request._UrlopenRet":
+def open_url(request: str | urllib.request.Request, timeout_seconds: float) -> HTTPResponse:
     """Open a URL of this service, never through a proxy."""
-    return urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=timeout_seconds)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    response: HTTPResponse = opener.open(request, timeout=timeout_seconds)
+    return response
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ _FAULT_IN_PROMPT = re.compile(r"\[fault:([\w-]+)\]")
 
 
 class Refusal(Exception):
-    """An error that Google tells: HTTP status, google.rpc status, message."""
+    """An error as Google answers it: HTTP status, google.rpc status, message."""
 
     def __init__(self, code: int, status: str, message: str) -> None:
         super().__init__(message)
@@ -110,8 +110,8 @@ class StandIn:
             self._check_credentials(request, call)
         call.body = await _json(request)
         prompt, sources = _contents(call.body)
-        asked = _FAULT_IN_PROMPT.search(prompt)
-        fault = planned or (asked and asked[1])
+        named = _FAULT_IN_PROMPT.search(prompt)
+        fault = planned or (named and named[1])
         if fault:
             picture = drawing.draw_base64(prompt, "1:1", "1K", ())
             act = faults.FAULTS[fault] if isinstance(fault, str) else fault

@@ -94,7 +94,7 @@ def test_a_prompt_becomes_a_picture_that_is_kept_and_taken_home(visit: Visit) ->
     visit.page.reload()
     visit.pictures(1)
     visit.page.on("dialog", lambda dialog: dialog.accept())
-    visit.page.get_by_role("button", name="Forget all").click()
+    visit.page.get_by_role("button", name="Delete all").click()
     visit.page.reload()
     visit.pictures(0)
 
@@ -102,7 +102,7 @@ def test_a_prompt_becomes_a_picture_that_is_kept_and_taken_home(visit: Visit) ->
 def test_four_pictures_arrive_one_by_one(visit: Visit) -> None:
     """Four tiles at once, each with its clock, then four pictures; a picture's view has what would make it again."""
     visit.send("Four bananas", 4)
-    expect(visit.page.locator(".tile .clock").first).to_contain_text("s of about")
+    expect(visit.page.locator(".tile .clock").first).to_contain_text("s, usually about")
     visit.pictures(4)
     visit.page.locator(".frame button").first.click()
 
@@ -181,7 +181,7 @@ def test_an_empty_prompt_is_asked_for(visit: Visit) -> None:
 
 
 def test_a_rate_limit_counts_down(browser: Browser, tmp_path: Path) -> None:
-    """Over the allowance: the page says how long, counts, and holds the button back."""
+    """Over the rate limit: the page says how long, counts, and holds the button back."""
     limited = Service(tmp_path, workers=1, rate_limit_per_minute=3)
     assert limited.run("start.sh", "--demo").returncode == 0
     visit = Visit(browser, limited)

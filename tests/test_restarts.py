@@ -149,7 +149,7 @@ def test_a_killed_worker_is_back_within_two_seconds(tmp_path: Path, google: str)
     assert taken < 3  # measured 0.9 to 1.2 s on an idle machine; this one may be busy
 
 
-def test_four_workers_let_exactly_the_allowance_through(tmp_path: Path, google: str) -> None:
+def test_four_workers_let_exactly_the_rate_limit_through(tmp_path: Path, google: str) -> None:
     """200 requests at once at 60 a minute: 60 pass and 140 are told to wait, whichever worker they met."""
     service = service_of(tmp_path, google, workers=4)
     service.set(port=service.port, workers=4, gemini_api_key="k", gemini_base_url=google, rate_limit_per_minute=60)

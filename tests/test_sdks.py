@@ -167,7 +167,7 @@ async def test_an_edit_without_a_picture_names_it(of_openai: openai.AsyncOpenAI,
 
 
 async def test_openai_is_refused_a_mask_a_wrong_token_and_too_many_requests(stand_in: StandIn) -> None:
-    """A mask, a wrong token, a request over the allowance and a body over the limit are the SDK's own exceptions."""
+    """A mask, a wrong token, a request over the rate limit and a body over the limit are the SDK's own exceptions."""
     async with address_of(stand_in, rate_limit_per_minute=2, max_request_bytes=5000) as address:
         async with openai.AsyncOpenAI(base_url=f"{address}/v1", api_key="wrong") as stranger:
             with pytest.raises(openai.AuthenticationError):
@@ -271,7 +271,7 @@ async def test_a_blocked_prompt_is_googles_answer_as_it_is(stand_in: StandIn) ->
 
 
 async def test_google_is_refused_a_wrong_token_and_too_many_requests(stand_in: StandIn) -> None:
-    """Ours come in Google's shape; one allowance counts both dialects."""
+    """Ours come in Google's shape; one rate limit counts both API formats."""
     async with address_of(stand_in, rate_limit_per_minute=2) as address:
         async with google_client(address, "wrong") as stranger:
             with pytest.raises(google_errors.ClientError) as unauthorized:

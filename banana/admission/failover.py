@@ -1,7 +1,7 @@
 """A storage for the `limits` library that wraps another and never fails.
 
 While the other works, it decides. When it fails, each worker counts in its own memory and allows its share of the
-limit; the other is asked again every two seconds, by a thread of its own, with or without requests.
+limit; the other is checked again every two seconds, by a thread of its own, with or without requests.
 """
 
 import threading
@@ -51,7 +51,7 @@ class FailoverStorage(Storage, MovingWindowSupport):
         wrap_exceptions: of the base class; nothing is raised here.
         primary: the storage that all workers share.
         workers: how many workers share a limit.
-        check_seconds: how often a storage that failed is asked again.
+        check_seconds: seconds between two checks of a storage that failed.
 
     """
 
@@ -115,7 +115,7 @@ class FailoverStorage(Storage, MovingWindowSupport):
         self._current.clear(key)
 
     def close(self) -> None:
-        """Stop asking a storage that failed."""
+        """Stop checking a storage that failed."""
         self._closed.set()
 
     @property

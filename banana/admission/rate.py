@@ -1,6 +1,6 @@
 """How often: one rate limit a caller, over all routes that make images, counted exactly over all workers.
 
-slowapi decides, over a storage that all workers share. It is asked before the body is read.
+slowapi decides, over a storage that all workers share. That is before the body is read.
 """
 
 import math
@@ -25,7 +25,7 @@ from banana.exchange import Exchange
 from banana.http.middleware import exchange_of
 
 WINDOW_SECONDS = 60
-# slowapi asks the storage inside the event loop: a Redis that hangs may hold it no longer than this, once.
+# slowapi calls the storage inside the event loop: a Redis that hangs may hold it no longer than this, once.
 REDIS_SECONDS = 0.1
 
 
@@ -77,7 +77,7 @@ class RateLimit:
         self._write_headers(exchange)
 
     def close(self) -> None:
-        """Stop asking a store that failed."""
+        """Stop checking a store that failed."""
         self._storage.close()
 
     def _write_headers(self, exchange: Exchange) -> Decision:

@@ -29,7 +29,7 @@ class NoAuth:
     """No tokens are set: anyone may call, and a caller is an address."""
 
     def caller_of(self, request: Request) -> str:
-        """Return the address, as seen by us or as a trusted proxy says."""
+        """Return the address, of the peer, or the one that a trusted proxy forwards."""
         return get_remote_address(request)
 
 

@@ -1,4 +1,4 @@
-"""The API keys: taken in turn, resting when Google says so, set aside when Google refuses them.
+"""The API keys: taken in turn, at rest while Google's quota is used up, set aside when Google refuses them.
 
 Google counts quota by model, so a key rests for the model that met 429 and serves the others. A key that was refused
 is the last resort, never gone: once it is the only one left it is tried again, because a refusal costs nothing and the
@@ -46,7 +46,7 @@ class KeyRing:
         return key
 
     def set_aside(self, key: Key, model: str, failure: errors.UpstreamQuota | errors.RejectedKey) -> None:
-        """Set `key` aside for what Google answered: it rests for `model` as long as Google asks, or it is refused."""
+        """Set `key` aside after `failure`: it rests for `model` for Google's delay, or it is refused."""
         if isinstance(failure, errors.RejectedKey):
             key.refused = True
         elif failure.retry_after_seconds:

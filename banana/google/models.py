@@ -11,7 +11,7 @@ def is_model_name(name: str) -> bool:
 
 
 class ModelNames:
-    """The model that is asked of Google for the name that a caller gives.
+    """Resolves the names that callers give into the models that are sent to Google.
 
     Args:
         default: of a request that names none.

@@ -16,7 +16,7 @@ class RetryPolicy:
     (https://github.com/Comfy-Org/ComfyUI/issues/16204).
 
     Args:
-        retries: repeats of one call, at most.
+        retries: how often one call is repeated, at most.
         backoff_seconds: pause before the first repeat, doubled for each further one.
         sleep: how a pause is made, in seconds; tests hand in one that takes no time.
 

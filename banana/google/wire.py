@@ -40,7 +40,7 @@ _MAX_WORDS = 500
 
 @dataclass(frozen=True, slots=True)
 class ImageRequest:
-    """What one call asks for: words, pictures to start from, and how the image should be.
+    """One image to make: the prompt, pictures to start from, and the shape of the image.
 
     `store` is Google's flag of that name: None leaves it out.
     """
@@ -194,7 +194,7 @@ def _image(document: object) -> Image:
 
 
 def _chosen(candidates: list[dict[str, Any]]) -> tuple[EncodedPicture, str] | None:
-    """Return the image that counts and the type Google says it has.
+    """Return the image that counts and the type that Google declares.
 
     The last image part that is not a thought; else the last thought, unless policy refused what it led to.
     """
@@ -234,8 +234,8 @@ def _failure(document: dict[str, Any], candidates: list[dict[str, Any]]) -> erro
     words = next((_words(message) for c in candidates if (message := _get(c, "finishMessage"))), "")
     if reason in POLICY_REASONS:
         return errors.Blocked(words or "Google's policy refused to make this image.", reason=reason)
-    said = _words(" ".join(_texts(candidates)))
-    message = " ".join(filter(None, ("Google answered without an image.", words, said and f"The model said: {said}")))
+    text = _words(" ".join(_texts(candidates)))
+    message = " ".join(filter(None, ("Google answered without an image.", words, text and f"The model's text: {text}")))
     return errors.NoImage(message, reason=reason or "NO_CANDIDATES")
 
 

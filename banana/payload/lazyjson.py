@@ -2,7 +2,7 @@
 
 A `LazyJsonParser` is fed a document in the chunks it came in. Everything but the long strings is collected and parsed
 by msgspec at the end; a long string becomes a `LongString`, a list of views into the chunks, which is not copied,
-joined or decoded unless its text is asked for. It does no I/O, and knows nothing of pictures or of Gemini.
+joined or decoded unless its text is needed. It does no I/O, and knows nothing of pictures or of Gemini.
 """
 
 import re

@@ -14,7 +14,7 @@ from banana.payload.pieces import Bytes
 
 # A prompt; whatever is longer is a file that lacks its filename.
 MAX_FIELD_BYTES = 1 << 20
-# Enough of a file to tell its type.
+# Enough of a file to recognize its type.
 _START_BYTES = 64
 
 
@@ -128,7 +128,7 @@ class FormParser:
 
 
 def fields_of(items: list[tuple[str, str | EncodedPicture]], *, files: str) -> dict[str, Any]:
-    """Return a form as the JSON object that would say the same; all values but files are strings.
+    """Return a form as the JSON object that means the same; all values but files are strings.
 
     Parts named `image`, `image[]` or `files`, files and texts, in their order, are the list `files`. Raises InvalidForm
     for a field that is given twice.

@@ -1,7 +1,7 @@
-"""Pictures as base64: checked where they lie, told apart by their first bytes, never decoded whole into new memory.
+"""Pictures as base64: checked where they lie, recognized by their first bytes, never decoded whole into new memory.
 
-Takes what callers and Google send (both base64 alphabets, data URIs, padding or none) and says clearly what is wrong
-with the rest. It does no I/O and knows no API format.
+Takes what callers and Google send (both base64 alphabets, data URIs, padding or none); the error for the rest
+names what is wrong. It does no I/O and knows no API format.
 """
 
 import re
@@ -45,7 +45,7 @@ _BRANDS = (
 
 
 class PictureError(ValueError):
-    """What was given is not a picture this service takes; the message says what was found."""
+    """What was given is not a picture this service takes; the message names what was found."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def read_input_picture(value: str | LongString | EncodedPicture) -> EncodedPictu
 
 
 def type_of(start: bytes) -> str | None:
-    """Return the MIME type that a file's first 32 bytes tell, or None."""
+    """Return the MIME type of a file by its first 32 bytes, or None."""
     if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         return "image/webp"
     if start[4:8] == b"ftyp":
@@ -139,7 +139,7 @@ def _checked(pieces: Pieces) -> EncodedPicture:
         raise PictureError("is empty")
     for block in _blocks(pieces):
         size_bytes -= len(block)
-        # Padding inside the text decodes to fewer bytes than the block's length tells.
+        # Padding inside the text decodes to fewer bytes than the block's length implies.
         if len(_decode(block)) * 4 != len(block) * 3 and size_bytes:
             raise PictureError("is not base64: padding in the middle")
     start = head(pieces, _HEAD_BYTES)

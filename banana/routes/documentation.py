@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of bodies and responses."""
+"""Bodies and responses as the OpenAPI document describes them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +16,7 @@ def responses(content: Mapping[str, Any], error: Mapping[str, Any]) -> dict[int 
         status: {"description": "An error.", "content": {"application/json": {"schema": error}}}
         for status in ERROR_STATUSES
     }
-    return {200: {"description": "What was asked for.", "content": content}, **errors}
+    return {200: {"description": "The result.", "content": content}, **errors}
 
 
 def request_body(model: type[BaseModel], pictures: str, *, form: bool) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def _model_name(value: object) -> object:
 
 
 def read_pictures(value: object) -> tuple[EncodedPicture, ...]:
-    """Return one picture or a list of them, checked. Raises ValueError, which says what is wrong with which."""
+    """Return one picture or a list of them, checked. Raises ValueError, which names what is wrong with which."""
     if value is None:
         return ()
     several = isinstance(value, list) and len(value) > 1

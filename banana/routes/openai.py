@@ -17,7 +17,7 @@ ERROR_SCHEMA = {
 
 
 def error_response(exchange: Exchange, error: errors.BananaError) -> Response:
-    """Return `error` in OpenAI's shape; its SDKs are told not to retry, because the service already has."""
+    """Return `error` in OpenAI's shape; the header keeps its SDKs from retrying, because the service already has."""
     status = 400 if error.status == 422 else error.status
     headers = error.headers | {"x-should-retry": "false"}
     return Response(msgspec.json.encode({"error": error_object(exchange, error)}), status, headers, "application/json")

@@ -26,7 +26,7 @@ from banana.routes.image_endpoint import ImageEndpoint
 
 # The ratios that every current model takes.
 RATIOS = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9")
-# Between 1024 and 2048, and between that and 4096 pixels: a side of a square as large as the size asked for.
+# Between 1024 and 2048, and between that and 4096 pixels: a side of a square as large as the requested size.
 TWO_K_PIXELS, FOUR_K_PIXELS = 1448, 2896
 MAX_SIDE_PIXELS = 4096
 
@@ -113,7 +113,7 @@ class ImagesReply:
     def __init__(self, body: ImageRequest, event_name: str) -> None:
         self._body = body
         self._event_name = event_name
-        # URLs where they are asked for, and by OpenAI's default for its models of old.
+        # URLs where they are requested, and by OpenAI's default for its models of old.
         default = "url" if (body.model or "").startswith("dall-e") else "b64_json"
         self._as_url = (body.response_format or default) == "url"
         self.streams = bool(body.stream)

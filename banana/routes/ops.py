@@ -48,7 +48,7 @@ def routes(
     @router.head("/health", include_in_schema=False)
     @router.get("/health", operation_id="health")
     async def health() -> Health:
-        """Return 200 while the process answers; says nothing of Google."""
+        """Return 200 while the process answers; Google is not involved."""
         return Health(version=version)
 
     @router.get("/ready", operation_id="ready", response_model=Readiness, responses={503: {"model": Readiness}})

@@ -1,4 +1,4 @@
-"""One allowance, whatever becomes of its store."""
+"""One rate limit, whatever becomes of its store."""
 
 import asyncio
 import json
@@ -53,7 +53,7 @@ def events(name: str) -> list[dict[str, Any]]:
 
 
 @needs("redis-server")
-async def test_two_services_on_one_redis_share_the_allowance(stand_in: StandIn, redis: tuple[str, int]) -> None:
+async def test_two_services_on_one_redis_share_the_rate_limit(stand_in: StandIn, redis: tuple[str, int]) -> None:
     """Sixty of seventy requests over two services pass, as over one."""
     async with (
         client_of(create_app(settings_for(stand_in, store_url=redis[0]))) as one,

@@ -51,7 +51,7 @@ async def test_without_a_right_token_it_is_401(stand_in: StandIn, headers: dict[
     assert not stand_in.calls
 
 
-async def test_each_token_has_its_own_allowance(stand_in: StandIn) -> None:
+async def test_each_token_has_its_own_rate_limit(stand_in: StandIn) -> None:
     """One holder's requests are not another's."""
     app = create_app(settings_for(stand_in, access_tokens=TOKENS, rate_limit_per_minute=2))
     async with client_of(app) as client:

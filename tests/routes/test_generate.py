@@ -367,7 +367,7 @@ async def test_retired_models_are_sent_as_their_successors(
 
 
 async def test_the_sixty_first_request_is_429(stand_in: StandIn) -> None:
-    """The allowance is 60 a minute, told in headers on every answer, bad requests included."""
+    """The rate limit is 60 a minute, in headers on every response, bad requests included."""
     async with client_of(create_app(settings_for(stand_in))) as client:
         answers = [await client.post("/generate", json={}) for _ in range(61)]
         health = await client.get("/health")

@@ -61,6 +61,7 @@ class Settings(BaseSettings):
         env_file=".env", env_file_encoding="utf-8", env_ignore_empty=True, extra="ignore", frozen=True
     )
 
+    # --- What everyone sets.
     # Google's API key, or several separated by commas: they are taken in turn.
     gemini_api_key: CommaSeparated = Field(default=(), repr=False)
     # One total deadline for a request, in seconds: waiting, retries and every one of its calls.
@@ -71,9 +72,15 @@ class Settings(BaseSettings):
     rate_limit_per_minute: int = Field(default=60, ge=1)
     # Processes that serve.
     workers: int = Field(default=4, ge=1, le=64)
+
+    # --- Where it listens (main.py).
     # The address to listen on; 0.0.0.0 listens on all interfaces (the Docker image sets that itself).
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
+    # Whose X-Forwarded-For is trusted: addresses separated by commas, as uvicorn means it.
+    forwarded_allow_ips: str = "127.0.0.1"
+
+    # --- How Google is called (banana/google, banana/images.py).
     # Where Gemini's API is, with its version; Vertex express mode: https://aiplatform.googleapis.com/v1/publishers/google
     gemini_base_url: str = "https://generativelanguage.googleapis.com/v1beta"
     # The model of a request that names none.
@@ -84,9 +91,7 @@ class Settings(BaseSettings):
     gemini_store: bool | None = None
     # An HTTP proxy on the way to Google, as http://host:port. HTTPS_PROXY is not read, so that nothing is sent by surprise.
     upstream_proxy: str | None = None
-    # The largest request body in bytes; Google's own limit is 100 MB.
-    max_request_bytes: int = Field(default=104_857_600, ge=1024)
-    # The largest answer of Google's in bytes; a 4K PNG is about 20 MB. Memory is bounded by MAX_CONNECTIONS times this.
+    # The largest response of Google's in bytes; a 4K PNG is about 20 MB. Memory is bounded by MAX_CONNECTIONS times this.
     max_response_bytes: int = Field(default=67_108_864, ge=1024)
     # Calls that may wait for a free connection, in each worker; the next is answered 503 at once.
     max_waiting: int = Field(default=100, ge=0)
@@ -94,15 +99,21 @@ class Settings(BaseSettings):
     retries: int = Field(default=2, ge=0, le=10)
     # Pause before the first retry, in seconds; doubled for each further one.
     retry_backoff_seconds: float = Field(default=0.5, ge=0, le=60)
-    # Silence in seconds after which whitespace is sent before the JSON, for proxies that cut silent requests; 0: never.
+
+    # --- Bodies and responses (banana/http, banana/routes).
+    # The largest request body in bytes; Google's own limit is 100 MB.
+    max_request_bytes: int = Field(default=104_857_600, ge=1024)
+    # Silence in seconds after which spaces are sent before the JSON, for proxies that cut idle connections; 0: never.
     keepalive_seconds: float = Field(default=0, ge=0, le=600)
+
+    # --- Who may call, and how often (banana/admission).
     # Who may call: tokens separated by commas, each written token or name:token. None: anyone who reaches the address.
     access_tokens: CommaSeparated = Field(default=(), repr=False)
     # Where requests are counted: a file that the workers share, redis://host:port across machines, or memory:// for each
     # worker by itself.
     store_url: str = "sqlite:///.state/banana.db"
-    # Whose X-Forwarded-For is trusted: addresses separated by commas, as uvicorn means it.
-    forwarded_allow_ips: str = "127.0.0.1"
+
+    # --- The log (banana/logs.py).
     # The log, one JSON object a line; - is standard output (the Docker image sets that itself).
     log_file: str = "logs/app.log"
     # Size in bytes at which the log is renamed and a new one begun, 0: never; and how many old ones are kept.
@@ -111,6 +122,8 @@ class Settings(BaseSettings):
     # Whether prompts are logged.
     log_prompts: bool = False
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    # --- Trying it.
     # Answer from the built-in stand-in for Google's API, with demo pictures; no key, no cost.
     demo: bool = False
 

@@ -140,7 +140,7 @@ class Settings(BaseSettings):
     @classmethod
     def _can_be_a_header(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not all(key.isascii() and key.isprintable() and " " not in key for key in value):
-            raise ValueError("holds a character that no key has (a space, a quote that was meant to be left out?)")
+            raise ValueError("holds a character that no key has (remove spaces and quotes)")
         return value
 
     @field_validator("store_url")

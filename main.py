@@ -24,7 +24,7 @@ from banana.payload import memory
 METRICS_FOLDER = Path(".state/metrics")
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 # Longer than load balancers keep an idle connection (60 s as a rule), so that it is never we who close first.
-KEEP_ALIVE_SECONDS = 75
+IDLE_CONNECTION_SECONDS = 75
 # A worker that takes this long to start or to answer its parent is replaced.
 WORKER_HEALTH_SECONDS = 30
 # What a request in flight may take beyond its deadline before a stopping worker gives it up.
@@ -71,12 +71,14 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="BananaService: a relay to Google's Gemini image models.")
     parser.add_argument("--demo", action="store_true", help="answer from the built-in stand-in: no key, no cost")
-    parser.add_argument("--reload", action="store_true", help="one worker that follows changes of the code and of .env")
+    parser.add_argument("--reload", action="store_true", help="one worker, reloaded when the code or .env changes")
     parser.add_argument(
-        "--check", action="store_true", help="check settings, code and that the port is free, then leave"
+        "--check", action="store_true", help="check settings, code and that the port is free, then exit"
     )
     parser.add_argument("--running", action="store_true", help="with --check: the port is taken by the service itself")
-    parser.add_argument("--launch-settings", action="store_true", help="print what only a new start puts in force")
+    parser.add_argument(
+        "--launch-settings", action="store_true", help="print the settings that need a stop and a start"
+    )
     return parser.parse_args()
 
 
@@ -93,14 +95,14 @@ def _server_options(settings: config.Settings) -> dict[str, Any]:
         "log_config": None,
         "server_header": False,
         "forwarded_allow_ips": settings.forwarded_allow_ips,
-        "timeout_keep_alive": KEEP_ALIVE_SECONDS,
+        "timeout_keep_alive": IDLE_CONNECTION_SECONDS,
         "timeout_graceful_shutdown": int(settings.request_timeout_seconds) + GRACE_SECONDS,
         "timeout_worker_healthcheck": WORKER_HEALTH_SECONDS,
     }
 
 
 def _check(settings: config.Settings, *, port_too: bool) -> None:
-    """Find here, where somebody looks, what would stop a worker later."""
+    """Fail here, where somebody looks, instead of in a worker later."""
     from banana.admission.rate import StoreError
 
     if port_too:

@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,12 @@ from banana.routes import generate, google, models, openai_images, ops, page
 from banana.routes.dialect import Services, dialect_of
 from config import Settings
 
-# Every API format; errors outside every route are answered in the first that claims the path, else in the last.
-FORMATS = (openai_images, models, google, generate)
-DIALECTS = tuple(api_format.DIALECT for api_format in FORMATS)
+# Every API format, its routes in this order: a model's name matches more than Google's methods, so they go first.
+# Errors outside every route are answered in the first format that claims the path, else in the last.
+API_FORMATS = (openai_images, google, models, generate)
+DIALECTS = tuple(api_format.DIALECT for api_format in API_FORMATS)
+# Pictures converted at once, in each worker: a 4K picture takes 50 MB while it is.
+CONVERTER_THREADS = 2
 DEMO_HEADERS = {"X-Demo": "true"}
 
 log = structlog.get_logger(__name__)
@@ -55,29 +59,32 @@ def create_app(settings: Settings, transport: Transport | None = None, metrics_f
         max_response_bytes=settings.max_response_bytes,
     )
     model_names = ModelNames(settings.default_model, settings.model_aliases)
+    converter = ThreadPoolExecutor(CONVERTER_THREADS, "converter")
     rate_limit = RateLimit(settings.store_url, settings.rate_limit_per_minute, settings.workers)
     services = Services(
         auth=TokenAuth(settings.access_tokens) if settings.access_tokens else NoAuth(),
         rate_limit=rate_limit,
-        images=Images(client, model_names, store=settings.gemini_store, log_prompts=settings.log_prompts),
+        images=Images(
+            client, model_names, converter, google_store=settings.gemini_store, log_prompts=settings.log_prompts
+        ),
         client=client,
         models=model_names,
         keepalive_seconds=settings.keepalive_seconds,
     )
-    app = _framed(settings, _lifespan(settings, client, rate_limit))
+    app = _app_without_routes(settings, _lifespan(settings, client, rate_limit, converter))
     app.router.routes += ops.routes(
         __version__,
         reasons=lambda: _not_ready(keys),
         degraded=lambda: ["store"] if rate_limit.degraded else [],
         metrics_folder=metrics_folder,
     )
-    for api_format in FORMATS:
+    for api_format in API_FORMATS:
         app.router.routes += api_format.routes(services)
     app.router.routes += page.routes()
     return app
 
 
-def _framed(settings: Settings, lifespan: Callable[[FastAPI], Any]) -> FastAPI:
+def _app_without_routes(settings: Settings, lifespan: Callable[[FastAPI], Any]) -> FastAPI:
     """Return the application without its routes: documentation, middleware from the outside in, errors outside routes."""
     return FastAPIOffline(
         redoc_url=None,
@@ -100,7 +107,9 @@ def _framed(settings: Settings, lifespan: Callable[[FastAPI], Any]) -> FastAPI:
     )
 
 
-def _lifespan(settings: Settings, client: GeminiClient, rate_limit: RateLimit) -> Callable[[FastAPI], Any]:
+def _lifespan(
+    settings: Settings, client: GeminiClient, rate_limit: RateLimit, converter: ThreadPoolExecutor
+) -> Callable[[FastAPI], Any]:
     """Return the lifespan, which only closes what was built."""
 
     @asynccontextmanager
@@ -111,6 +120,7 @@ def _lifespan(settings: Settings, client: GeminiClient, rate_limit: RateLimit) -
         log.info("started", version=__version__, upstream=settings.gemini_base_url, keys=len(settings.gemini_api_key))
         yield
         rate_limit.close()
+        converter.shutdown(wait=False)
         await client.close()
 
     return lifespan
@@ -127,12 +137,10 @@ def _not_ready(keys: KeyRing) -> list[str]:
 
 
 def _error_response(request: Request, error: errors.BananaError) -> Response:
-    """Return an error that no route answered: in the dialect of the route that began, else of the path."""
+    """Return an error that no route answered, in the dialect that claims the request."""
     exchange = exchange_of(request.scope)
     exchange.error_code = error.code
-    begun = (dialect for dialect in DIALECTS if dialect.name == exchange.dialect)
-    dialect = next(begun, None) or dialect_of(request, DIALECTS)
-    return dialect.error_response(exchange, error)
+    return dialect_of(request, DIALECTS).error_response(exchange, error)
 
 
 async def _banana_error_response(request: Request, error: Exception) -> Response:
@@ -142,10 +150,10 @@ async def _banana_error_response(request: Request, error: Exception) -> Response
 
 async def _http_error_response(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _error_response(request, _of_framework(request.method, request.url.path, error))
+    return _error_response(request, _from_http_exception(request.method, request.url.path, error))
 
 
-def _of_framework(method: str, path: str, error: HTTPException) -> errors.BananaError:
+def _from_http_exception(method: str, path: str, error: HTTPException) -> errors.BananaError:
     """Return what an error of the framework means."""
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")

@@ -16,7 +16,7 @@
     │   ├── NotConnected        502 upstream_error         …that happened before the request was sent
     │   ├── UpstreamFault       502 upstream_error         …that Google itself reports as its own
     │   ├── RejectedKey         502 upstream_rejected_key  Google refused our key
-    │   ├── InvalidAnswer       502 upstream_invalid       a response that is cut short, too large or no response of Gemini's
+    │   ├── InvalidResponse       502 upstream_invalid       a response that is cut short, too large or no response of Gemini's
     │   └── NoImage             502 no_image               a response without an image
     ├── Overloaded              503 overloaded             no room here
     │   └── UpstreamOverloaded  503 overloaded             no room at Google's
@@ -28,27 +28,24 @@ Messages go to callers: they never hold a key, a picture or a traceback.
 """
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 # Sent to callers when there is no room and nobody knows for how long.
 RETRY_AFTER_SECONDS = 5
 
 
-# What OpenAPI says of the body of an error on our own routes.
-SCHEMA = {
-    "type": "object",
-    "required": ["error"],
-    "properties": {
-        "error": {
-            "type": "object",
-            "required": ["code", "message", "request_id"],
-            "properties": {name: {"type": "string"} for name in ("code", "message", "request_id")},
-        }
-    },
-}
+@dataclass(frozen=True, slots=True)
+class UpstreamResponse:
+    """Google's response, or a part of one, as it came: HTTP status, content type, and the body in pieces."""
+
+    status: int
+    content_type: str
+    pieces: Sequence[bytes]
 
 
 class BananaError(Exception):
-    """A failure that is answered.
+    """An error with an HTTP response.
 
     `extra` holds more keys for the error object (`fields`, `reason`, `retry_after`); `retry_after_seconds`,
     where it is known, is also sent in the `Retry-After` header, in whole seconds, rounded up, at least 1.
@@ -63,16 +60,12 @@ class BananaError(Exception):
         self.extra = extra
         self.headers: dict[str, str] = {}
         self.retry_after_seconds = retry_after_seconds
-        # Status, content type and body as Google sent them, for callers who use Google's own API format.
-        self.upstream_response: tuple[int, str, bytes] | None = None
+        # As Google sent it, for callers who use Google's own API format.
+        self.upstream_response: UpstreamResponse | None = None
         if retry_after_seconds is not None:
             whole_seconds = max(1, math.ceil(retry_after_seconds))
             self.extra["retry_after"] = whole_seconds
             self.headers["Retry-After"] = str(whole_seconds)
-
-    def body(self, request_id: str) -> dict[str, object]:
-        """Return the failure in the shape of our own routes."""
-        return {"error": {"code": self.code, "message": self.message, "request_id": request_id} | self.extra}
 
 
 class Internal(BananaError):
@@ -179,7 +172,7 @@ class RejectedKey(UpstreamError):
     code = "upstream_rejected_key"
 
 
-class InvalidAnswer(UpstreamError):
+class InvalidResponse(UpstreamError):
     """Google's response is cut short, too large, or not in Google's format."""
 
     code = "upstream_invalid"

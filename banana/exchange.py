@@ -10,7 +10,7 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
-# The status, in the log only, of a request whose caller left before the answer was complete.
+# The status, in the log only, of a request whose caller left before the response was complete.
 CALLER_LEFT = 499
 
 
@@ -45,7 +45,7 @@ class Exchange:
         prompt: only where prompts are to be logged.
         images_requested, images_returned: how many images were requested, and how many the response holds.
         attempts, upstream_seconds, tokens: of all calls to Google: how many, how long together, and Google's count.
-        error_code: of the error that was answered.
+        error_code: of the error that was sent.
 
     """
 
@@ -67,7 +67,7 @@ class Exchange:
     model: str | None = None
     prompt: str | None = None
     images_requested: int | None = None
-    images_returned: int | None = None
+    images_returned: int = 0
     attempts: int = 0
     upstream_seconds: float = 0
     tokens: int = 0
@@ -100,7 +100,7 @@ class Exchange:
             "model": self.model,
             "prompt": self.prompt,
             "images_asked": self.images_requested,
-            "images_returned": self.images_returned,
+            "images_returned": None if self.images_requested is None else self.images_returned,
             "attempts": self.attempts or None,
             "upstream_ms": round(self.upstream_seconds * 1000, 1) if self.attempts else None,
             "tokens": self.tokens or None,

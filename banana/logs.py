@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import sys
+import threading
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import msgspec
 import structlog
 
 # Chatty at INFO, or writing whole URLs.
-_QUIET = ("httpx", "httpcore", "aiohttp", "asyncio", "slowapi", "limits", "watchfiles")
+_QUIET = ("httpx", "httpcore", "aiohttp", "asyncio", "limits", "watchfiles")
 _FIRST = ("timestamp", "level", "event", "request_id")
 
 
@@ -47,6 +48,7 @@ def configure(log_file: str, level: str, max_bytes: int = 0, backups: int = 0) -
     root.setLevel(level.upper())
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("slowapi").setLevel(logging.ERROR)  # each 429 has a line of ours already
     logging.getLogger("uvicorn.access").propagate = False  # each request has a line of ours already
 
 
@@ -64,6 +66,7 @@ class _Sink:
         self._backups = backups
         self._file = -1
         self._inode = 0
+        self._lock = threading.Lock()  # not only the event loop writes
         self._terminal = structlog.dev.ConsoleRenderer(colors=True) if sys.stdout.isatty() else None
         if self._path:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,7 +74,8 @@ class _Sink:
     def write(self, **event: Any) -> None:
         """Write one line, whole, in one system call; a log that cannot be written never costs a request."""
         try:
-            self._write(event)
+            with self._lock:
+                self._write(event)
         except Exception as error:  # a full disk, a text that is no Unicode
             print(f"the log cannot be written: {error}", file=sys.stderr)
 

@@ -39,13 +39,13 @@ def exposition(folder: Path | None) -> bytes:
     """Return all values in Prometheus' text format: those of every worker that writes to `folder`, or our own."""
     if folder is None or not folder.is_dir():
         return generate_latest(REGISTRY)
-    _forget_the_dead(folder)
+    _drop_gauges_of_dead_workers(folder)
     registry = CollectorRegistry()
     MultiProcessCollector(registry, str(folder))  # type: ignore[no-untyped-call]
     return generate_latest(registry)
 
 
-def _forget_the_dead(folder: Path) -> None:
+def _drop_gauges_of_dead_workers(folder: Path) -> None:
     """Drop the gauges of workers that were killed before they could remove them."""
     for file in folder.glob("gauge_live*.db"):
         pid = int(file.stem.rpartition("_")[2])

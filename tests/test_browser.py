@@ -168,7 +168,7 @@ def test_a_refusal_is_told_in_its_tile_and_can_be_tried_again(visit: Visit) -> N
     """A blocked prompt says what happened, what to do and the request id, and offers another try for itself."""
     visit.send("[fault:image-safety]")
     tile = visit.page.locator(".tile.failed")
-    expect(tile).to_contain_text("Google's policy refused this. Change the words")
+    expect(tile).to_contain_text("Google's policy blocked this. Change the prompt")
     expect(tile).to_contain_text(re.compile(r"request [0-9a-f]{32}"))
     with visit.page.expect_request("**/generate"):
         tile.get_by_role("button", name="Try again").click()
@@ -177,7 +177,7 @@ def test_a_refusal_is_told_in_its_tile_and_can_be_tried_again(visit: Visit) -> N
 def test_an_empty_prompt_is_asked_for(visit: Visit) -> None:
     """Nothing is sent without words."""
     visit.page.get_by_role("button", name="Make pictures").click()
-    expect(visit.page.locator("#message")).to_have_text("Say what the picture should show.")
+    expect(visit.page.locator("#message")).to_have_text("Describe what the picture should show.")
 
 
 def test_a_rate_limit_counts_down(browser: Browser, tmp_path: Path) -> None:

@@ -22,15 +22,6 @@ def test_the_drawing_shows_every_error() -> None:
             assert kind is errors.MethodNotAllowed or f"{kind.status} {kind.code}" in line
 
 
-def test_an_error_has_the_shape_of_our_routes() -> None:
-    """Code, message and request id first, then what more is known."""
-    error = errors.NoImage("Nothing came.", reason="NO_IMAGE")
-
-    assert error.body("id-1") == {
-        "error": {"code": "no_image", "message": "Nothing came.", "request_id": "id-1", "reason": "NO_IMAGE"}
-    }
-
-
 def test_several_fields_are_named_at_once() -> None:
     """Each wrong field is in the message and in `fields`."""
     error = errors.InvalidRequest.of_fields([("prompt", "is blank"), ("colour", "is unknown")])

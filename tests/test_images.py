@@ -2,7 +2,9 @@
 
 import asyncio
 import base64
+import time
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any
 
@@ -16,7 +18,7 @@ from banana.google.keys import KeyRing
 from banana.google.models import ModelNames
 from banana.google.retries import RetryPolicy
 from banana.google.slots import Slots
-from banana.images import Images, Order, Outcome
+from banana.images import Images, Order, Outcome, Outcomes
 from banana.payload.pictures import EncodedPicture
 from standin.server import answer
 from tests.pictures import encoded, opened, png
@@ -49,9 +51,8 @@ def images_of(google: httpx.AsyncBaseTransport, **options: Any) -> Images:
         retry_policy=RetryPolicy(2, 0),
         max_response_bytes=1 << 20,
     )
-    return Images(
-        client, ModelNames("default-model", {"old": "new"}), **{"store": None, "log_prompts": False} | options
-    )
+    names = ModelNames("default-model", {"old": "new"})
+    return Images(client, names, ThreadPoolExecutor(1), **{"google_store": None, "log_prompts": False} | options)
 
 
 def exchange(seconds: float = 5) -> Exchange:
@@ -70,22 +71,22 @@ async def test_an_order_becomes_its_outcomes_in_their_order() -> None:
     """Three calls, the second refused: two images and an error, each at its index, all counted."""
     google, known = Google(encoded(b"one"), httpx.Response(200, json=BLOCKED), encoded(b"three")), exchange()
 
-    outcomes = await images_of(google).make(Order("x", count=3, model="old", user="u"), known)
+    outcomes = await images_of(google).make(Order("x", count=3, model_name="old", user="u"), known)
 
     assert [b"".join(image.picture.decoded()) for image in outcomes.images] == [b"one", b"three"]
     assert [(failure.index, type(failure.error)) for failure in outcomes.failures] == [(1, errors.Blocked)]
     assert (known.model, known.user, known.prompt) == ("new", "u", None)
-    assert (known.images_requested, known.images_returned, known.attempts, known.error_code) == (3, 2, 3, None)
+    assert (known.images_requested, known.images_returned, known.attempts) == (3, 2, 3)
 
 
 async def test_when_none_succeeds_the_first_error_is_raised() -> None:
-    """The error is that of the first call, and the exchange has its code."""
+    """The error is that of the first call."""
     google, known = Google(httpx.Response(200, json=BLOCKED), httpx.Response(404, json={})), exchange()
 
     with pytest.raises(errors.Blocked):
         await images_of(google).make(Order("x", count=2), known)
 
-    assert (known.images_returned, known.error_code) == (0, "blocked")
+    assert known.images_returned == 0
 
 
 UNEXPECTED = [
@@ -109,7 +110,7 @@ async def test_what_nobody_expected_stays_in_its_own_outcome(unexpected: Any, as
         outcomes = list((await made.make(Order("x", count=4), known)).all)
 
     assert sorted(outcome.index for outcome in outcomes) == [0, 1, 2, 3]
-    assert [outcome.index for outcome in outcomes if outcome.error] == [1]
+    assert [failure.index for failure in Outcomes(outcomes).failures] == [1]
     assert known.images_returned == 3
 
 
@@ -194,7 +195,7 @@ async def test_the_call_is_what_the_order_says() -> None:
     """Ratio, size, pictures and Google's store flag reach Google."""
     google = Google()
     picture = EncodedPicture("image/png", [b"QUJD"], b"ABC")
-    await images_of(google, store=False).make(Order("x", [picture], 1, None, "16:9", "2K"), exchange())
+    await images_of(google, google_store=False).make(Order("x", [picture], 1, None, "16:9", "2K"), exchange())
 
     (request,) = google.requests
     assert request.url == "http://google/v1beta/models/default-model:generateContent"
@@ -203,3 +204,21 @@ async def test_the_call_is_what_the_order_says() -> None:
     assert b'"imageConfig":{"aspectRatio":"16:9","imageSize":"2K"}' in body
     assert b'"store":false' in body
     assert base64.b64decode("QUJD") == b"ABC"
+
+
+async def test_only_so_many_pictures_are_converted_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is bounded: an order of many images decodes no more of them at once than there are threads."""
+    running, most = 0, 0
+
+    def slow(picture: EncodedPicture, output_format: str, quality: int) -> EncodedPicture:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        time.sleep(0.02)
+        running -= 1
+        return picture
+
+    monkeypatch.setattr("banana.payload.conversion.convert", slow)
+    await images_of(Google()).make(Order("x", count=8, output_format="webp"), exchange())
+
+    assert most == 1

@@ -1,4 +1,4 @@
-"""A storage for the `limits` library that wraps another and never fails.
+"""A storage for the `limits` library that wraps another, and whose decisions never fail.
 
 While the other works, it decides. When it fails, each worker counts in its own memory and allows its share of the
 limit; the other is checked again every two seconds, by a thread of its own, with or without requests.
@@ -103,7 +103,7 @@ class FailoverStorage(Storage, MovingWindowSupport):
         return self._current.get_expiry(key)
 
     def check(self) -> bool:
-        """Tell whether the shared storage works."""
+        """Return whether the shared storage works."""
         return not self.degraded
 
     def reset(self) -> int | None:

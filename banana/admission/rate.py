@@ -25,7 +25,8 @@ from banana.exchange import Exchange
 from banana.http.middleware import exchange_of
 
 WINDOW_SECONDS = 60
-# slowapi calls the storage inside the event loop: a Redis that hangs may hold it no longer than this, once.
+# slowapi calls the storage inside the event loop: each of its two steps may take no longer than this, and the
+# first that fails is the last until the store works again.
 REDIS_SECONDS = 0.1
 
 
@@ -40,16 +41,7 @@ class RateLimit:
     """
 
     def __init__(self, store_url: str, per_minute: int, workers: int) -> None:
-        options: dict[str, Any] = {"primary": open_storage(store_url), "workers": workers}
-        with warnings.catch_warnings(action="ignore", category=UserWarning):
-            limiter = Limiter(
-                key_func=_caller_of,
-                strategy="moving-window",
-                storage_uri="failover://",
-                storage_options=options,
-                # Left out, slowapi would read our .env; it warns that this is no regular file.
-                config_filename=os.devnull,
-            )
+        limiter = _limiter_over(open_storage(store_url), workers)
         storage = limiter.limiter.storage
         assert isinstance(storage, FailoverStorage)
         self._storage = storage
@@ -70,6 +62,7 @@ class RateLimit:
 
         Raises RateLimited.
         """
+        # slowapi decides before it first awaits anything: the storage's last decision is this request's.
         try:
             await self._admit(request)
         except RateLimitExceeded:
@@ -89,6 +82,23 @@ class RateLimit:
             "X-RateLimit-Reset": str(math.ceil(decision.reset_at)),
         }
         return decision
+
+
+def _limiter_over(primary: MovingWindow, workers: int) -> Limiter:
+    """Return slowapi's limiter over a `FailoverStorage`, which it makes itself, of what stands in its options."""
+    options: dict[str, Any] = {"primary": primary, "workers": workers}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Config file")
+        limiter = Limiter(
+            key_func=_caller_of,
+            strategy="moving-window",
+            storage_uri="failover://",
+            storage_options=options,
+            # Left out, slowapi would read our .env; it warns that this is no regular file.
+            config_filename=os.devnull,
+        )
+    limiter.enabled = True  # also where the environment has slowapi's own RATELIMIT_ENABLED=false
+    return limiter
 
 
 def open_storage(store_url: str) -> MovingWindow:

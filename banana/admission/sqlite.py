@@ -6,7 +6,6 @@ longer than `LOCK_SECONDS`.
 """
 
 import sqlite3
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -111,10 +110,12 @@ class SQLiteStorage(Storage, MovingWindowSupport):
         return float(row[0]) if row else time.time()
 
     def check(self) -> bool:
-        """Tell whether the store can be written to."""
+        """Return whether the store can be written to."""
         try:
-            with self._transaction():
-                return True
+            with self._transaction() as (execute, _):  # a full disk lets a transaction begin
+                execute("INSERT OR REPLACE INTO counters VALUES ('', 0, 0)")
+                execute("DELETE FROM counters WHERE key = ''")
+            return True
         except sqlite3.Error:
             return False
 
@@ -143,5 +144,8 @@ class SQLiteStorage(Storage, MovingWindowSupport):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._execute, time.time()
-            finally:
-                self._connection.execute("COMMIT" if sys.exception() is None else "ROLLBACK")
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise

@@ -1,4 +1,4 @@
-"""The calls to Google: within the deadline, in a slot, with a key, repeated only when nothing can have been billed.
+"""The calls to Google: within the deadline, in a slot, with a key, retried only when nothing can have been billed.
 
 One client a worker for life. It uses httpx' requests and responses and calls the transport directly: httpx' own client
 would look for cookies and redirects, which Google's API has not.
@@ -8,7 +8,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
@@ -17,12 +17,13 @@ import httpx
 import structlog
 
 from banana import errors, metrics
+from banana.errors import UpstreamResponse
 from banana.exchange import Exchange
 from banana.google import wire
 from banana.google.keys import Key, KeyRing
 from banana.google.retries import RetryPolicy
 from banana.google.slots import Slots
-from banana.google.transport import PiecesStream
+from banana.google.transport import PiecesStream, chunks_of
 from banana.payload.pieces import Pieces, size_of
 
 # An error's body is a few hundred bytes; of one that is not, this much is read.
@@ -45,7 +46,7 @@ class Call:
     Attributes:
         model: whose quota it counts against; empty where it is no model's.
         path: below the base URL, with its query.
-        body: in pieces; they are sent again when the call is repeated.
+        body: in pieces; they are sent again when the call is retried.
         method: of HTTP.
 
     """
@@ -56,14 +57,6 @@ class Call:
     method: str = "POST"
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamResponse:
-    """Google's response with status 200, or a part of one, as it came."""
-
-    content_type: str
-    pieces: Pieces
-
-
 class GeminiClient:
     """Google's image API.
 
@@ -72,8 +65,8 @@ class GeminiClient:
         base_url: where the API is, with its version.
         keys: the API keys of this worker.
         slots: room for calls.
-        retry_policy: when a call is repeated.
-        max_response_bytes: a longer response is an InvalidAnswer.
+        retry_policy: when a call is retried.
+        max_response_bytes: a longer response is an InvalidResponse.
 
     """
 
@@ -104,8 +97,9 @@ class GeminiClient:
 
         async def read(response: httpx.Response) -> wire.Image:
             parser = wire.ImageParser()
-            async for chunk in self._chunks(response):
-                parser.feed(chunk)
+            async with aclosing(self._chunks(response)) as chunks:
+                async for chunk in chunks:
+                    parser.feed(chunk)
             image = parser.close()
             exchange.tokens += image.total_tokens
             metrics.tokens.inc(image.total_tokens)
@@ -120,29 +114,33 @@ class GeminiClient:
         """
 
         async def read(response: httpx.Response) -> UpstreamResponse:
-            return UpstreamResponse(_content_type(response), [chunk async for chunk in self._chunks(response)])
+            async with aclosing(self._chunks(response)) as chunks:
+                return UpstreamResponse(200, _content_type(response), [chunk async for chunk in chunks])
 
         return await self._call(call, exchange, read)
 
     async def stream(self, call: Call, exchange: Exchange) -> AsyncGenerator[UpstreamResponse, None]:
         """Make `call`; yield the response in parts, each as it arrives. Raises BananaError.
 
-        Before the first part the call is repeated as any other; after it, an error ends the stream.
+        Before the first part the call is retried as any other; after it, an error ends the stream.
         """
         # Unbounded but for the limit of a response: a caller who reads slowly does not let the deadline pass.
         parts: asyncio.Queue[UpstreamResponse | Exception | None] = asyncio.Queue()
 
         async def read(response: httpx.Response) -> None:
-            async for chunk in self._chunks(response):
-                parts.put_nowait(UpstreamResponse(_content_type(response), [chunk]))
+            async with aclosing(self._chunks(response)) as chunks:
+                async for chunk in chunks:
+                    parts.put_nowait(UpstreamResponse(200, _content_type(response), [chunk]))
 
         async def work() -> None:
+            end: Exception | None = errors.UpstreamError("The call was cancelled.")
             try:
                 await self._call(call, exchange, read)
+                end = None
             except Exception as error:
-                parts.put_nowait(error)
-            else:
-                parts.put_nowait(None)
+                end = error
+            finally:
+                parts.put_nowait(end)
 
         task = asyncio.create_task(work())
         try:
@@ -152,6 +150,7 @@ class GeminiClient:
                 yield part
         finally:
             task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
 
     async def _call(self, call: Call, exchange: Exchange, read: Reader[T]) -> T:
         """Make `call` within the deadline; return what `read` makes of the response."""
@@ -164,7 +163,7 @@ class GeminiClient:
             ) from None
 
     async def _with_retries(self, call: Call, exchange: Exchange, read: Reader[T]) -> T:
-        """Attempt `call` until there is a response, or an error after which it must not be repeated."""
+        """Attempt `call` until there is a response, or an error after which it must not be retried."""
         retry = self._retry_policy.begin(exchange.deadline)
         tried: set[Key] = set()
         failure: errors.BananaError | None = None
@@ -200,18 +199,18 @@ class GeminiClient:
             return result
 
     async def _error(self, response: httpx.Response) -> errors.BananaError:
-        body = self._keys.redact((await _start_of(response)).decode("utf-8", "replace")).encode()
+        body = self._keys.redact((await _read_error_body(response)).decode("utf-8", "replace")).encode()
         error = wire.error_of(response.status_code, body)
-        error.upstream_response = (response.status_code, _content_type(response), body)
+        error.upstream_response = UpstreamResponse(response.status_code, _content_type(response), [body])
         return error
 
     async def _chunks(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
-        """Yield the response's body as it arrives. Raises InvalidAnswer when it is too long."""
+        """Yield the response's body as it arrives. Raises InvalidResponse when it is too long."""
         left_bytes = self._max_response_bytes
-        async for chunk in response.aiter_bytes():
+        async for chunk in chunks_of(response):
             left_bytes -= len(chunk)
             if left_bytes < 0:
-                raise errors.InvalidAnswer(f"Google's response is over {self._max_response_bytes} bytes.")
+                raise errors.InvalidResponse(f"Google's response is over {self._max_response_bytes} bytes.")
             yield chunk
 
     def _request(self, key: Key, call: Call, deadline: float) -> httpx.Request:
@@ -225,8 +224,10 @@ class GeminiClient:
             "User-Agent": "banana-service",
             "X-Server-Timeout": str(max(MIN_SERVER_TIMEOUT_SECONDS, math.ceil(left_seconds))),
         }
-        body = [b"".join(call.body)] if size_bytes < SMALL_BODY_BYTES else call.body
-        return httpx.Request(call.method, self._url(call.path), headers=headers, stream=PiecesStream(body))
+        url = self._url(call.path)
+        if size_bytes < SMALL_BODY_BYTES:
+            return httpx.Request(call.method, url, headers=headers, content=b"".join(call.body))
+        return httpx.Request(call.method, url, headers=headers, stream=PiecesStream(call.body))
 
 
 @contextmanager
@@ -262,11 +263,11 @@ def _content_type(response: httpx.Response) -> str:
     return str(response.headers.get("content-type", ""))
 
 
-async def _start_of(response: httpx.Response) -> bytes:
-    """Return what there is of an error's body: its status counts even when the words are cut off."""
+async def _read_error_body(response: httpx.Response) -> bytes:
+    """Return what there is of an error's body: its status counts even when the body is cut short."""
     start = bytearray()
     with suppress(errors.UpstreamError):
-        async for chunk in response.aiter_bytes():
+        async for chunk in chunks_of(response):
             start += chunk
             if len(start) > MAX_ERROR_BYTES:
                 break

@@ -82,7 +82,7 @@ class KeyRing:
         return sum(any(self.rest_seconds_of(key, model) for model in tuple(key.rests_until)) for key in self.keys)
 
     def usable(self) -> bool:
-        """Tell whether any key is not refused."""
+        """Return whether any key is not refused."""
         return not all(key.refused for key in self.keys)
 
     def redact(self, text: str) -> str:

@@ -6,7 +6,7 @@ _MARKS = str.maketrans("", "", "-._")
 
 
 def is_model_name(name: str) -> bool:
-    """Tell whether `name` can be a model's: letters, digits, and - . _ among them, so that it is one part of a path."""
+    """Return whether `name` can be a model's: letters, digits, and - . _ among them, so that it is one part of a path."""
     return name.isascii() and name.translate(_MARKS).isalnum()
 
 

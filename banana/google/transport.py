@@ -5,7 +5,7 @@ no proxy from the environment. What goes wrong is translated here, once, by whet
 """
 
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager
 
 import aiohttp
@@ -20,12 +20,12 @@ Transport = httpx.AsyncBaseTransport
 CONNECT_SECONDS = 10
 # How much of a response may wait to be read before the socket is left alone for a while.
 READ_BYTES = 256 * 1024
-# A peer that is gone without a word is noticed within a minute, while Google thinks for minutes.
+# A dead peer is detected within a minute, while Google takes minutes for an answer.
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
-    """An httpx transport; raises NotConnected, InvalidAnswer and UpstreamError of `banana.errors`.
+    """An httpx transport; raises NotConnected, InvalidResponse and UpstreamError of `banana.errors`.
 
     Args:
         proxy_url: the HTTP proxy on the way, or None.
@@ -34,42 +34,47 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
     def __init__(self, proxy_url: str | None = None) -> None:
         self._proxy_url = proxy_url
+        self._ssl_context = httpx.create_ssl_context(trust_env=False)
         self._session: aiohttp.ClientSession | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send `request`; return the response when its head is there. Its body is read by `aiter_bytes`."""
-        with translated():
-            response = await self._opened().request(
+        """Send `request`; return the response when its head is there. Its body is read by `chunks_of`."""
+        with translate_errors():
+            response = await self._get_session().request(
                 request.method,
                 str(request.url),
                 headers=request.headers,
-                data=request.stream,
+                data=_data_of(request),
                 allow_redirects=False,
                 proxy=self._proxy_url,
             )
-        # The body is given decoded, whatever its encoding was on the way.
-        headers = [(name, value) for name, value in response.raw_headers if name.lower() != b"content-encoding"]
-        return httpx.Response(response.status, headers=headers, stream=_Body(response))
+        return httpx.Response(response.status, headers=response.raw_headers, stream=_Body(response))
 
     async def aclose(self) -> None:
         """Close all connections."""
         if self._session is not None:
             await self._session.close()
 
-    def _opened(self) -> aiohttp.ClientSession:
+    def _get_session(self) -> aiohttp.ClientSession:
         """Return the session, which can only be made inside a running event loop."""
         if self._session is None:
             # No limit here: the slots are the only place where calls wait.
-            connector = aiohttp.TCPConnector(
-                limit=0, ssl=httpx.create_ssl_context(trust_env=False), socket_factory=keepalive_socket
-            )
+            connector = aiohttp.TCPConnector(limit=0, ssl=self._ssl_context, socket_factory=keepalive_socket)
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 read_bufsize=READ_BYTES,
                 timeout=aiohttp.ClientTimeout(connect=CONNECT_SECONDS),
+                auto_decompress=False,  # httpx does that, by the response's headers
             )
         return self._session
+
+
+def _data_of(request: httpx.Request) -> bytes | httpx.AsyncByteStream | httpx.SyncByteStream | None:
+    """Return what aiohttp should send; only a request without a body is sent again on a connection that was stale."""
+    if isinstance(request.stream, PiecesStream):
+        return request.stream
+    return request.content or None
 
 
 class PiecesStream(httpx.AsyncByteStream):
@@ -91,42 +96,50 @@ class _Body(httpx.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         # What the socket gave, as it is: reads of a fixed size would cut and join it.
-        with translated():
-            async for chunk in self._response.content.iter_any():
-                yield chunk
+        async for chunk in self._response.content.iter_any():
+            yield chunk
 
     async def aclose(self) -> None:
         self._response.close()
 
 
+async def chunks_of(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    """Yield the response's body as it arrives, decoded. Raises what the transport raises."""
+    with translate_errors():
+        async for chunk in response.aiter_bytes():
+            yield chunk
+
+
 @contextmanager
-def translated() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Turn the network's errors into ours."""
     try:
         yield
-    except (aiohttp.ClientError, OSError) as error:
+    except (aiohttp.ClientError, httpx.DecodingError, OSError) as error:
         raise _translation(error) from error
 
 
-def _translation(error: aiohttp.ClientError | OSError) -> errors.UpstreamError:
+def _translation(error: Exception) -> errors.UpstreamError:
     name = type(error).__name__
     match error:
         case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
             return errors.NotConnected(f"No connection to Google could be made ({name}); nothing was sent.")
+        case aiohttp.ClientHttpProxyError():
+            return errors.NotConnected(f"The proxy refused the connection ({error.status}); nothing was sent.")
         case aiohttp.ClientPayloadError():
-            return errors.InvalidAnswer("Google's response was cut short.")
-        case aiohttp.ClientResponseError():
-            return errors.InvalidAnswer(f"Google's response is not HTTP ({name}).")
+            return errors.InvalidResponse("Google's response was cut short.")
+        case aiohttp.ClientResponseError() | httpx.DecodingError():
+            return errors.InvalidResponse(f"Google's response is not HTTP ({name}).")
     return errors.UpstreamError(f"The connection to Google was lost after the request was sent ({name}).")
 
 
 def keepalive_socket(address: aiohttp.AddrInfoType) -> socket.socket:
     """Return a new socket with TCP keepalive, as aiohttp asks for one."""
     family, kind, protocol, _, _ = address
-    made = socket.socket(family=family, type=kind, proto=protocol)
-    made.setblocking(False)
-    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    tcp_socket = socket.socket(family=family, type=kind, proto=protocol)
+    tcp_socket.setblocking(False)
+    tcp_socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     for name, value in _KEEPALIVE:
         if hasattr(socket, name):  # not on every system
-            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-    return made
+            tcp_socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return tcp_socket

@@ -34,12 +34,12 @@ POLICY_REASONS = frozenset(
 _RESPONSE_FIELDS = ("candidates", "promptFeedback", "usageMetadata", "modelVersion", "responseId")
 # A count beyond this is no count.
 MAX_TOKENS = 1 << 53
-_SECONDS = re.compile(r"(\d+(?:\.\d+)?)s")
-_MAX_WORDS = 500
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)s")
+_MAX_MESSAGE_CHARACTERS = 500
 
 
 @dataclass(frozen=True, slots=True)
-class ImageRequest:
+class GenerateContentRequest:
     """One image to make: the prompt, pictures to start from, and the shape of the image.
 
     `store` is Google's flag of that name: None leaves it out.
@@ -97,20 +97,20 @@ class ImageParser:
         self._json = LazyJsonParser()
 
     def feed(self, chunk: bytes) -> None:
-        """Take the next bytes of the response. Raises InvalidAnswer."""
+        """Take the next bytes of the response. Raises InvalidResponse."""
         try:
             self._json.feed(chunk)
         except InvalidJson as error:
-            raise errors.InvalidAnswer(f"Google's response cannot be read: {error}") from None
+            raise errors.InvalidResponse(f"Google's response cannot be read: {error}") from None
 
     def close(self) -> Image:
-        """Return the image. Raises Blocked, NoImage or InvalidAnswer, with Google's reason."""
+        """Return the image. Raises Blocked, NoImage or InvalidResponse, with Google's reason."""
         try:
             return _image(self._json.close())
         except InvalidJson as error:
-            raise errors.InvalidAnswer(f"Google's response is not JSON: {error}") from None
+            raise errors.InvalidResponse(f"Google's response is not JSON: {error}") from None
         except _NotGemini as error:
-            raise errors.InvalidAnswer(f"Google's response is not in Gemini's format: {error}") from None
+            raise errors.InvalidResponse(f"Google's response is not in Gemini's format: {error}") from None
 
 
 def error_of(status: int, body: bytes) -> errors.BananaError:
@@ -120,14 +120,14 @@ def error_of(status: int, body: bytes) -> errors.BananaError:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         document = None
     error = _error_object(document)
-    message = _words(error.get("message")) or f"Google answered {status} without saying why."
+    message = _shortened(error.get("message")) or f"Google answered {status} without an error message."
     return _error(status, error.get("status"), message, _objects(error.get("details")))
 
 
 def _error(status: int, name: object, message: str, details: list[dict[str, Any]]) -> errors.BananaError:
     refused_key = any(item.get("reason") == "API_KEY_INVALID" for item in details)
     if status in (401, 403) or refused_key:
-        # Google's words may quote the key: they stay out.
+        # Google's message may contain the key, so it is left out.
         return errors.RejectedKey(f"Google refused this service's API key ({status} {name or 'without a reason'}).")
     if status == 400 and name != "FAILED_PRECONDITION":
         return errors.InvalidRequest(message)
@@ -156,13 +156,13 @@ def _retry_delay(details: list[dict[str, Any]]) -> float | None:
     """Return google.rpc.RetryInfo's delay in seconds."""
     for item in details:
         delay = item.get("retryDelay")
-        if isinstance(delay, str) and (seconds := _SECONDS.fullmatch(delay)):
+        if isinstance(delay, str) and (seconds := _DURATION.fullmatch(delay)):
             return float(seconds[1])
     return None
 
 
 def _is_per_day(details: list[dict[str, Any]]) -> bool:
-    """Tell whether google.rpc.QuotaFailure names a quota that only tomorrow refills."""
+    """Return whether google.rpc.QuotaFailure names a quota that only tomorrow refills."""
     violations = (violation for item in details for violation in _objects(item.get("violations")))
     return any("PerDay" in str(violation.get("quotaId")) for violation in violations)
 
@@ -180,11 +180,11 @@ def _image(document: object) -> Image:
     if not isinstance(document, dict):
         raise _NotGemini("it is not an object")
     if error := _error_object(document):
-        raise _NotGemini(f"an error came as 200: {_words(error.get('message'))}")
+        raise _NotGemini(f"an error came as 200: {_shortened(error.get('message'))}")
     if not any(_get(document, name) is not None for name in _RESPONSE_FIELDS):
         raise _NotGemini("it has no candidates")
     candidates = _list(_get(document, "candidates"), "candidates")
-    chosen = _chosen(candidates)
+    chosen = _selected_image(candidates)
     if chosen is None:
         raise _failure(document, candidates)
     usage = _get(document, "usageMetadata")
@@ -193,7 +193,7 @@ def _image(document: object) -> Image:
     return Image(picture, mime_type, with_texts(usage) if isinstance(usage, dict) else {})
 
 
-def _chosen(candidates: list[dict[str, Any]]) -> tuple[EncodedPicture, str] | None:
+def _selected_image(candidates: list[dict[str, Any]]) -> tuple[EncodedPicture, str] | None:
     """Return the image that counts and the type that Google declares.
 
     The last image part that is not a thought; else the last thought, unless policy refused what it led to.
@@ -228,13 +228,13 @@ def _failure(document: dict[str, Any], candidates: list[dict[str, Any]]) -> erro
     feedback = _get(document, "promptFeedback")
     feedback = feedback if isinstance(feedback, dict) else {}
     if block_reason := text_of(_get(feedback, "blockReason")):
-        words = _words(_get(feedback, "blockReasonMessage")) or "Google blocked the prompt."
+        words = _shortened(_get(feedback, "blockReasonMessage")) or "Google blocked the prompt."
         return errors.Blocked(words, reason=str(block_reason))
     reason = _finish_reason(candidates)
-    words = next((_words(message) for c in candidates if (message := _get(c, "finishMessage"))), "")
+    words = next((_shortened(message) for c in candidates if (message := _get(c, "finishMessage"))), "")
     if reason in POLICY_REASONS:
         return errors.Blocked(words or "Google's policy refused to make this image.", reason=reason)
-    text = _words(" ".join(_texts(candidates)))
+    text = _shortened(" ".join(_texts(candidates)))
     message = " ".join(filter(None, ("Google answered without an image.", words, text and f"The model's text: {text}")))
     return errors.NoImage(message, reason=reason or "NO_CANDIDATES")
 
@@ -275,9 +275,9 @@ def _get(mapping: dict[str, Any], name: str) -> Any:
     return mapping.get(re.sub("([A-Z])", r"_\1", name).lower())
 
 
-def _words(value: object) -> str:
+def _shortened(value: object) -> str:
     """Return Google's words, cut to a length that fits a message and a log."""
     text = text_of(value)
     if not isinstance(text, str):
         return ""
-    return text if len(text) <= _MAX_WORDS else text[:_MAX_WORDS] + "…"
+    return text if len(text) <= _MAX_MESSAGE_CHARACTERS else text[:_MAX_MESSAGE_CHARACTERS] + "…"

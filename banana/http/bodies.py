@@ -65,16 +65,17 @@ async def _json(request: Request) -> Any:
 
 
 async def _form(request: Request, content_type: str, files: str) -> dict[str, Any]:
-    parser = FormParser(content_type)
+    parser = FormParser(content_type, files)
     async for chunk in request.stream():
         parser.feed(chunk)
-    return fields_of(parser.close(), files=files)
+    return fields_of(parser.close(), files)
 
 
 def _problem(item: Any, model: type[BaseModel]) -> tuple[str, str]:
     field = ".".join(map(str, item["loc"])) or "body"
     if item["type"] == "extra_forbidden":
-        return field, f"is not a field of this request; it has {', '.join(model.model_fields)}"
+        known = f"; it has {', '.join(model.model_fields)}" if len(item["loc"]) == 1 else ""
+        return field, f"is not a field of this request{known}"
     if item["type"] == "missing":
         return field, "is missing"
     if item["type"] == "model_type":

@@ -107,7 +107,7 @@ def _record(exchange: Exchange, route: str) -> None:
     metrics.request_bytes.labels("in").inc(exchange.bytes_in)
     metrics.request_bytes.labels("out").inc(exchange.bytes_out)
     if exchange.status != CALLER_LEFT:
-        metrics.images.inc(exchange.images_returned or 0)
+        metrics.images.inc(exchange.images_returned)
     log.info("request", route=route, **exchange.log_fields(seconds))
 
 

@@ -44,7 +44,7 @@ class DrainingProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def send_400_response(self, msg: str) -> None:
-        """Tell whoever does not speak HTTP, in the shape of every error."""
+        """Answer what is not HTTP, in the shape of every error."""
         head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
         self.transport.write(head + b"content-length: %d\r\n\r\n" % len(_BAD_REQUEST) + _BAD_REQUEST)
         self.transport.close()

@@ -1,4 +1,4 @@
-"""Responses whose bodies are pieces that are never joined, and signs of life while there is no body yet."""
+"""Responses whose bodies are pieces that are never joined, and heartbeats while there is no body yet."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Coroutine, Mapping
@@ -13,7 +13,7 @@ from banana.payload.pieces import Pieces, size_of
 # Proxies are not to wait for more before they pass on what there is; X-Accel-Buffering is nginx's word for it.
 UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 # A server-sent event that is none: it keeps a connection that a proxy would cut.
-COMMENT: Pieces = (b": still at work\n\n",)
+COMMENT: Pieces = (b": keep-alive\n\n",)
 
 
 class PiecesResponse(Response):
@@ -35,24 +35,24 @@ class KeepAliveResponse(Response):
     Its status is 200 by then, so an error is in the body alone, in the shape it always has.
     """
 
-    def __init__(self, work: asyncio.Task[Response], every_seconds: float) -> None:
+    def __init__(self, work: asyncio.Task[Response], interval_seconds: float) -> None:
         super().__init__(media_type="application/json", headers=UNBUFFERED)
         del self.headers["content-length"]
         self._work = work
-        self._every_seconds = every_seconds
+        self._interval_seconds = interval_seconds
 
     @classmethod
-    async def unless_soon(cls, work: Coroutine[Any, Any, Response], every_seconds: float) -> Response:
-        """Return what `work` returns if that is within `every_seconds`, else a KeepAliveResponse; 0 waits for ever."""
-        if not every_seconds:
+    async def respond_within(cls, work: Coroutine[Any, Any, Response], interval_seconds: float) -> Response:
+        """Return what `work` returns if that is within `interval_seconds`, else a KeepAliveResponse; 0 waits for ever."""
+        if not interval_seconds:
             return await work
         task = asyncio.create_task(work)
         try:
-            await asyncio.wait([task], timeout=every_seconds)
+            await asyncio.wait([task], timeout=interval_seconds)
         except asyncio.CancelledError:
-            task.cancel()
+            await _cancelled(task)
             raise
-        return await task if task.done() else cls(task, every_seconds)
+        return await task if task.done() else cls(task, interval_seconds)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send whitespace, then the response's body."""
@@ -60,29 +60,40 @@ class KeepAliveResponse(Response):
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             while not self._work.done():
                 await send({"type": "http.response.body", "body": b" ", "more_body": True})
-                await asyncio.wait([self._work], timeout=self._every_seconds)
-        finally:
-            self._work.cancel()
+                await asyncio.wait([self._work], timeout=self._interval_seconds)
+        except BaseException:
+            await _cancelled(self._work)
+            raise
         response = await self._work
         await _send_pieces(response.pieces if isinstance(response, PiecesResponse) else [response.body], send)
 
 
 class PiecesStreamResponse(Response):
-    """A response without a length, whose parts are sent as they come, each given as its pieces."""
+    """A response without a length, whose parts are sent as they come, each given as its pieces.
 
-    def __init__(self, parts: AsyncGenerator[Pieces, None], media_type: str) -> None:
+    `source`, which `parts` reads, is closed with it, also when the response never begins.
+    """
+
+    def __init__(self, parts: AsyncGenerator[Pieces, None], media_type: str, source: AsyncGenerator[Any, None]) -> None:
         super().__init__(media_type=media_type, headers=UNBUFFERED)
         del self.headers["content-length"]
         self._parts = parts
+        self._source = source
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send each part as it comes."""
-        async with aclosing(self._parts) as parts:
+        async with aclosing(self._source), aclosing(self._parts) as parts:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             async for pieces in parts:
                 for piece in pieces:
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _cancelled(task: asyncio.Task[Any]) -> None:
+    """Return when `task` has ended, cancelled."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def _send_pieces(pieces: Pieces, send: Send) -> None:

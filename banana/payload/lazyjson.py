@@ -98,9 +98,9 @@ class LazyJsonParser:
             raise InvalidJson("it ends inside a string")
         try:
             document = msgspec.json.decode(self._document)
+            return self._with_long_strings(document) if self._long_strings else document
         except _MALFORMED as error:
             raise InvalidJson(str(error)) from None
-        return self._with_long_strings(document) if self._long_strings else document
 
     def _outside(self, chunk: bytes, position: int) -> int:
         quote = chunk.find(b'"', position)

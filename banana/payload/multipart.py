@@ -46,12 +46,16 @@ class _Base64Encoder:
 
 
 class FormParser:
-    """A parser of one form: `feed` it the chunks, then `close` it for the fields and files, in their order."""
+    """A parser of one form: `feed` it the chunks, then `close` it for the fields and files, in their order.
 
-    def __init__(self, content_type: str) -> None:
+    `files` is the field that holds pictures, as files or as base64.
+    """
+
+    def __init__(self, content_type: str, files: str) -> None:
         kind, options = parse_options_header(content_type)
         if kind != b"multipart/form-data" or b"boundary" not in options:
             raise InvalidForm("its Content-Type names no boundary")
+        self._files = files
         self._items: list[tuple[str, str | EncodedPicture]] = []
         self._header_name = self._header_value = b""
         self._disposition = b""
@@ -111,7 +115,7 @@ class FormParser:
             self._part.feed(data[start:end])
             return
         self._part += data[start:end]
-        if len(self._part) > MAX_FIELD_BYTES and not self._name.startswith("image_base64"):
+        if len(self._part) > MAX_FIELD_BYTES and self._name not in _names_of(self._files):
             raise InvalidForm(f"the field {self._name} is over {MAX_FIELD_BYTES} bytes")
 
     def _on_part_end(self) -> None:
@@ -127,7 +131,7 @@ class FormParser:
         self._ended = True
 
 
-def fields_of(items: list[tuple[str, str | EncodedPicture]], *, files: str) -> dict[str, Any]:
+def fields_of(items: list[tuple[str, str | EncodedPicture]], files: str) -> dict[str, Any]:
     """Return a form as the JSON object that means the same; all values but files are strings.
 
     Parts named `image`, `image[]` or `files`, files and texts, in their order, are the list `files`. Raises InvalidForm
@@ -135,10 +139,15 @@ def fields_of(items: list[tuple[str, str | EncodedPicture]], *, files: str) -> d
     """
     fields: dict[str, Any] = {}
     for name, value in items:
-        if name in ("image", "image[]", files):
+        if name in _names_of(files):
             fields.setdefault(files, []).append(value)
         elif name in fields:
             raise InvalidForm(f"the field {name} is given twice")
         else:
             fields[name] = value
     return fields
+
+
+def _names_of(files: str) -> tuple[str, ...]:
+    """Return the names that a part with a picture may have: the field's own, and those of curl's users and SDKs."""
+    return (files, "image", "image[]")

@@ -6,7 +6,7 @@ one and one line in the wiring.
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
@@ -65,16 +65,6 @@ class Services:
     keepalive_seconds: float
 
 
-class Format(Protocol):
-    """A module of this folder that has a dialect."""
-
-    DIALECT: Dialect
-
-    def routes(self, services: Services) -> list[APIRoute]:
-        """Return the dialect's routes."""
-        ...
-
-
 def under(*prefixes: str) -> Claim:
     """Return a claim on all paths that begin with one of `prefixes`."""
     return lambda path, _: path.startswith(prefixes)
@@ -86,7 +76,7 @@ def dialect_of(request: Request, dialects: Sequence[Dialect]) -> Dialect:
     return next((dialect for dialect in dialects[:-1] if dialect.claims(path, headers)), dialects[-1])
 
 
-async def answered(work: Awaitable[Response], dialect: Dialect, exchange: Exchange) -> Response:
+async def with_error_response(work: Awaitable[Response], dialect: Dialect, exchange: Exchange) -> Response:
     """Return what `work` returns, or its error in the shape of `dialect`."""
     try:
         return await work
@@ -117,7 +107,7 @@ class DialectRoute(APIRoute):
         request, exchange = Request(scope, receive, send), exchange_of(scope)
         dialect = dialect_of(request, self._dialects)
         exchange.dialect = dialect.name
-        response = await answered(self._admitted(request, exchange), dialect, exchange)
+        response = await with_error_response(self._admitted(request, exchange), dialect, exchange)
         await response(scope, receive, send)
 
     async def _admitted(self, request: Request, exchange: Exchange) -> Response:
@@ -126,6 +116,6 @@ class DialectRoute(APIRoute):
         return await self._handler(request, exchange)
 
 
+# FastAPI wants an endpoint to document; `DialectRoute` never calls it. No docstring: it would be published.
 async def _documented(request: Request) -> Response:
-    """Stand for the handler in FastAPI's eyes; `DialectRoute` never calls it."""
     raise NotImplementedError

@@ -3,9 +3,10 @@
 Each of them takes a `LongString` as well as a string: a picture stays where it lies, however deep in the body.
 """
 
+import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, StringConstraints, WithJsonSchema
 
 from banana.google.models import is_model_name
 from banana.payload.lazyjson import InvalidJson, LongString, text_of
@@ -13,6 +14,7 @@ from banana.payload.pictures import EncodedPicture, PictureError, read_input_pic
 
 MAX_PICTURES = 14
 MAX_IMAGES = 10
+_DIGITS = re.compile(r"-?[0-9]{1,18}")
 
 
 def _text(value: object) -> object:
@@ -20,6 +22,13 @@ def _text(value: object) -> object:
         return text_of(value)
     except InvalidJson as error:
         raise ValueError(f"is not a JSON string: {error}") from None
+
+
+def _integer(value: object) -> object:
+    """Refuse what pydantic would read from a form beside plain digits: 1_0 would be ten paid images."""
+    if isinstance(value, str) and not _DIGITS.fullmatch(value.strip()):
+        raise ValueError("must be a whole number")
+    return value
 
 
 def _not_blank(value: str) -> str:
@@ -61,6 +70,8 @@ _PICTURE = {"type": "string", "description": "base64 (standard or URL-safe) or a
 _PICTURES = {"type": "array", "items": _PICTURE, "maxItems": MAX_PICTURES}
 
 Text = Annotated[str, BeforeValidator(_text)]
+ShortText = Annotated[str, StringConstraints(max_length=256), BeforeValidator(_text)]
+Integer = Annotated[int, BeforeValidator(_integer)]
 Prompt = Annotated[Text, AfterValidator(_not_blank)]
 ModelName = Annotated[str, BeforeValidator(_model_name)]
 Pictures = Annotated[

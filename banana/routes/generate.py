@@ -13,11 +13,11 @@ from banana.exchange import Exchange
 from banana.google.wire import Image
 from banana.http.negotiation import preferred_media_type
 from banana.http.responses import PiecesResponse
-from banana.images import Order, Outcome, Outcomes
+from banana.images import Failure, Order, Outcome, Outcomes
 from banana.payload.pieces import Bytes, Pieces
 from banana.routes import documentation
 from banana.routes.dialect import Dialect, Services, under
-from banana.routes.fields import MAX_IMAGES, ModelName, Pictures, Prompt
+from banana.routes.fields import MAX_IMAGES, Integer, ModelName, Pictures, Prompt
 from banana.routes.image_endpoint import ImageEndpoint
 
 AspectRatio = Literal[
@@ -34,7 +34,9 @@ class GenerateRequest(BaseModel):
     prompt: Prompt = Field(description="What the picture should show; not blank.", examples=["A banana on the moon"])
     image_base64: Pictures = Field(default=(), description="A picture to start from, or a list of up to 14.")
     model: ModelName | None = Field(default=None, description="Gemini's image model; the default when left out.")
-    number_of_images: int | None = Field(default=1, ge=1, le=MAX_IMAGES, description="Each is a call, and is paid for.")
+    number_of_images: Integer | None = Field(
+        default=1, ge=1, le=MAX_IMAGES, description="Each is a call, and is paid for."
+    )
     aspect_ratio: AspectRatio | None = None
     image_size: ImageSize | None = None
 
@@ -50,7 +52,13 @@ class GenerateResponse(BaseModel):
 
 def error_response(exchange: Exchange, error: errors.BananaError) -> Response:
     """Return `error` in the shape of this service's own routes."""
-    return JSONResponse(error.body(exchange.request_id), error.status, headers=error.headers)
+    return JSONResponse(error_body(exchange, error), error.status, headers=error.headers)
+
+
+def error_body(exchange: Exchange, error: errors.BananaError) -> dict[str, Any]:
+    """Return `error` as the JSON object of this service's own routes."""
+    body = {"code": error.code, "message": error.message, "request_id": exchange.request_id}
+    return {"error": body | error.extra}
 
 
 def order_of(body: GenerateRequest) -> Order:
@@ -59,23 +67,23 @@ def order_of(body: GenerateRequest) -> Order:
         prompt=body.prompt,
         pictures=body.image_base64,
         count=body.number_of_images or 1,
-        model=body.model,
+        model_name=body.model,
         aspect_ratio=body.aspect_ratio,
         image_size=body.image_size,
     )
 
 
-class GenerateReply:
+class GenerateWriter:
     """JSON with base64, the picture itself, or events: whichever the `Accept` header prefers."""
 
-    def __init__(self, body: GenerateRequest, headers: Headers) -> None:
+    def __init__(self, body: GenerateRequest, order: Order, headers: Headers) -> None:
         preferred = preferred_media_type(headers.get("accept", ""))
-        self._requested = body.number_of_images or 1
+        self._requested = order.count
         self._as_picture = self._requested == 1 and preferred.startswith("image/")
         self.streams = preferred == "text/event-stream"
-        self.may_be_padded = not self._as_picture
+        self.allows_leading_whitespace = not self._as_picture
 
-    def response(self, outcomes: Outcomes) -> Response:
+    def response(self, outcomes: Outcomes, exchange: Exchange) -> Response:
         """Return the images there are."""
         images = outcomes.images
         if self._as_picture:
@@ -85,24 +93,22 @@ class GenerateReply:
 
     def event(self, outcome: Outcome, exchange: Exchange) -> Pieces:
         """Return `image` or `failed`."""
-        if outcome.image is not None:
-            start = b'event: image\ndata: {"index":%d,"mime_type":"%s","image":"'
-            mime_type = outcome.image.mime_type.encode()
-            return [start % (outcome.index, mime_type), *outcome.image.picture.pieces, b'"}\n\n']
-        assert outcome.error is not None
-        data = {"index": outcome.index} | outcome.error.body(exchange.request_id)
-        return [b"event: failed\ndata: " + msgspec.json.encode(data) + b"\n\n"]
+        match outcome.result:
+            case Image(picture, mime_type):
+                start = b'event: image\ndata: {"index":%d,"mime_type":"%s","image":"'
+                return [start % (outcome.index, mime_type.encode()), *picture.pieces, b'"}\n\n']
+            case error:
+                data = {"index": outcome.index} | error_body(exchange, error)
+                return [b"event: failed\ndata: " + msgspec.json.encode(data) + b"\n\n"]
 
-    def last_event(self, failures: list[Outcome], exchange: Exchange) -> Pieces:
+    def last_event(self, failures: list[Failure], exchange: Exchange) -> Pieces:
         """Return `done`."""
         return [b"event: done\ndata: " + msgspec.json.encode(_summary(self._requested, failures)) + b"\n\n"]
 
 
-def _summary(requested: int, failures: list[Outcome]) -> dict[str, Any]:
+def _summary(requested: int, failures: list[Failure]) -> dict[str, Any]:
     failed = [
-        {"index": failure.index, "code": failure.error.code, "message": failure.error.message}
-        for failure in failures
-        if failure.error is not None
+        {"index": failure.index, "code": failure.error.code, "message": failure.error.message} for failure in failures
     ]
     return {"requested": requested, "returned": requested - len(failed), "failed": failed}
 
@@ -118,6 +124,17 @@ def _json(images: list[Image], metadata: dict[str, Any] | None) -> list[Bytes]:
 
 
 DIALECT = Dialect("generate", under("/generate"), error_response)
+ERROR_SCHEMA = {
+    "type": "object",
+    "required": ["error"],
+    "properties": {
+        "error": {
+            "type": "object",
+            "required": ["code", "message", "request_id"],
+            "properties": {name: {"type": "string"} for name in ("code", "message", "request_id")},
+        }
+    },
+}
 _CONTENT: dict[str, Any] = {
     "application/json": {"schema": GenerateResponse.model_json_schema()},
     "image/*": {"schema": {"type": "string", "format": "binary"}},
@@ -128,17 +145,17 @@ ENDPOINT = ImageEndpoint(
     body=GenerateRequest,
     files="image_base64",
     order_of=order_of,
-    reply_to=GenerateReply,
+    writer_for=GenerateWriter,
     documentation={
         "operation_id": "generate",
         "tags": ["images"],
-        "summary": "Generate",
+        "summary": "Generate images",
         "description": (
             "Make pictures from words, and from pictures.\n\n"
             "With `Accept: image/*` and one image, the response is the picture itself; with `Accept: text/event-stream` it"
             " is server-sent events: `image` for each one as soon as it is there, `failed`, and `done` at the end."
         ),
-        "responses": documentation.responses(_CONTENT, errors.SCHEMA),
+        "responses": documentation.responses(_CONTENT, ERROR_SCHEMA),
         "openapi_extra": {"requestBody": documentation.request_body(GenerateRequest, "image_base64", form=True)},
     },
 )

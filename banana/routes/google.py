@@ -5,18 +5,19 @@ a key of ours in them; our own come in Google's shape. Source: Google's REST ref
 """
 
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
 import msgspec
 from fastapi.routing import APIRoute
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 
 from banana import errors
+from banana.errors import UpstreamResponse
 from banana.exchange import Exchange
-from banana.google.client import Call, UpstreamResponse
+from banana.google.client import Call
 from banana.google.models import is_model_name
 from banana.http import bodies
 from banana.http.responses import PiecesResponse, PiecesStreamResponse
@@ -44,8 +45,9 @@ STATUSES = {
 def error_response(exchange: Exchange, error: errors.BananaError) -> Response:
     """Return Google's own response where the error is Google's, else ours in Google's shape."""
     if error.upstream_response is not None:
-        status, content_type, body = error.upstream_response
-        return Response(body, status, headers=error.headers | {"content-type": content_type or "application/json"})
+        google = error.upstream_response
+        headers = error.headers | {"content-type": google.content_type or "application/json"}
+        return Response(b"".join(google.pieces), google.status, headers=headers)
     status = 400 if error.status == 422 else error.status
     return Response(_error_body(exchange, error, status), status, headers=error.headers, media_type="application/json")
 
@@ -76,7 +78,7 @@ def call_of(request: Request, method: str, body: Pieces, services: Services, exc
     return Call(model, f"{path}?{urlencode(query)}" if query else path, body, request.method)
 
 
-def forwarding(method: str, services: Services) -> Handler:
+def forward_handler(method: str, services: Services) -> Handler:
     """Return a handler that passes the call on to Google, and its response back."""
 
     async def forward(request: Request, exchange: Exchange) -> Response:
@@ -87,7 +89,7 @@ def forwarding(method: str, services: Services) -> Handler:
     return forward
 
 
-def streaming(method: str, services: Services) -> Handler:
+def stream_handler(method: str, services: Services) -> Handler:
     """Return a handler that passes the call on to Google, and each part of its response back as it arrives."""
 
     async def stream(request: Request, exchange: Exchange) -> Response:
@@ -96,29 +98,38 @@ def streaming(method: str, services: Services) -> Handler:
         # The status is known with the first part: until then an error keeps its own.
         first = await anext(parts, None)
         if first is None:
-            raise errors.InvalidAnswer("Google's response is empty.")
-        return PiecesStreamResponse(_passed_on(first, parts, exchange), first.content_type)
+            raise errors.InvalidResponse("Google's response is empty.")
+        return PiecesStreamResponse(_stream_parts(first, parts, exchange), first.content_type, parts)
 
     return stream
 
 
-async def _passed_on(
+async def _stream_parts(
     first: UpstreamResponse, parts: AsyncGenerator[UpstreamResponse, None], exchange: Exchange
 ) -> AsyncGenerator[Pieces, None]:
     """Yield what arrives; an error after the beginning is an event of its own where there are events."""
-    async with aclosing(parts):
-        yield first.pieces
-        try:
-            async for part in parts:
-                yield part.pieces
-        except errors.BananaError as error:
-            exchange.error_code = error.code
-            if "event-stream" not in first.content_type:
-                raise
-            yield [b"data: ", _error_body(exchange, error, error.status), b"\r\n\r\n"]
+    yield first.pieces
+    try:
+        async for part in parts:
+            yield part.pieces
+    except errors.BananaError as error:
+        exchange.error_code = error.code
+        if "event-stream" not in first.content_type:
+            raise
+        yield [b"data: ", _error_body(exchange, error, error.status), b"\r\n\r\n"]
 
 
-DIALECT = Dialect("google", under("/v1beta", *(f"{prefix}/models" for prefix in PREFIXES)), error_response)
+def openai_may_mean(path: str, headers: Headers) -> bool:
+    """Return whether the request is for a list of models that OpenAI's clients ask for: without Google's header."""
+    return path.startswith("/v1/models") and ":" not in path and "x-goog-api-key" not in headers
+
+
+def _claims(path: str, headers: Headers) -> bool:
+    return _below_prefixes(path, headers) and not openai_may_mean(path, headers)
+
+
+_below_prefixes = under("/v1beta", *(f"{prefix}/models" for prefix in PREFIXES))
+DIALECT = Dialect("google", _claims, error_response)
 CONTENT: dict[str, Any] = {"application/json": {"schema": {}}, "text/event-stream": {"schema": {}}}
 ERROR_SCHEMA = {"type": "object"}
 MODEL_PARAMETER = {
@@ -138,7 +149,7 @@ def routes(services: Services) -> list[APIRoute]:
 
 
 def _route(prefix: str, method: str, services: Services) -> DialectRoute:
-    handler = streaming if method.startswith(":stream") else forwarding
+    handler = stream_handler if method.startswith(":stream") else forward_handler
     return DialectRoute(
         f"{prefix}/models/{{model}}{method}",
         handler(method, services),

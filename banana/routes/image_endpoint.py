@@ -1,10 +1,9 @@
 """How an API format's request for images is served: the body becomes an order, the order's outcomes a response.
 
-The format itself is two pure parts: `order_of` reads a body into an order, and a `Reply` writes what became of it.
+The format itself is two pure parts: `order_of` reads a body into an order, and a `ResponseWriter` writes what became of it.
 """
 
 from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -16,26 +15,26 @@ from starlette.responses import Response
 from banana.exchange import Exchange
 from banana.http import bodies
 from banana.http.responses import COMMENT, KeepAliveResponse, PiecesStreamResponse
-from banana.images import Order, Outcome, Outcomes
+from banana.images import Failure, Order, Outcome, Outcomes
 from banana.payload.pieces import Pieces
-from banana.routes.dialect import Dialect, DialectRoute, Services, answered
+from banana.routes.dialect import Dialect, DialectRoute, Services, with_error_response
 
 Body = TypeVar("Body", bound=BaseModel)
 
 
-class Reply(Protocol):
+class ResponseWriter(Protocol):
     """Writes the outcomes of one order in an API format; pure.
 
     Attributes:
         streams: whether each outcome is sent as an event as soon as it is there.
-        may_be_padded: whether whitespace may go before the response's body.
+        allows_leading_whitespace: whether whitespace may go before the response's body.
 
     """
 
     streams: bool
-    may_be_padded: bool
+    allows_leading_whitespace: bool
 
-    def response(self, outcomes: Outcomes) -> Response:
+    def response(self, outcomes: Outcomes, exchange: Exchange) -> Response:
         """Return the response that holds the outcomes."""
         ...
 
@@ -43,8 +42,8 @@ class Reply(Protocol):
         """Return the event of one outcome; no pieces where the format has none for it."""
         ...
 
-    def last_event(self, failures: list[Outcome], exchange: Exchange) -> Pieces:
-        """Return the event that ends the stream, given the outcomes that are errors, in the order of the calls."""
+    def last_event(self, failures: list[Failure], exchange: Exchange) -> Pieces:
+        """Return the event that ends the stream, given the errors in the order of the calls."""
         ...
 
 
@@ -57,7 +56,7 @@ class ImageEndpoint(Generic[Body]):
         body: what its body must be.
         files: the body's field that holds pictures.
         order_of: reads a body into an order.
-        reply_to: chooses how to answer, by the body and the request's headers.
+        writer_for: chooses how to answer, by the body and the request's headers.
         documentation: for the OpenAPI document.
 
     """
@@ -66,7 +65,7 @@ class ImageEndpoint(Generic[Body]):
     body: type[Body]
     files: str
     order_of: Callable[[Body], Order]
-    reply_to: Callable[[Body, Headers], Reply]
+    writer_for: Callable[[Body, Order, Headers], ResponseWriter]
     documentation: dict[str, Any]
 
     def route(self, dialect: Dialect, services: Services) -> DialectRoute:
@@ -74,32 +73,35 @@ class ImageEndpoint(Generic[Body]):
 
         async def handler(request: Request, exchange: Exchange) -> Response:
             body = await bodies.read(request, self.body, exchange.deadline, files=self.files)
-            order, reply = self.order_of(body), self.reply_to(body, request.headers)
-            if reply.streams:
+            order = self.order_of(body)
+            writer = self.writer_for(body, order, request.headers)
+            if writer.streams:
                 outcomes = services.images.stream(order, exchange)
-                return PiecesStreamResponse(_events(outcomes, reply, exchange), "text/event-stream")
+                return PiecesStreamResponse(_events(outcomes, writer, exchange), "text/event-stream", outcomes)
 
             async def work() -> Response:
-                return reply.response(await services.images.make(order, exchange))
+                return writer.response(await services.images.make(order, exchange), exchange)
 
-            every_seconds = services.keepalive_seconds if reply.may_be_padded else 0
-            return await KeepAliveResponse.unless_soon(answered(work(), dialect, exchange), every_seconds)
+            interval_seconds = services.keepalive_seconds if writer.allows_leading_whitespace else 0
+            return await KeepAliveResponse.respond_within(
+                with_error_response(work(), dialect, exchange), interval_seconds
+            )
 
         return DialectRoute(self.path, handler, (dialect,), services, methods=["POST"], **self.documentation)
 
 
 async def _events(
-    outcomes: AsyncGenerator[Outcome | None, None], reply: Reply, exchange: Exchange
+    outcomes: AsyncGenerator[Outcome | None, None], writer: ResponseWriter, exchange: Exchange
 ) -> AsyncGenerator[Pieces, None]:
     """Yield an event for each outcome, a comment for each silence, and the last event."""
-    failures: list[Outcome] = []
-    async with aclosing(outcomes):
-        async for outcome in outcomes:
-            if outcome is None:
-                yield COMMENT
-                continue
-            if outcome.error is not None:
-                failures.append(outcome)
-            yield reply.event(outcome, exchange)
+    failures: list[Failure] = []
+    async for outcome in outcomes:
+        if outcome is None:
+            yield COMMENT
+            continue
+        failures += Outcomes([outcome]).failures
+        yield writer.event(outcome, exchange)
     failures.sort(key=lambda failure: failure.index)
-    yield reply.last_event(failures, exchange)
+    if failures and not exchange.images_returned:
+        exchange.error_code = failures[0].error.code
+    yield writer.last_event(failures, exchange)

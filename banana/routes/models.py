@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import msgspec
 from fastapi.routing import APIRoute
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -18,12 +17,7 @@ from banana.google.client import Call
 from banana.routes import documentation, google, openai_images
 from banana.routes.dialect import DialectRoute, Handler, Services
 
-
-def _claims(path: str, headers: Headers) -> bool:
-    return path.startswith("/v1/models") and "x-goog-api-key" not in headers
-
-
-DIALECT = replace(openai_images.DIALECT, claims=_claims)
+DIALECT = replace(openai_images.DIALECT, claims=google.openai_may_mean)
 
 
 def routes(services: Services) -> list[APIRoute]:
@@ -33,12 +27,12 @@ def routes(services: Services) -> list[APIRoute]:
 
 
 def _route(prefix: str, path: str, services: Services) -> DialectRoute:
-    in_google_shape = google.forwarding("", services)
+    in_google_shape = google.forward_handler("", services)
     shared = prefix == "/v1"
     one = "{model}" in path
     return DialectRoute(
         prefix + path,
-        _either(in_google_shape, services) if shared else in_google_shape,
+        _shared_handler(in_google_shape, services) if shared else in_google_shape,
         (DIALECT, google.DIALECT) if shared else (google.DIALECT,),
         services,
         methods=["GET"],
@@ -52,7 +46,7 @@ def _route(prefix: str, path: str, services: Services) -> DialectRoute:
     )
 
 
-def _either(in_google_shape: Handler, services: Services) -> Handler:
+def _shared_handler(in_google_shape: Handler, services: Services) -> Handler:
     """Return a handler that answers OpenAI's clients in OpenAI's shape, and Google's in Google's."""
 
     async def either(request: Request, exchange: Exchange) -> Response:
@@ -78,11 +72,11 @@ async def _in_openai_shape(request: Request, exchange: Exchange, services: Servi
 
 
 def image_models(body: bytes) -> list[dict[str, object]]:
-    """Return the models that make images from Google's list, in OpenAI's shape. Raises InvalidAnswer."""
+    """Return the models that make images from Google's list, in OpenAI's shape. Raises InvalidResponse."""
     try:
         names = [model["name"].removeprefix("models/") for model in msgspec.json.decode(body)["models"]]
     except (msgspec.MsgspecError, ValueError, LookupError, TypeError, AttributeError):
-        raise errors.InvalidAnswer("Google's list of models is not in its format.") from None
+        raise errors.InvalidResponse("Google's list of models is not in its format.") from None
     makes_images = [name for name in names if "image" in name or "banana" in name]
     return [{"id": name, "object": "model", "created": 0, "owned_by": "google"} for name in makes_images]
 

@@ -17,11 +17,11 @@ from starlette.responses import Response
 from banana.exchange import Exchange
 from banana.google.wire import Image
 from banana.http.responses import PiecesResponse
-from banana.images import Order, Outcome, Outcomes
+from banana.images import Failure, Order, Outcome, Outcomes
 from banana.payload.pieces import Bytes, Pieces
 from banana.routes import documentation, openai
 from banana.routes.dialect import Dialect, Services, under
-from banana.routes.fields import MAX_IMAGES, ModelName, Pictures, Prompt, Text
+from banana.routes.fields import MAX_IMAGES, Integer, ModelName, Pictures, Prompt, ShortText, Text
 from banana.routes.image_endpoint import ImageEndpoint
 
 # The ratios that every current model takes.
@@ -31,25 +31,25 @@ TWO_K_PIXELS, FOUR_K_PIXELS = 1448, 2896
 MAX_SIDE_PIXELS = 4096
 
 
-class ImageRequest(BaseModel):
+class ImagesRequest(BaseModel):
     """OpenAI's request for images."""
 
     model_config = ConfigDict(extra="forbid")
 
     prompt: Prompt = Field(examples=["A banana on the moon"])
     model: ModelName | None = None
-    n: int | None = Field(default=1, ge=1, le=MAX_IMAGES, description="Each is a call, and is paid for.")
+    n: Integer | None = Field(default=1, ge=1, le=MAX_IMAGES, description="Each is a call, and is paid for.")
     size: Text | None = Field(default="auto", description="WxH in pixels: the nearest ratio and size; or auto.")
     response_format: Literal["b64_json", "url"] | None = Field(default=None, description="url is a data URI.")
     output_format: Literal["png", "jpeg", "webp"] | None = Field(
         default=None, description="Left out: as Google sent it."
     )
-    output_compression: int | None = Field(default=None, ge=1, le=100, description="Quality of jpeg and webp.")
+    output_compression: Integer | None = Field(default=None, ge=1, le=100, description="Quality of jpeg and webp.")
     stream: bool | None = False
-    partial_images: int | None = Field(
+    partial_images: Integer | None = Field(
         default=None, ge=0, le=3, description="There are never any; OpenAI may send fewer too."
     )
-    user: Text | None = Field(default=None, max_length=256, description="Written to the log.")
+    user: ShortText | None = Field(default=None, description="Written to the log.")
     quality: Literal["auto", "standard", "medium"] | None = None
     background: Literal["auto", "opaque"] | None = None
     moderation: Literal["auto"] | None = None
@@ -57,31 +57,31 @@ class ImageRequest(BaseModel):
     @field_validator("size")
     @classmethod
     def _is_a_size(cls, value: str | None) -> str | None:
-        wide, cross, high = (value or "auto").partition("x")
+        width, separator, height = (value or "auto").partition("x")
         if value in (None, "auto"):
             return value
-        if not (cross and wide.isdecimal() and high.isdecimal() and len(value or "") <= 11):
+        if not (separator and width.isdecimal() and height.isdecimal() and len(value or "") <= 11):
             raise ValueError("must be auto or WxH in pixels")
-        if not all(0 < int(side) <= MAX_SIDE_PIXELS for side in (wide, high)):
+        if not all(0 < int(side) <= MAX_SIDE_PIXELS for side in (width, height)):
             raise ValueError(f"must have sides from 1 to {MAX_SIDE_PIXELS} pixels")
         return value
 
 
-class EditRequest(ImageRequest):
+class EditRequest(ImagesRequest):
     """The same, with pictures to start from."""
 
     image: Pictures = Field(min_length=1, description="A picture to start from, or up to 14.")
     input_fidelity: Literal["high"] | None = None
 
 
-def order_of(body: ImageRequest) -> Order:
+def order_of(body: ImagesRequest) -> Order:
     """Read a body into an order."""
-    aspect_ratio, image_size = shape_of(body.size)
+    aspect_ratio, image_size = aspect_ratio_and_size_of(body.size)
     return Order(
         prompt=body.prompt,
         pictures=body.image if isinstance(body, EditRequest) else (),
         count=body.n or 1,
-        model=body.model,
+        model_name=body.model,
         aspect_ratio=aspect_ratio,
         image_size=image_size,
         output_format=body.output_format,
@@ -90,35 +90,36 @@ def order_of(body: ImageRequest) -> Order:
     )
 
 
-def shape_of(size: str | None) -> tuple[str | None, str | None]:
+def aspect_ratio_and_size_of(size: str | None) -> tuple[str | None, str | None]:
     """Return Gemini's aspect ratio and image size for OpenAI's `size`, the nearest there are."""
     if size is None or size == "auto":
         return None, None
-    wide, high = map(int, size.split("x"))
-    side = math.sqrt(wide * high)
+    width, height = map(int, size.split("x"))
+    side = math.sqrt(width * height)
     image_size = "4K" if side > FOUR_K_PIXELS else "2K" if side > TWO_K_PIXELS else "1K"
-    return min(RATIOS, key=lambda ratio: abs(math.log(_quotient(ratio) * high / wide))), image_size
+    return min(RATIOS, key=lambda ratio: abs(math.log(_ratio_value(ratio) * height / width))), image_size
 
 
-def _quotient(ratio: str) -> float:
-    wide, high = ratio.split(":")
-    return int(wide) / int(high)
+def _ratio_value(ratio: str) -> float:
+    width, height = ratio.split(":")
+    return int(width) / int(height)
 
 
-class ImagesReply:
+class ImagesWriter:
     """OpenAI's `data` with base64 or URLs, or its events, whose names begin with `event_name`."""
 
-    may_be_padded = True
+    allows_leading_whitespace = True
 
-    def __init__(self, body: ImageRequest, event_name: str) -> None:
+    def __init__(self, body: ImagesRequest, order: Order, event_name: str) -> None:
         self._body = body
+        self._requested = order.count
         self._event_name = event_name
         # URLs where they are requested, and by OpenAI's default for its models of old.
         default = "url" if (body.model or "").startswith("dall-e") else "b64_json"
         self._as_url = (body.response_format or default) == "url"
         self.streams = bool(body.stream)
 
-    def response(self, outcomes: Outcomes) -> Response:
+    def response(self, outcomes: Outcomes, exchange: Exchange) -> Response:
         """Return the images there are."""
         images = outcomes.images
         pieces: list[Bytes] = [b'{"created":%d,"data":[{' % time.time()]
@@ -131,7 +132,8 @@ class ImagesReply:
 
     def event(self, outcome: Outcome, exchange: Exchange) -> Pieces:
         """Return the event of an image; an error has none, because OpenAI's SDKs raise at the first."""
-        if outcome.image is None:
+        image = outcome.result
+        if not isinstance(image, Image):
             return ()
         event = {
             "type": f"{self._event_name}.completed",
@@ -139,17 +141,16 @@ class ImagesReply:
             "size": self._body.size or "auto",
             "quality": self._body.quality or "auto",
             "background": "opaque",
-            "output_format": outcome.image.mime_type.removeprefix("image/"),
-            "usage": openai.usage_of([outcome.image]),
+            "output_format": image.mime_type.removeprefix("image/"),
+            "usage": openai.usage_of([image]),
         }
         start = f"event: {self._event_name}.completed\ndata: ".encode() + msgspec.json.encode(event)[:-1] + b","
-        return [start, *self._image_field(outcome.image), b"}\n\n"]
+        return [start, *self._image_field(image), b"}\n\n"]
 
-    def last_event(self, failures: list[Outcome], exchange: Exchange) -> Pieces:
+    def last_event(self, failures: list[Failure], exchange: Exchange) -> Pieces:
         """Return an error when there is no image at all; OpenAI's stream ends without an event of its own."""
-        if len(failures) < (self._body.n or 1):
+        if len(failures) < self._requested:
             return ()
-        assert failures[0].error is not None
         error = {"error": openai.error_object(exchange, failures[0].error)}
         return [b"event: error\ndata: " + msgspec.json.encode(error) + b"\n\n"]
 
@@ -160,16 +161,16 @@ class ImagesReply:
         return [b'"b64_json":"', *image.picture.pieces, b'"']
 
 
-def _reply_to(event_name: str) -> Callable[[ImageRequest, Headers], ImagesReply]:
-    return lambda body, _: ImagesReply(body, event_name)
+def _writer_for(event_name: str) -> Callable[[ImagesRequest, Order, Headers], ImagesWriter]:
+    return lambda body, order, _: ImagesWriter(body, order, event_name)
 
 
-def _documentation(model: type[ImageRequest], summary: str, operation_id: str) -> dict[str, Any]:
+def _documentation(model: type[ImagesRequest], summary: str, operation_id: str) -> dict[str, Any]:
     return {
         "operation_id": operation_id,
         "tags": ["OpenAI"],
         "summary": summary,
-        "description": "",
+        "description": "In OpenAI's API format, for its SDKs: JSON, or events with `stream`.",
         "responses": documentation.responses(_CONTENT, openai.ERROR_SCHEMA),
         "openapi_extra": {"requestBody": documentation.request_body(model, "image", form=model is EditRequest)},
     }
@@ -180,21 +181,21 @@ _CONTENT = {
     "text/event-stream": {"schema": {}},
 }
 DIALECT = Dialect("openai-images", under("/v1/images"), openai.error_response)
-GENERATIONS: ImageEndpoint[ImageRequest] = ImageEndpoint(
+GENERATIONS: ImageEndpoint[ImagesRequest] = ImageEndpoint(
     path="/v1/images/generations",
-    body=ImageRequest,
+    body=ImagesRequest,
     files="image",
     order_of=order_of,
-    reply_to=_reply_to("image_generation"),
-    documentation=_documentation(ImageRequest, "Make pictures from words", "createImage"),
+    writer_for=_writer_for("image_generation"),
+    documentation=_documentation(ImagesRequest, "Generate images", "createImage"),
 )
 EDITS: ImageEndpoint[EditRequest] = ImageEndpoint(
     path="/v1/images/edits",
     body=EditRequest,
     files="image",
     order_of=order_of,
-    reply_to=_reply_to("image_edit"),
-    documentation=_documentation(EditRequest, "Make pictures from pictures", "createImageEdit"),
+    writer_for=_writer_for("image_edit"),
+    documentation=_documentation(EditRequest, "Edit images", "createImageEdit"),
 )
 
 

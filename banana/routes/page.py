@@ -28,10 +28,10 @@ HEADERS = {
 def routes() -> list[BaseRoute]:
     """Return the page at `/`, and its parts under `/page/`."""
     files = [path for path in FOLDER.iterdir() if path.suffix in TYPES]
-    return [Route("/" if path.name == "index.html" else f"/page/{path.name}", _serving(path)) for path in files]
+    return [Route("/" if path.name == "index.html" else f"/page/{path.name}", _file_handler(path)) for path in files]
 
 
-def _serving(path: Path) -> Callable[[Request], Awaitable[Response]]:
+def _file_handler(path: Path) -> Callable[[Request], Awaitable[Response]]:
     content = path.read_bytes()
     etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
     headers = HEADERS | {"ETag": etag}

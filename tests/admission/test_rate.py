@@ -136,3 +136,27 @@ async def test_retry_after_is_at_least_one_second(stand_in: StandIn) -> None:
     assert 59 <= int(refused.headers["retry-after"]) <= 60
     assert error_of(refused)["retry_after"] == int(refused.headers["retry-after"])
     assert refused.headers["x-ratelimit-remaining"] == "0"
+
+
+async def test_slowapis_own_switch_in_the_environment_does_nothing(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RATELIMIT_ENABLED=false is no setting of this service."""
+    monkeypatch.setenv("RATELIMIT_ENABLED", "false")
+    async with client_of(create_app(settings_for(stand_in, rate_limit_per_minute=1))) as client:
+        assert await statuses(client, 2) == [422, 429]
+
+
+async def test_each_caller_reads_its_own_decision(stand_in: StandIn) -> None:
+    """Two callers at the same time: each response has what is left of its own limit."""
+    app = create_app(settings_for(stand_in, access_tokens=("a:one", "b:two"), rate_limit_per_minute=50))
+    async with client_of(app) as client:
+
+        async def ask(token: str) -> int:
+            response = await client.post("/generate", json={}, headers={"x-api-key": token})
+            return int(response.headers["x-ratelimit-remaining"])
+
+        left = await asyncio.gather(*(ask(token) for _ in range(20) for token in ("one", "two", "two")))
+
+    assert sorted(left[0::3]) == list(range(30, 50))
+    assert sorted(left[1::3] + left[2::3]) == list(range(10, 50))

@@ -83,3 +83,27 @@ def test_a_locked_file_is_an_error_in_time(storage: SQLiteStorage) -> None:
 
     assert time.monotonic() - started < 0.2
     assert storage.acquire_entry("a", 1, 60)
+
+
+def test_a_decision_is_written_also_while_an_exception_is_handled(storage: SQLiteStorage) -> None:
+    """Whoever asks from inside an `except` gets no request for nothing."""
+    try:
+        raise ValueError
+    except ValueError:
+        assert storage.acquire_entry("a", 1, 60)
+
+    assert not storage.acquire_entry("a", 1, 60)
+
+
+def test_what_fails_inside_is_taken_back(storage: SQLiteStorage) -> None:
+    """A statement that fails leaves no transaction open, and the next decision works."""
+    with sqlite3.connect("state/test.db") as connection:
+        connection.execute("ALTER TABLE hits RENAME TO elsewhere")
+    with pytest.raises(sqlite3.OperationalError):
+        storage.acquire_entry("a", 1, 60)
+    with sqlite3.connect("state/test.db") as connection:
+        connection.execute("ALTER TABLE elsewhere RENAME TO hits")
+    connection.close()
+
+    assert storage.acquire_entry("a", 1, 60)
+    assert storage.check()

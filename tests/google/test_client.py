@@ -21,7 +21,7 @@ from standin import faults
 from standin.server import StandIn
 
 pytestmark = pytest.mark.anyio
-BODY = wire.ImageRequest("a banana").body()
+BODY = wire.GenerateContentRequest("a banana").body()
 MODEL = "gemini-3-pro-image"
 
 
@@ -182,7 +182,7 @@ class Failing(httpx.AsyncBaseTransport):
 
 @pytest.mark.parametrize(
     ("error", "requests"),
-    [(errors.NotConnected("x"), 3), (errors.UpstreamError("x"), 1), (errors.InvalidAnswer("x"), 1)],
+    [(errors.NotConnected("x"), 3), (errors.UpstreamError("x"), 1), (errors.InvalidResponse("x"), 1)],
     ids=lambda value: type(value).__name__,
 )
 async def test_only_what_was_not_sent_is_repeated(stand_in: StandIn, error: errors.BananaError, requests: int) -> None:

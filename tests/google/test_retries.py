@@ -30,7 +30,7 @@ async def pauses_of(*failures: errors.BananaError, retries: int = 5, seconds: fl
 
 NEVER = [
     errors.UpstreamError("reset after the request was sent"),
-    errors.InvalidAnswer("cut short"),
+    errors.InvalidResponse("cut short"),
     errors.NoImage("a 200 without an image", reason="STOP"),
     errors.Blocked("policy"),
     errors.InvalidRequest("400"),

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from banana import errors
-from banana.google.transport import AiohttpTransport, PiecesStream, keepalive_socket
+from banana.google.transport import AiohttpTransport, PiecesStream, chunks_of, keepalive_socket
 from tests.services import free_port
 
 pytestmark = pytest.mark.anyio
@@ -46,8 +46,10 @@ def answering(response: bytes) -> Peer:
     return peer
 
 
-async def fetched(url: str, transport: AiohttpTransport | None = None, body: bytes = b"") -> httpx.Response:
-    """A response, read to its end."""
+async def fetched(
+    url: str, transport: AiohttpTransport | None = None, body: bytes = b""
+) -> tuple[httpx.Response, bytes]:
+    """A response, and its body to the end."""
     transport = transport or AiohttpTransport()
     headers = {"Content-Length": str(len(body))}
     try:
@@ -55,10 +57,10 @@ async def fetched(url: str, transport: AiohttpTransport | None = None, body: byt
             httpx.Request("POST", url, headers=headers, stream=PiecesStream([body]))
         )
         try:
-            await response.aread()
+            content = b"".join([chunk async for chunk in chunks_of(response)])
         finally:
             await response.aclose()
-        return response
+        return response, content
     finally:
         await transport.aclose()
 
@@ -66,20 +68,68 @@ async def fetched(url: str, transport: AiohttpTransport | None = None, body: byt
 async def test_a_response_comes_as_it_was_sent() -> None:
     """Status, headers and body are the peer's."""
     async with listening(answering(OK + b"Content-Length: 5\r\n\r\nhello")) as url:
-        response = await fetched(url)
+        response, content = await fetched(url)
 
-    assert (response.status_code, response.headers["content-type"], response.content) == (200, "text/plain", b"hello")
+    assert (response.status_code, response.headers["content-type"], content) == (200, "text/plain", b"hello")
 
 
-async def test_what_was_packed_on_the_way_is_given_unpacked() -> None:
-    """A peer that compresses although it was not asked to is understood."""
-    packed = gzip.compress(b"hello" * 100)
-    head = OK + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
-    async with listening(answering(head + packed)) as url:
-        response = await fetched(url)
+PACKED = gzip.compress(b"hello" * 100)
 
-    assert response.content == b"hello" * 100
-    assert "content-encoding" not in response.headers
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("gzip", PACKED),
+        ("gzip, gzip", gzip.compress(PACKED)),
+        ("gzip", PACKED + b"trailing"),
+        ("br", b"hello" * 100),
+        ("odd", b"hello" * 100),
+    ],
+)
+async def test_what_was_packed_on_the_way_is_given_unpacked(encoding: str, body: bytes) -> None:
+    """A peer that compresses although it was not asked to, or only says so, is understood."""
+    head = OK + f"Content-Encoding: {encoding}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    async with listening(answering(head + body)) as url:
+        _, content = await fetched(url)
+
+    assert content == b"hello" * 100
+
+
+async def test_what_cannot_be_unpacked_is_no_response_of_googles() -> None:
+    """The error is one of ours."""
+    async with listening(answering(OK + b"Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nhello")) as url:
+        with pytest.raises(errors.InvalidResponse):
+            await fetched(url)
+
+
+async def test_a_stale_connection_costs_a_list_of_models_nothing() -> None:
+    """A GET without a body is sent again when the peer closed the kept connection in the meantime."""
+    connections = 0
+
+    async def once_a_connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        await answering(OK + b"Content-Length: 2\r\n\r\nhi")(reader, writer)
+        await reader.read(4096)  # the second request is taken, and the connection closed without a word
+
+    async with listening(once_a_connection) as url:
+        transport = AiohttpTransport()
+        statuses = []
+        for _ in range(2):
+            request = httpx.Request("GET", url, headers={"Content-Length": "0"}, content=b"")
+            response = await transport.handle_async_request(request)
+            await response.aread()
+            statuses.append(response.status_code)
+        await transport.aclose()
+
+    assert (statuses, connections) == ([200, 200], 2)
+
+
+async def test_a_proxy_that_refuses_was_sent_nothing() -> None:
+    """A refused CONNECT is no answer of Google's: nothing was billed."""
+    async with listening(answering(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")) as url:
+        with pytest.raises(errors.NotConnected, match=r"The proxy refused the connection \(407\)"):
+            await fetched("https://google.invalid/v1beta", AiohttpTransport(url))
 
 
 async def test_redirects_are_not_followed_and_cookies_not_kept() -> None:
@@ -122,7 +172,7 @@ async def test_a_peer_that_closes_without_a_word() -> None:
         with pytest.raises(errors.UpstreamError, match="after the request was sent") as caught:
             await fetched(url)
 
-    assert not isinstance(caught.value, errors.NotConnected | errors.InvalidAnswer)
+    assert not isinstance(caught.value, errors.NotConnected | errors.InvalidResponse)
 
 
 @pytest.mark.parametrize(
@@ -133,14 +183,14 @@ async def test_a_peer_that_closes_without_a_word() -> None:
 async def test_a_response_that_is_cut_short(response: bytes) -> None:
     """What came is not passed off as whole."""
     async with listening(answering(response)) as url:
-        with pytest.raises(errors.InvalidAnswer, match="cut short"):
+        with pytest.raises(errors.InvalidResponse, match="cut short"):
             await fetched(url)
 
 
 async def test_what_is_not_http() -> None:
     """Another protocol is said to be one."""
     async with listening(answering(b"SSH-2.0-OpenSSH\r\n\r\n")) as url:
-        with pytest.raises(errors.InvalidAnswer, match="not HTTP"):
+        with pytest.raises(errors.InvalidResponse, match="not HTTP"):
             await fetched(url)
 
 
@@ -177,6 +227,6 @@ async def test_a_proxy_is_used_when_it_is_named() -> None:
         writer.write(OK + b"Content-Length: 2\r\n\r\nhi")
 
     async with listening(proxy) as url:
-        response = await fetched("http://google.invalid/v1beta", AiohttpTransport(url))
+        _, content = await fetched("http://google.invalid/v1beta", AiohttpTransport(url))
 
-    assert (response.content, lines) == (b"hi", [b"POST http://google.invalid/v1beta HTTP/1.1"])
+    assert (content, lines) == (b"hi", [b"POST http://google.invalid/v1beta HTTP/1.1"])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from banana import errors
-from banana.google.wire import Image, ImageParser, ImageRequest, error_of
+from banana.google.wire import GenerateContentRequest, Image, ImageParser, error_of
 from banana.payload.pictures import EncodedPicture
 from tests.pictures import encoded, png
 
@@ -61,7 +61,7 @@ def test_an_unknown_picture_has_no_type_that_could_do_harm(declared: str) -> Non
 def test_a_request_is_its_pieces() -> None:
     """Joined they are Google's JSON; the picture's piece is the one that came."""
     piece = memoryview(b"QUJD")
-    request = ImageRequest('a "b"', [EncodedPicture("image/jpeg", [piece], b"")], "16:9", None, True)
+    request = GenerateContentRequest('a "b"', [EncodedPicture("image/jpeg", [piece], b"")], "16:9", None, True)
 
     pieces = request.body()
 

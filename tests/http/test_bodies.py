@@ -136,3 +136,10 @@ async def test_bytes_are_the_chunks_they_came_in() -> None:
     chunks = [b"one", b"two"]
 
     assert await bodies.read_bytes(request_of(chunks), asyncio.get_running_loop().time() + 5) == chunks
+
+
+@pytest.mark.parametrize("deep", ["[" * 700 + "]" * 700, '{"a":' * 700 + "1" + "}" * 700])
+async def test_deep_json_beside_a_long_string_is_refused(deep: str) -> None:
+    """It is a clear error, whatever Python's stack holds."""
+    with pytest.raises(errors.InvalidRequest):
+        await read(f'{{"user":"{"x" * 3000}","messages":{deep}}}'.encode())

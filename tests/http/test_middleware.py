@@ -94,3 +94,18 @@ async def test_an_upload_that_never_ends_ends_at_the_deadline(stand_in: StandIn)
         writer.close()
 
     assert status == b"HTTP/1.1 504 Gateway Timeout\r\n"
+
+
+@pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
+async def test_the_line_of_a_caller_who_left_is_whole(stand_in: StandIn, accept: str) -> None:
+    """The calls have ended when the request's line is written: it has their count, and comes last."""
+    stand_in.plan.extend(["hang", "hang"])
+    body = b'{"prompt":"x","number_of_images":2}'
+    async with served(create_app(settings_for(stand_in))) as address:
+        await leave(address, head(len(body), f"Accept: {accept}\r\n") + body, 0.3)
+        await requests_logged(1)
+        lines = [json.loads(line) for line in Path("logs/app.log").read_text(encoding="utf-8").splitlines()]
+
+    events = [line["event"] for line in lines if line["event"] in ("request", "upstream_attempt")]
+    assert events == ["upstream_attempt", "upstream_attempt", "request"]
+    assert [line["attempts"] for line in lines if line["event"] == "request"] == [2]

@@ -83,7 +83,7 @@ async def test_silence_is_broken_by_comments(stand_in: StandIn, monkeypatch: pyt
     async with client_of(create_app(settings_for(stand_in))) as client:
         response = await client.post("/generate", json={"prompt": "x"}, headers=SSE)
 
-    assert 3 <= response.text.count(": still at work\n\n") <= 5
+    assert 3 <= response.text.count(": keep-alive\n\n") <= 5
     assert [name for name, _ in events_of(response.text)] == ["image", "done"]
 
 

@@ -27,11 +27,11 @@ def form_of(fields: dict[str, str], files: list[tuple[str, bytes]]) -> tuple[str
 def test_a_file_in_any_cut_is_its_base64(data: bytes, step: int) -> None:
     """Whatever the chunks, the base64 is that of the file."""
     content_type, body = form_of({"prompt": "é"}, [("image", data)])
-    form = FormParser(content_type)
+    form = FormParser(content_type, "image_base64")
     for start in range(0, len(body), step):
         form.feed(body[start : start + step])
 
-    fields = fields_of(form.close(), files="image_base64")
+    fields = fields_of(form.close(), "image_base64")
 
     assert fields["prompt"] == "é"
     (picture,) = fields["image_base64"]
@@ -43,7 +43,7 @@ def test_a_file_in_any_cut_is_its_base64(data: bytes, step: int) -> None:
 def test_a_form_without_a_boundary_is_refused(content_type: str) -> None:
     """A Content-Type that lacks its boundary is said so."""
     with pytest.raises(InvalidForm):
-        FormParser(content_type).feed(b"x")
+        FormParser(content_type, "image_base64").feed(b"x")
 
 
 @pytest.mark.anyio

@@ -103,3 +103,20 @@ async def test_a_defect_has_the_shape_of_its_route(
 def test_each_dialect_has_the_name_of_the_log() -> None:
     """The names are those that operators filter by."""
     assert {dialect.name for dialect in DIALECTS} == {"generate", "openai-images", "google"}
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [
+        ("/v1beta/models/m:generateContent", "POST"),
+        ("/v1/models/m:countTokens", "POST"),
+        ("/v1/models/m", "GET"),
+        ("/v1/images/edits", "POST"),
+    ],
+)
+async def test_a_wrong_method_names_the_right_one(client: httpx.AsyncClient, path: str, allowed: str) -> None:
+    """A model's name, which could hold a colon, does not stand in the way of Google's methods."""
+    response = await client.put(path)
+
+    assert (response.status_code, response.headers["allow"]) == (405, allowed)
+    assert allowed in response.json()["error"]["message"]

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from banana.payload.lazyjson import LazyJsonParser, LongString
 from banana.payload.pictures import EncodedPicture
-from banana.routes.fields import MAX_PICTURES, ModelName, Pictures, Prompt, Text, read_pictures
+from banana.routes.fields import MAX_PICTURES, Integer, ModelName, Pictures, Prompt, ShortText, Text, read_pictures
 from tests.pictures import encoded, png
 
 
@@ -71,3 +71,27 @@ def test_the_wrong_one_of_several_is_named() -> None:
         read_pictures([encoded(png()), "?"])
     with pytest.raises(ValueError, match="holds 15 pictures; at most 14"):
         read_pictures([encoded(png())] * (MAX_PICTURES + 1))
+
+
+@pytest.mark.parametrize(("given", "number"), [("3", 3), (" 3 ", 3), ("-3", -3), ("03", 3)])
+def test_a_number_in_a_form_is_its_digits(given: str, number: int) -> None:
+    """As people write them."""
+    assert TypeAdapter(Integer).validate_python(given) == number
+
+
+@pytest.mark.parametrize("given", ["1_0", "+2", "1.0", "1e1", "0x2", "", "--5", "二", "9" * 5000])
+def test_what_pydantic_would_read_as_a_number_is_none(given: str) -> None:
+    """1_0 would be ten paid images."""
+    with pytest.raises(ValidationError, match="must be a whole number"):
+        TypeAdapter(Integer).validate_python(given)
+
+
+def test_in_json_a_string_is_no_number() -> None:
+    """JSON has numbers of its own."""
+    assert "valid integer" in complaint(Integer, "3")
+
+
+def test_a_short_text_says_how_long_it_may_be() -> None:
+    """In characters, however long the string is."""
+    assert "at most 256 characters" in complaint(ShortText, "u" * 300)
+    assert "at most 256 characters" in complaint(ShortText, long_string("u" * 3000))

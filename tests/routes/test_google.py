@@ -95,7 +95,7 @@ async def test_an_error_inside_a_stream_is_an_event(client: httpx.AsyncClient, s
         async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
             async def parts() -> AsyncIterator[bytes]:
                 yield b'data: {"candidates":[]}\r\n\r\n'
-                raise errors.InvalidAnswer("Google's response was cut short.")
+                raise errors.InvalidResponse("Google's response was cut short.")
 
             return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=parts())
 

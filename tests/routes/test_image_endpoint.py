@@ -12,7 +12,8 @@ from starlette.responses import JSONResponse, Response
 from banana import images
 from banana.app import create_app
 from banana.exchange import Exchange
-from banana.images import Order, Outcome, Outcomes
+from banana.google.wire import Image
+from banana.images import Failure, Order, Outcome, Outcomes
 from banana.payload.pieces import Pieces
 from banana.routes import generate
 from banana.routes.dialect import Dialect, DialectRoute, under
@@ -32,19 +33,19 @@ class Wish(BaseModel):
     live: bool = False
 
 
-class WishReply:
-    may_be_padded = True
+class WishWriter:
+    allows_leading_whitespace = True
 
-    def __init__(self, body: Wish, headers: Headers) -> None:
+    def __init__(self, body: Wish, order: Order, headers: Headers) -> None:
         self.streams = body.live
 
-    def response(self, outcomes: Outcomes) -> Response:
+    def response(self, outcomes: Outcomes, exchange: Exchange) -> Response:
         return JSONResponse({"granted": len(outcomes.images), "refused": len(outcomes.failures)})
 
     def event(self, outcome: Outcome, exchange: Exchange) -> Pieces:
-        return [b"granted %d\n" % outcome.index] if outcome.image else ()
+        return [b"granted %d\n" % outcome.index] if isinstance(outcome.result, Image) else ()
 
-    def last_event(self, failures: list[Outcome], exchange: Exchange) -> Pieces:
+    def last_event(self, failures: list[Failure], exchange: Exchange) -> Pieces:
         return [b"over, refused: ", *(b"%d " % failure.index for failure in failures)]
 
 
@@ -54,7 +55,7 @@ ENDPOINT: ImageEndpoint[Wish] = ImageEndpoint(
     body=Wish,
     files="pictures",
     order_of=lambda body: Order(body.wish, count=body.count),
-    reply_to=WishReply,
+    writer_for=WishWriter,
     documentation={},
 )
 
@@ -113,4 +114,4 @@ async def test_silence_becomes_comments(
     monkeypatch.setattr(images, "SILENCE_SECONDS", 0.02)
     stand_in.latency_seconds = 0.3
 
-    assert ": still at work\n\n" in (await asked(wishes, live=True)).text
+    assert ": keep-alive\n\n" in (await asked(wishes, live=True)).text

@@ -39,7 +39,7 @@ async def test_one_model_by_any_of_its_names(client: httpx.AsyncClient) -> None:
 @pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"models":5}', b'{"models":[{}]}', b'{"models":[{"name":5}]}'])
 def test_a_list_that_is_none_is_googles_fault(body: bytes) -> None:
     """502, not a traceback."""
-    with pytest.raises(errors.InvalidAnswer):
+    with pytest.raises(errors.InvalidResponse):
         image_models(body)
 
 

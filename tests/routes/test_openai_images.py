@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from banana.routes.openai_images import ImageRequest, order_of, shape_of
+from banana.routes.openai_images import ImagesRequest, aspect_ratio_and_size_of, order_of
 from standin.server import StandIn
 from tests.pictures import encoded, opened, png
 
@@ -31,7 +31,7 @@ EDITS = "/v1/images/edits"
 )
 def test_a_size_is_the_nearest_ratio_and_size(size: str | None, shape: tuple[str | None, str | None]) -> None:
     """OpenAI names pixels, Google a ratio and a class."""
-    assert shape_of(size) == shape
+    assert aspect_ratio_and_size_of(size) == shape
 
 
 @pytest.mark.parametrize("size", ["huge", "0x5", "5x0", "x", "5000x10", "1024X1024", "-1x1", "1024x1024x1"])
@@ -45,13 +45,13 @@ async def test_a_size_that_is_none_is_refused(client: httpx.AsyncClient, stand_i
 
 def test_a_body_becomes_an_order() -> None:
     """Every field that means something here is in the order."""
-    body = ImageRequest(
+    body = ImagesRequest(
         prompt="x", n=3, model="m", output_format="webp", output_compression=50, user="u", size="1024x1024"
     )
 
     order = order_of(body)
 
-    assert (order.prompt, order.count, order.model, order.user) == ("x", 3, "m", "u")
+    assert (order.prompt, order.count, order.model_name, order.user) == ("x", 3, "m", "u")
     assert (order.aspect_ratio, order.image_size) == ("1:1", "1K")
     assert (order.output_format, order.output_quality) == ("webp", 50)
 

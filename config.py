@@ -95,7 +95,7 @@ class Settings(BaseSettings):
     max_response_bytes: int = Field(default=67_108_864, ge=1024)
     # Calls that may wait for a free connection, in each worker; the next is answered 503 at once.
     max_waiting: int = Field(default=100, ge=0)
-    # Retries of one upstream call, at most; a call that Google may have billed is never repeated.
+    # Retries of one upstream call, at most; a call that Google may have billed is never retried.
     retries: int = Field(default=2, ge=0, le=10)
     # Pause before the first retry, in seconds; doubled for each further one.
     retry_backoff_seconds: float = Field(default=0.5, ge=0, le=60)

@@ -131,7 +131,7 @@ def _not_ready(keys: KeyRing) -> list[str]:
     reasons = []
     if DrainingProtocol.draining:
         reasons.append("draining")
-    if not keys.usable():
+    if not keys.has_usable_key():
         reasons.append("every API key was refused")
     return reasons
 

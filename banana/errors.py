@@ -159,7 +159,7 @@ class UpstreamError(BananaError):
 
 
 class NotConnected(UpstreamError):
-    """The connection failed before the request was sent: repeating it costs nothing."""
+    """The connection failed before the request was sent: a retry costs nothing."""
 
 
 class UpstreamFault(UpstreamError):

@@ -139,7 +139,8 @@ class Images:
                 if not done:
                     yield None
                 for outcome in sorted((task.result() for task in done), key=lambda outcome: outcome.index):
-                    exchange.images_returned += isinstance(outcome.result, Image)
+                    if isinstance(outcome.result, Image):
+                        exchange.images_returned += 1
                     yield outcome
         finally:
             for task in pending:

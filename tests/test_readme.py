@@ -67,3 +67,16 @@ def test_the_house_is_drawn_as_it_stands(half: str) -> None:
     modules = (path.relative_to(ROOT / "banana").with_suffix("") for path in ROOT.glob("banana/**/*.py"))
 
     assert drawn == {str(module) for module in modules if module.name != "__init__"}
+
+
+ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+
+
+def test_the_architecture_names_what_is_there() -> None:
+    """Both halves have the same steps, and every module in them exists."""
+    english, chinese = ARCHITECTURE.split("\n## 中文\n")
+    named = set(re.findall(r"\b(?:http|routes|google|admission|payload)/\w+", ARCHITECTURE))
+
+    assert len(re.findall(r"^\*\*\d\.", english, re.MULTILINE)) == len(re.findall(r"^\*\*\d\.", chinese, re.MULTILINE))
+    assert len(named) > 12
+    assert {name for name in named if not (ROOT / "banana" / f"{name}.py").is_file()} == set()

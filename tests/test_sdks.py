@@ -262,7 +262,7 @@ async def test_an_empty_answer_of_googles_is_passed_as_it_is(stand_in: StandIn) 
 
 
 async def test_a_blocked_prompt_is_googles_answer_as_it_is(stand_in: StandIn) -> None:
-    """The native route passes a refusal as the 200 it is."""
+    """Google's route passes a refusal as the 200 it is."""
     stand_in.plan.append("blocked")
     async with address_of(stand_in) as address, google_client(address) as client:
         made = await client.models.generate_content(model=MODEL, contents="x")

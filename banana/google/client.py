@@ -170,7 +170,7 @@ class GeminiClient:
         while True:
             key = self._keys.take(call.model, tried)
             if key is None:
-                failure = self._keys.exhausted(call.model, failure)
+                failure = self._keys.exhausted_error(call.model, failure)
             else:
                 try:
                     async with self._slots:

@@ -51,9 +51,9 @@ class KeyRing:
             key.refused = True
         elif failure.retry_after_seconds:
             key.rests_until[model] = self._clock() + failure.retry_after_seconds
-        metrics.keys_resting.set(self.resting())
+        metrics.keys_resting.set(self.resting_count())
 
-    def exhausted(self, model: str, last: errors.BananaError | None) -> errors.BananaError:
+    def exhausted_error(self, model: str, last: errors.BananaError | None) -> errors.BananaError:
         """Return the error for when no key is left: Google's `last` one, with the time until the first key is ready."""
         rest_seconds = self.shortest_rest_seconds(model)
         if rest_seconds is None:
@@ -77,11 +77,11 @@ class KeyRing:
         """Return the seconds until the first resting key is ready for `model`; None when none rests."""
         return min(filter(None, (self.rest_seconds_of(key, model) for key in self.keys)), default=None)
 
-    def resting(self) -> int:
+    def resting_count(self) -> int:
         """Return how many keys rest for some model."""
         return sum(any(self.rest_seconds_of(key, model) for model in tuple(key.rests_until)) for key in self.keys)
 
-    def usable(self) -> bool:
+    def has_usable_key(self) -> bool:
         """Return whether any key is not refused."""
         return not all(key.refused for key in self.keys)
 

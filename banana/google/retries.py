@@ -1,4 +1,4 @@
-"""When a call is repeated, and when never: the money rules. No I/O but the pause itself."""
+"""When a call is retried, and when never. No I/O but the pause itself."""
 
 import asyncio
 import random
@@ -8,16 +8,16 @@ from banana import errors
 
 
 class RetryPolicy:
-    """How often a call is repeated, and after which pause.
+    """How often a call is retried, and after which pause.
 
-    Repeated are: a connection that failed before the request was sent, and 503; 429 when Google's own delay fits the
+    Retried are: a connection that failed before the request was sent, and 503; 429 when Google's own delay fits the
     deadline and the quota is not the day's; 500, 502 and 504 once. Nothing else: a call that Google may have billed is
     never sent again. Source: Google's error codes, and the bills of those who did otherwise
     (https://github.com/Comfy-Org/ComfyUI/issues/16204).
 
     Args:
-        retries: how often one call is repeated, at most.
-        backoff_seconds: pause before the first repeat, doubled for each further one.
+        retries: how often one call is retried, at most.
+        backoff_seconds: pause before the first retry, doubled for each further one.
         sleep: how a pause is made, in seconds; tests hand in one that takes no time.
 
     """
@@ -44,7 +44,7 @@ class Retry:
         self._faults = 0
 
     async def pause_after(self, failure: errors.BananaError) -> None:
-        """Wait until the call may be repeated; raise `failure` when it may not."""
+        """Wait until the call may be retried; raise `failure` when it may not."""
         pause_seconds = self._pause_seconds(failure)
         left_seconds = self._deadline - asyncio.get_running_loop().time()
         if pause_seconds is None or self.attempt > self._policy.retries or pause_seconds >= left_seconds:

@@ -228,15 +228,15 @@ def _failure(document: dict[str, Any], candidates: list[dict[str, Any]]) -> erro
     feedback = _get(document, "promptFeedback")
     feedback = feedback if isinstance(feedback, dict) else {}
     if block_reason := text_of(_get(feedback, "blockReason")):
-        words = _shortened(_get(feedback, "blockReasonMessage")) or "Google blocked the prompt."
-        return errors.Blocked(words, reason=str(block_reason))
+        message = _shortened(_get(feedback, "blockReasonMessage")) or "Google blocked the prompt."
+        return errors.Blocked(message, reason=str(block_reason))
     reason = _finish_reason(candidates)
-    words = next((_shortened(message) for c in candidates if (message := _get(c, "finishMessage"))), "")
+    finish_message = next((_shortened(message) for c in candidates if (message := _get(c, "finishMessage"))), "")
     if reason in POLICY_REASONS:
-        return errors.Blocked(words or "Google's policy refused to make this image.", reason=reason)
+        return errors.Blocked(finish_message or "Google's policy refused to make this image.", reason=reason)
     text = _shortened(" ".join(_texts(candidates)))
-    message = " ".join(filter(None, ("Google answered without an image.", words, text and f"The model's text: {text}")))
-    return errors.NoImage(message, reason=reason or "NO_CANDIDATES")
+    sentences = ("Google answered without an image.", finish_message, text and f"The model's text: {text}")
+    return errors.NoImage(" ".join(filter(None, sentences)), reason=reason or "NO_CANDIDATES")
 
 
 def _finish_reason(candidates: list[dict[str, Any]]) -> str | None:
@@ -276,7 +276,7 @@ def _get(mapping: dict[str, Any], name: str) -> Any:
 
 
 def _shortened(value: object) -> str:
-    """Return Google's words, cut to a length that fits a message and a log."""
+    """Return a text of Google's, cut to a length that fits a message and a log."""
     text = text_of(value)
     if not isinstance(text, str):
         return ""

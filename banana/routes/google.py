@@ -119,13 +119,13 @@ async def _stream_parts(
         yield [b"data: ", _error_body(exchange, error, error.status), b"\r\n\r\n"]
 
 
-def openai_may_mean(path: str, headers: Headers) -> bool:
-    """Return whether the request is for a list of models that OpenAI's clients ask for: without Google's header."""
+def is_openai_models(path: str, headers: Headers) -> bool:
+    """Return whether this is OpenAI's list of models, which has Google's path but not Google's header."""
     return path.startswith("/v1/models") and ":" not in path and "x-goog-api-key" not in headers
 
 
 def _claims(path: str, headers: Headers) -> bool:
-    return _below_prefixes(path, headers) and not openai_may_mean(path, headers)
+    return _below_prefixes(path, headers) and not is_openai_models(path, headers)
 
 
 _below_prefixes = under("/v1beta", *(f"{prefix}/models" for prefix in PREFIXES))

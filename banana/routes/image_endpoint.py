@@ -12,6 +12,7 @@ from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 
+from banana import errors
 from banana.exchange import Exchange
 from banana.http import bodies
 from banana.http.responses import COMMENT, KeepAliveResponse, PiecesStreamResponse
@@ -99,7 +100,8 @@ async def _events(
         if outcome is None:
             yield COMMENT
             continue
-        failures += Outcomes([outcome]).failures
+        if isinstance(outcome.result, errors.BananaError):
+            failures.append(Failure(outcome.index, outcome.result))
         yield writer.event(outcome, exchange)
     failures.sort(key=lambda failure: failure.index)
     if failures and not exchange.images_returned:

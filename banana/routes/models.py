@@ -17,7 +17,7 @@ from banana.google.client import Call
 from banana.routes import documentation, google, openai_images
 from banana.routes.dialect import DialectRoute, Handler, Services
 
-DIALECT = replace(openai_images.DIALECT, claims=google.openai_may_mean)
+DIALECT = replace(openai_images.DIALECT, claims=google.is_openai_models)
 
 
 def routes(services: Services) -> list[APIRoute]:

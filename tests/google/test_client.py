@@ -143,9 +143,9 @@ async def test_a_mended_key_serves_again(stand_in: StandIn) -> None:
     stand_in.plan.append("401")
     async with wired(stand_in) as google:
         assert isinstance(await one(google), errors.RejectedKey)
-        assert not google.keys.usable()
+        assert not google.keys.has_usable_key()
         assert isinstance(await one(google), wire.Image)
-        assert google.keys.usable()
+        assert google.keys.has_usable_key()
 
 
 async def test_googles_words_never_hold_a_key(stand_in: StandIn) -> None:

@@ -42,12 +42,12 @@ def test_a_key_rests_for_its_model_as_long_as_google_says(clock: Clock) -> None:
 
     assert ring.take(MODEL) is None
     assert ring.take("other") is key
-    assert ring.resting() == 1
+    assert ring.resting_count() == 1
     clock.now += 29.9
     assert ring.shortest_rest_seconds(MODEL) == pytest.approx(0.1)
     clock.now += 0.2
     assert ring.take(MODEL) is key
-    assert ring.resting() == 0
+    assert ring.resting_count() == 0
 
 
 def test_a_refused_key_is_the_last_resort(clock: Clock) -> None:
@@ -59,7 +59,7 @@ def test_a_refused_key_is_the_last_resort(clock: Clock) -> None:
 
     assert [ring.take(MODEL) for _ in range(3)] == [good] * 3
     assert ring.take(MODEL, [good]) is refused
-    assert ring.usable()
+    assert ring.has_usable_key()
 
 
 def test_when_all_rest_the_shortest_rest_is_told(clock: Clock) -> None:
@@ -68,7 +68,7 @@ def test_when_all_rest_the_shortest_rest_is_told(clock: Clock) -> None:
     ring.set_aside(ring.keys[0], MODEL, quota(50))
     ring.set_aside(ring.keys[1], MODEL, quota(20))
 
-    told = ring.exhausted(MODEL, None)
+    told = ring.exhausted_error(MODEL, None)
 
     assert isinstance(told, errors.UpstreamQuota)
     assert told.headers["Retry-After"] == "20"

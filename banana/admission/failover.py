@@ -5,7 +5,7 @@ limit; the other is checked again every two seconds, by a thread of its own, wit
 """
 
 import threading
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 import structlog
 from limits.storage import MemoryStorage, MovingWindowSupport, Storage
@@ -30,17 +30,17 @@ class Decision(NamedTuple):
     reset_at: float
 
 
-class MovingWindow(Protocol):
+class _MovingWindow(Protocol):
     """What is needed of a storage: `limits.storage.Storage` with `MovingWindowSupport`."""
 
-    def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool: ...  # noqa: D102
-    def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]: ...  # noqa: D102
-    def incr(self, key: str, expiry: int, amount: int = 1) -> int: ...  # noqa: D102
-    def get(self, key: str) -> int: ...  # noqa: D102
-    def get_expiry(self, key: str) -> float: ...  # noqa: D102
-    def check(self) -> bool: ...  # noqa: D102
-    def reset(self) -> int | None: ...  # noqa: D102
-    def clear(self, key: str) -> None: ...  # noqa: D102
+    def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool: ...
+    def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]: ...
+    def incr(self, key: str, expiry: int, amount: int = 1) -> int: ...
+    def get(self, key: str) -> int: ...
+    def get_expiry(self, key: str) -> float: ...
+    def check(self) -> bool: ...
+    def reset(self) -> int | None: ...
+    def clear(self, key: str) -> None: ...
 
 
 class FailoverStorage(Storage, MovingWindowSupport):
@@ -62,13 +62,13 @@ class FailoverStorage(Storage, MovingWindowSupport):
         uri: str,
         wrap_exceptions: bool = False,
         *,
-        primary: MovingWindow,
+        primary: Storage,
         workers: int,
         check_seconds: float = CHECK_SECONDS,
     ) -> None:
         super().__init__(uri, wrap_exceptions=wrap_exceptions)
-        self._primary = primary
-        self._memory: MovingWindow = MemoryStorage()
+        self._primary = cast(_MovingWindow, primary)
+        self._memory: _MovingWindow = MemoryStorage()
         self._workers = workers
         self._check_seconds = check_seconds
         self._closed = threading.Event()
@@ -119,7 +119,7 @@ class FailoverStorage(Storage, MovingWindowSupport):
         self._closed.set()
 
     @property
-    def _current(self) -> MovingWindow:
+    def _current(self) -> _MovingWindow:
         return self._memory if self.degraded else self._primary
 
     def _decide(self, key: str, limit: int, expiry: int, amount: int) -> Decision:
@@ -147,14 +147,14 @@ class FailoverStorage(Storage, MovingWindowSupport):
                 return
 
 
-def _works(storage: MovingWindow) -> bool:
+def _works(storage: _MovingWindow) -> bool:
     try:
         return storage.check()
     except Exception:
         return False
 
 
-def _decision(storage: MovingWindow, key: str, limit: int, expiry: int, amount: int) -> Decision:
+def _decision(storage: _MovingWindow, key: str, limit: int, expiry: int, amount: int) -> Decision:
     """Decide in `storage`; in one transaction where it can."""
     if isinstance(storage, SQLiteStorage):
         allowed, oldest_at, count = storage.decide(key, limit, expiry, amount)

@@ -11,7 +11,7 @@ import warnings
 from typing import Any
 
 from limits.errors import ConfigurationError
-from limits.storage import storage_from_string
+from limits.storage import Storage, storage_from_string
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from slowapi import Limiter
@@ -19,7 +19,7 @@ from slowapi.errors import RateLimitExceeded
 from starlette.requests import Request
 
 from banana import errors, metrics
-from banana.admission.failover import Decision, FailoverStorage, MovingWindow
+from banana.admission.failover import Decision, FailoverStorage
 from banana.admission.sqlite import SQLiteStorage
 from banana.exchange import Exchange
 from banana.http.middleware import exchange_of
@@ -84,7 +84,7 @@ class RateLimit:
         return decision
 
 
-def _limiter_over(primary: MovingWindow, workers: int) -> Limiter:
+def _limiter_over(primary: Storage, workers: int) -> Limiter:
     """Return slowapi's limiter over a `FailoverStorage`, which it makes itself, of what stands in its options."""
     options: dict[str, Any] = {"primary": primary, "workers": workers}
     with warnings.catch_warnings():
@@ -101,7 +101,7 @@ def _limiter_over(primary: MovingWindow, workers: int) -> Limiter:
     return limiter
 
 
-def open_storage(store_url: str) -> MovingWindow:
+def open_storage(store_url: str) -> Storage:
     """Return the storage at `store_url`. Raises StoreError."""
     try:
         if store_url.startswith("sqlite:"):
@@ -110,8 +110,9 @@ def open_storage(store_url: str) -> MovingWindow:
         if store_url.startswith(("redis", "valkey")):
             options = {"socket_timeout": REDIS_SECONDS, "socket_connect_timeout": REDIS_SECONDS}
             options["retry"] = Retry(NoBackoff(), 0)
-        storage: Any = storage_from_string(store_url, **options)
-        return storage  # type: ignore[no-any-return] # each of them has moving windows
+        storage = storage_from_string(store_url, **options)
+        assert isinstance(storage, Storage)  # and not one for asyncio
+        return storage
     except (OSError, sqlite3.Error, ConfigurationError, ValueError) as error:
         raise StoreError(f"STORE_URL: {store_url!r} cannot be used: {error}") from error
 

@@ -139,7 +139,7 @@ class Settings(BaseSettings):
     @field_validator("gemini_api_key", "access_tokens")
     @classmethod
     def _can_be_a_header(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(key.isascii() and key.isprintable() and " " not in key for key in value):
+        if not all(key.isascii() and key.isprintable() and not set(" \"'") & set(key) for key in value):
             raise ValueError("holds a character that no key has (remove spaces and quotes)")
         return value
 

@@ -23,6 +23,7 @@ def test_dotenv_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch
     [
         ("", "GEMINI_API_KEY is missing: put your key into .env, or try without a key: ./start.sh --demo"),
         ("GEMINI_API_KEY='quoted key'", "GEMINI_API_KEY: holds a character"),
+        ("GEMINI_API_KEY='\"quoted-key\"'", "GEMINI_API_KEY: holds a character"),
         ("PORT=http", "PORT: 'http'"),
         ("PORT=0", "PORT: '0'"),
         ("WORKERS=none", "WORKERS: 'none'"),

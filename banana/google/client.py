@@ -176,7 +176,7 @@ class GeminiClient:
                     async with self._slots:
                         return await self._attempt(retry.attempt, key, call, exchange, read)
                 except (errors.UpstreamQuota, errors.RejectedKey) as error:
-                    self._keys.set_aside(key, call.model, error)
+                    self._set_aside(key, call.model, error)
                     tried.add(key)
                     failure = error
                     continue
@@ -184,6 +184,18 @@ class GeminiClient:
                     failure = error
             await retry.pause_after(failure)
             tried.clear()
+
+    def _set_aside(self, key: Key, model: str, failure: errors.UpstreamQuota | errors.RejectedKey) -> None:
+        """Set `key` aside, and count the keys that rest now and again when this one does not."""
+        self._keys.set_aside(key, model, failure)
+        self._count_resting_keys()
+        seconds = self._keys.rest_seconds_of(key, model)
+        if seconds:
+            # A little later than exactly then, so that it does not rest any more.
+            asyncio.get_running_loop().call_later(seconds + 0.1, self._count_resting_keys)
+
+    def _count_resting_keys(self) -> None:
+        metrics.keys_resting.set(self._keys.resting_count())
 
     async def _attempt(self, number: int, key: Key, call: Call, exchange: Exchange, read: Reader[T]) -> T:
         """Send `call` once with `key`."""
@@ -195,7 +207,7 @@ class GeminiClient:
                 result = await read(response)
             finally:
                 await response.aclose()
-            key.refused = False
+            self._keys.accepted(key)
             return result
 
     async def _error(self, response: httpx.Response) -> errors.BananaError:

@@ -1,27 +1,39 @@
 """The API keys: taken in turn, at rest while Google's quota is used up, set aside when Google refuses them.
 
 Google counts quota by model, so a key rests for the model that met 429 and serves the others. A key that was refused
-is the last resort, never gone: once it is the only one left it is tried again, because a refusal costs nothing and the
-key may have been mended. No I/O; a key is shown to people by its digest only.
+is the last resort for a minute, never gone: a refusal costs nothing, and the key may have been mended. No I/O; a key is shown to people by its digest only.
 """
 
 import time
 from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
 
-from banana import errors, metrics
+from banana import errors
 from banana.logs import digest_of
+
+# How long a refused key is the last resort before it takes its turn again.
+REFUSED_SECONDS = 60
+# Google has named delays of a year; quotas are refilled within a day.
+MAX_REST_SECONDS = 86_400
+
+
+class Rest(NamedTuple):
+    """Until when a key rests for a model, in seconds of the ring's clock, and whether the quota is the day's."""
+
+    until: float
+    per_day: bool
 
 
 class Key:
     """One API key; its text is `secret`, and `digest` stands for it everywhere people look."""
 
-    __slots__ = ("digest", "refused", "rests_until", "secret")
+    __slots__ = ("digest", "refused_until", "rests", "secret")
 
     def __init__(self, secret: str) -> None:
         self.secret = secret
         self.digest = digest_of(secret)
-        self.refused = False
-        self.rests_until: dict[str, float] = {}
+        self.refused_until = 0.0
+        self.rests: dict[str, Rest] = {}
 
     def __repr__(self) -> str:
         return f"Key({self.digest})"
@@ -40,7 +52,7 @@ class KeyRing:
         if not ready:
             return None
         # Stable, so refused keys come last and the others keep their turn.
-        key = min(ready, key=lambda key: key.refused)
+        key = min(ready, key=self._is_refused)
         self.keys.remove(key)
         self.keys.append(key)
         return key
@@ -48,42 +60,52 @@ class KeyRing:
     def set_aside(self, key: Key, model: str, failure: errors.UpstreamQuota | errors.RejectedKey) -> None:
         """Set `key` aside after `failure`: it rests for `model` for Google's delay, or it is refused."""
         if isinstance(failure, errors.RejectedKey):
-            key.refused = True
+            key.refused_until = self._clock() + REFUSED_SECONDS
         elif failure.retry_after_seconds:
-            key.rests_until[model] = self._clock() + failure.retry_after_seconds
-        metrics.keys_resting.set(self.resting_count())
+            seconds = min(failure.retry_after_seconds, MAX_REST_SECONDS)
+            key.rests[model] = Rest(self._clock() + seconds, failure.per_day)
+
+    def accepted(self, key: Key) -> None:
+        """Take `key` back into turn: Google has just answered with it."""
+        key.refused_until = 0
 
     def exhausted_error(self, model: str, last: errors.BananaError | None) -> errors.BananaError:
-        """Return the error for when no key is left: Google's `last` one, with the time until the first key is ready."""
-        rest_seconds = self.shortest_rest_seconds(model)
-        if rest_seconds is None:
+        """Return the error for when no key is left: Google's `last` one, with the time until the first key is ready.
+
+        The order in which the keys were tried does not matter: a quota that is refilled today goes before one of the day.
+        """
+        rests = [key.rests[model] for key in self.keys if self.rest_seconds_of(key, model)]
+        if not rests:
             return last or errors.Internal()
-        if isinstance(last, errors.UpstreamQuota):
-            return errors.UpstreamQuota(last.message, retry_after_seconds=rest_seconds, per_day=last.per_day)
-        return errors.UpstreamQuota(
-            "Google's quota is used up for every key of this service; the call was not sent.",
-            retry_after_seconds=rest_seconds,
+        soonest = min(rests, key=lambda rest: (rest.per_day, rest.until))
+        is_quota = isinstance(last, errors.UpstreamQuota)
+        message = "Google's quota is used up for every key of this service; the call was not sent."
+        error = errors.UpstreamQuota(
+            last.message if last and is_quota else message,
+            retry_after_seconds=soonest.until - self._clock(),
+            per_day=soonest.per_day,
         )
+        error.upstream_response = last.upstream_response if last and is_quota else None
+        return error
 
     def rest_seconds_of(self, key: Key, model: str) -> float:
         """Return how long `key` still rests for `model`; 0 when it does not."""
-        left = key.rests_until.get(model, 0) - self._clock()
+        left = key.rests[model].until - self._clock() if model in key.rests else 0
         if left <= 0:
-            key.rests_until.pop(model, None)
+            key.rests.pop(model, None)
             return 0
         return left
 
-    def shortest_rest_seconds(self, model: str) -> float | None:
-        """Return the seconds until the first resting key is ready for `model`; None when none rests."""
-        return min(filter(None, (self.rest_seconds_of(key, model) for key in self.keys)), default=None)
-
     def resting_count(self) -> int:
         """Return how many keys rest for some model."""
-        return sum(any(self.rest_seconds_of(key, model) for model in tuple(key.rests_until)) for key in self.keys)
+        return sum(any(self.rest_seconds_of(key, model) for model in tuple(key.rests)) for key in self.keys)
 
     def has_usable_key(self) -> bool:
         """Return whether any key is not refused."""
-        return not all(key.refused for key in self.keys)
+        return not all(self._is_refused(key) for key in self.keys)
+
+    def _is_refused(self, key: Key) -> bool:
+        return key.refused_until > self._clock()
 
     def redact(self, text: str) -> str:
         """Return `text` with every key in it replaced by its digest."""

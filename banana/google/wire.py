@@ -125,11 +125,10 @@ def error_of(status: int, body: bytes) -> errors.BananaError:
 
 
 def _error(status: int, name: object, message: str, details: list[dict[str, Any]]) -> errors.BananaError:
-    refused_key = any(item.get("reason") == "API_KEY_INVALID" for item in details)
-    if status in (401, 403) or refused_key:
+    if status == 401 or _is_about_the_key(status, message, details):
         # Google's message may contain the key, so it is left out.
         return errors.RejectedKey(f"Google refused this service's API key ({status} {name or 'without a reason'}).")
-    if status == 400 and name != "FAILED_PRECONDITION":
+    if status == 403 or (status == 400 and name != "FAILED_PRECONDITION"):
         return errors.InvalidRequest(message)
     if status == 404:
         return errors.ModelNotFound(message)
@@ -142,6 +141,18 @@ def _error(status: int, name: object, message: str, details: list[dict[str, Any]
     if status in (500, 502, 504):
         return errors.UpstreamFault(f"{status}: {message}")
     return errors.UpstreamError(f"{status}: {message}")
+
+
+def _is_about_the_key(status: int, message: str, details: list[dict[str, Any]]) -> bool:
+    """Return whether an error concerns the API key, and not what the caller asked for.
+
+    A 403 may well be about the caller's `fileData`. Source: google.api.ErrorReason; that a key was leaked stands in the
+    message alone.
+    """
+    reasons = [str(item.get("reason")) for item in details if "reason" in item]
+    if any(reason.startswith(("API_KEY_", "CONSUMER_")) for reason in reasons):
+        return True
+    return status == 403 and not reasons and ("api key" in message.lower() or "api_key:" in message)
 
 
 def _error_object(document: object) -> dict[str, Any]:

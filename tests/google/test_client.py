@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
-from banana import errors
+from banana import errors, metrics
 from banana.exchange import Exchange
 from banana.google import wire
 from banana.google.client import Call, GeminiClient
@@ -41,6 +41,7 @@ async def wired(
     keys: tuple[str, ...] = ("key-a",),
     slots: tuple[int, int] = (100, 100),
     backoff_seconds: float = 0,
+    retries: int = 2,
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> AsyncIterator[Wired]:
     ring, room = KeyRing(keys), Slots(*slots)
@@ -49,11 +50,13 @@ async def wired(
         base_url=stand_in.base_url,
         keys=ring,
         slots=room,
-        retry_policy=RetryPolicy(2, backoff_seconds),
+        retry_policy=RetryPolicy(retries, backoff_seconds),
         max_response_bytes=64 << 20,
     )
-    yield Wired(client, ring, room)
-    await client.close()
+    try:
+        yield Wired(client, ring, room)
+    finally:
+        await client.close()
 
 
 def exchange(seconds: float = 5) -> Exchange:
@@ -254,3 +257,37 @@ async def test_connections_are_used_again(stand_in: StandIn) -> None:
             await one(google)
 
     assert len({call.peer for call in stand_in.calls}) == 1
+
+
+@pytest.mark.parametrize("keys", [("day", "minute"), ("minute", "day")])
+async def test_whatever_the_order_of_the_keys_the_soonest_ready_one_serves(
+    stand_in: StandIn, keys: tuple[str, str]
+) -> None:
+    """One key has no quota today, the other none for a moment: the caller waits that moment."""
+    plan = {"day": "429-day", "minute": "429-short"}
+    stand_in.plan.extend([plan[key] for key in keys])
+    async with wired(stand_in, keys=keys) as google:
+        assert isinstance(await one(google), wire.Image)
+
+
+async def test_a_callers_403_condemns_no_key(stand_in: StandIn) -> None:
+    """A file of another project is the request's error: one call, and every key stays in turn."""
+    stand_in.plan.append(faults.fails(403, "PERMISSION_DENIED", "You do not have permission to access the File x."))
+    async with wired(stand_in, keys=tuple(f"key-{n}" for n in range(5))) as google:
+        error = await one(google)
+        assert isinstance(error, errors.InvalidRequest)
+        assert "permission to access the File x" in error.message
+        assert google.keys.has_usable_key()
+        assert len({(await one(google), stand_in.calls[-1].key)[1] for _ in range(5)}) == 5
+
+    assert len(stand_in.calls) == 6
+
+
+async def test_resting_keys_are_counted_until_they_rest_no_more(stand_in: StandIn) -> None:
+    """The gauge falls by itself, with or without requests."""
+    stand_in.plan.append(faults.quota("0.3s"))
+    async with wired(stand_in, retries=0) as google:
+        await one(google)
+        assert "banana_keys_resting 1.0" in metrics.exposition(None).decode()
+        await asyncio.sleep(0.6)
+        assert "banana_keys_resting 0.0" in metrics.exposition(None).decode()

@@ -75,6 +75,35 @@ def test_a_request_is_its_pieces() -> None:
     }
 
 
+PERMISSION = "You do not have permission to access the File abc or it may not exist."
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "reason", "kind"),
+    [
+        (403, PERMISSION, None, errors.InvalidRequest),
+        (403, PERMISSION, "IAM_PERMISSION_DENIED", errors.InvalidRequest),
+        (403, "Your API key was reported as leaked.", None, errors.RejectedKey),
+        (403, "Consumer 'api_key:AIza' has been suspended.", "CONSUMER_SUSPENDED", errors.RejectedKey),
+        (403, "Requests from this address are blocked.", "API_KEY_IP_ADDRESS_BLOCKED", errors.RejectedKey),
+        (400, "API key not valid.", "API_KEY_INVALID", errors.RejectedKey),
+        (400, "The word api key is in the prompt.", None, errors.InvalidRequest),
+        (401, "Request had invalid authentication credentials.", None, errors.RejectedKey),
+    ],
+)
+def test_a_key_is_refused_only_by_what_concerns_keys(
+    status: int, message: str, reason: str | None, kind: type[errors.BananaError]
+) -> None:
+    """A caller's file of another project is the caller's error, in Google's words; a key is not condemned for it."""
+    details = [{"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason}] if reason else []
+    body = {"error": {"code": status, "message": message, "status": "PERMISSION_DENIED", "details": details}}
+
+    error = error_of(status, json.dumps(body).encode())
+
+    assert type(error) is kind
+    assert (message in error.message) is (kind is errors.InvalidRequest)
+
+
 @given(st.integers(400, 599), st.one_of(st.binary(max_size=80), st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(

@@ -47,7 +47,7 @@ async def test_bytes_pass_both_ways(stand_in: StandIn, prefix: str, method: str)
     assert "mine" not in str(request.headers)
 
 
-@pytest.mark.parametrize("fault", ["400", "404", "429", "503", "403"])
+@pytest.mark.parametrize("fault", ["400", "404", "429-long", "429", "503", "403"])
 async def test_googles_error_passes_as_it_is(client: httpx.AsyncClient, stand_in: StandIn, fault: str) -> None:
     """Status, type and body are Google's, details and all."""
     stand_in.plan.extend([fault] * 3)

@@ -7,7 +7,7 @@ and defaults are the same here, in `.env.example` and in both halves of the READ
 import re
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
@@ -48,6 +48,17 @@ def _pairs(value: object) -> object:
         if not MODEL_NAME.fullmatch(old.strip()) or not MODEL_NAME.fullmatch(new.strip()):
             raise ValueError("is written old=new,old=new")
     return {old.strip(): new.strip() for old, _, new in pairs}
+
+
+def _has_possible_port(parts: SplitResult) -> bool:
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
+
+
+def _lower_case(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
 
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
@@ -121,7 +132,7 @@ class Settings(BaseSettings):
     log_backups: int = Field(default=5, ge=1, le=100)
     # Whether prompts are logged.
     log_prompts: bool = False
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower_case)] = "info"
 
     # --- Trying it.
     # Answer from the built-in stand-in for Google's API, with demo pictures; no key, no cost.
@@ -132,7 +143,7 @@ class Settings(BaseSettings):
     def _is_http_url(cls, value: str | None) -> str | None:
         if value is not None:
             parts = urlsplit(value)
-            if parts.scheme not in ("http", "https") or not parts.hostname:
+            if parts.scheme not in ("http", "https") or not parts.hostname or not _has_possible_port(parts):
                 raise ValueError("is not an http:// or https:// address")
         return value
 
@@ -165,6 +176,8 @@ def read(directory: Path | None = None, **values: object) -> Settings:
         return Settings(_env_file=(directory or Path()) / ".env", **values)  # type: ignore[arg-type,call-arg]
     except ValidationError as error:
         raise SettingsError("; ".join(map(_sentence, error.errors()))) from None
+    except UnicodeDecodeError:
+        raise SettingsError(".env is not UTF-8; save it as UTF-8") from None
 
 
 def _sentence(problem: ErrorDetails) -> str:

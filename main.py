@@ -109,12 +109,15 @@ def _check(settings: config.Settings, *, port_too: bool) -> None:
         _require_free_port(settings.host, settings.port)
     try:
         application()
-    except StoreError as error:
+    except (StoreError, logs.LogFileError) as error:
         sys.exit(f"banana-service: {error}")
 
 
 def _prepare(settings: config.Settings) -> None:
-    logs.configure(settings.log_file, settings.log_level, settings.log_max_bytes, settings.log_backups)
+    try:
+        logs.configure(settings.log_file, settings.log_level, settings.log_max_bytes, settings.log_backups)
+    except logs.LogFileError as error:
+        sys.exit(f"banana-service: {error}")
     shutil.rmtree(METRICS_FOLDER, ignore_errors=True)
     METRICS_FOLDER.mkdir(parents=True)
     os.environ[METRICS_VARIABLE] = str(METRICS_FOLDER.absolute())

@@ -39,7 +39,7 @@ class Order:
         model_name: as the caller gives it; None is the default.
         aspect_ratio, image_size: as Google names them; None leaves them to the model.
         output_format: `png`, `jpeg` or `webp`; None is as Google sends it.
-        output_quality: of jpeg and webp, from 1 to 100.
+        output_quality: of jpeg and webp, from 0 to 100; None is Google's, or the usual one for another format.
         user: the end user that the caller names, for the log.
 
     """
@@ -173,16 +173,26 @@ class Images:
 
     async def _converted(self, image: Image, order: Order) -> Image:
         """Return the image in the format of the order; as it came when none is named, or when it cannot be converted."""
-        if order.output_format is None or conversion.FORMATS.get(order.output_format) == image.mime_type:
+        target = _target_format(image, order)
+        if target is None:
             return image
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._converter, _convert, image, order)
+            return await asyncio.get_running_loop().run_in_executor(
+                self._converter, _convert, image, target, order.output_quality
+            )
         except Exception as error:  # it was paid for: as it came is better than not at all, whatever Pillow raises
-            log.warning("not_converted", error=type(error).__name__, output_format=order.output_format)
+            log.warning("not_converted", error=type(error).__name__, output_format=target)
             return image
 
 
-def _convert(image: Image, order: Order) -> Image:
-    assert order.output_format is not None
-    picture = conversion.convert(image.picture, order.output_format, order.output_quality or DEFAULT_QUALITY)
-    return Image(picture, conversion.FORMATS[order.output_format], image.usage)
+def _target_format(image: Image, order: Order) -> str | None:
+    """Return the format to convert to; None where the image is already as it is wanted."""
+    own = next((name for name, mime_type in conversion.FORMATS.items() if mime_type == image.mime_type), None)
+    target = order.output_format or own
+    has_quality = order.output_quality is not None and target != "png"
+    return target if target != own or has_quality else None
+
+
+def _convert(image: Image, output_format: str, quality: int | None) -> Image:
+    picture = conversion.convert(image.picture, output_format, DEFAULT_QUALITY if quality is None else quality)
+    return Image(picture, conversion.FORMATS[output_format], image.usage)

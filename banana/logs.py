@@ -26,6 +26,8 @@ _FIRST = ("timestamp", "level", "event", "request_id")
 def configure(log_file: str, level: str, max_bytes: int = 0, backups: int = 0) -> None:
     """Send every line to `log_file` as JSON (`-`: standard output), and to a terminal in colour if there is one.
 
+    Raises LogFileError.
+
     A file that reaches `max_bytes` (0: any size) is renamed to `.1`, and so on up to `.backups`, and a new one is begun.
     """
     sink = _Sink(log_file, max_bytes, backups)
@@ -57,6 +59,10 @@ def digest_of(secret: str) -> str:
     return hashlib.sha256(secret.encode()).hexdigest()[:8]
 
 
+class LogFileError(Exception):
+    """The log file cannot be opened; the message names the setting."""
+
+
 class _Sink:
     """Where lines go: a structlog logger whose every method writes the event it is given."""
 
@@ -69,7 +75,11 @@ class _Sink:
         self._lock = threading.Lock()  # not only the event loop writes
         self._terminal = structlog.dev.ConsoleRenderer(colors=True) if sys.stdout.isatty() else None
         if self._path:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._open(self._path)
+            except OSError as error:
+                raise LogFileError(f"LOG_FILE: {log_file!r} cannot be opened: {error.strerror}") from error
 
     def write(self, **event: Any) -> None:
         """Write one line, whole, in one system call; a log that cannot be written never costs a request."""

@@ -31,6 +31,7 @@ def test_dotenv_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch
         ("RATE_LIMIT_PER_MINUTE=0", "RATE_LIMIT_PER_MINUTE: '0'"),
         ("GEMINI_BASE_URL=google", "GEMINI_BASE_URL: 'google' is not an http:// or https:// address"),
         ("UPSTREAM_PROXY=localhost:7890", "UPSTREAM_PROXY"),
+        ("GEMINI_BASE_URL=http://google:99999/v1", "GEMINI_BASE_URL: 'http://google:99999/v1' is not an http://"),
         ("MODEL_ALIASES=a-b", "MODEL_ALIASES: 'a-b' is written old=new,old=new"),
         ("STORE_URL=mysql://x", "STORE_URL"),
         ("LOG_LEVEL=loud", "LOG_LEVEL: 'loud'"),
@@ -54,3 +55,18 @@ def test_a_bad_value_is_one_line_that_names_it(line: str, words: str) -> None:
 def test_the_settings_do_not_show_the_key() -> None:
     """A repr of the settings, in a traceback say, holds no key."""
     assert "secret-key" not in repr(config.read(gemini_api_key=("secret-key",)))
+
+
+def test_a_level_in_capitals_is_the_same_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LOG_LEVEL=INFO, as everybody else writes it."""
+    monkeypatch.setenv("LOG_LEVEL", "WARNING")
+
+    assert config.read(demo=True).log_level == "warning"
+
+
+def test_a_file_in_another_encoding_is_one_line() -> None:
+    """Notepad saves UTF-16 when it is asked for Unicode."""
+    Path(".env").write_text("GEMINI_API_KEY=a\n", encoding="utf-16")
+
+    with pytest.raises(config.SettingsError, match="save it as UTF-8"):
+        config.read()

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import io
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from PIL import Image as PILImage
 
 from banana import errors, images
 from banana.exchange import Exchange
@@ -222,3 +224,32 @@ async def test_only_so_many_pictures_are_converted_at_once(monkeypatch: pytest.M
     await images_of(Google()).make(Order("x", count=8, output_format="webp"), exchange())
 
     assert most == 1
+
+
+@pytest.mark.parametrize(
+    ("sent", "output_format", "quality", "expected"),
+    [
+        ("jpeg", None, None, "as it came"),
+        ("jpeg", "jpeg", None, "as it came"),
+        ("png", "png", 10, "as it came"),
+        ("png", None, 10, "as it came"),
+        ("jpeg", None, 10, "JPEG"),
+        ("jpeg", "jpeg", 0, "JPEG"),
+        ("png", "webp", 0, "WEBP"),
+    ],
+)
+async def test_a_compression_is_honoured_whenever_it_means_something(
+    sent: str, output_format: str | None, quality: int | None, expected: str
+) -> None:
+    """Also for the format that Google sent, also 0; a PNG has no quality."""
+    out = io.BytesIO()
+    PILImage.effect_noise((64, 64), 90).save(out, sent, **({"quality": 95} if sent == "jpeg" else {}))
+    order = Order("x", output_format=output_format, output_quality=quality)
+
+    (image,) = (await images_of(Google(encoded(out.getvalue()))).make(order, exchange())).images
+
+    data = b"".join(image.picture.decoded())
+    if expected == "as it came":
+        assert data == out.getvalue()
+    else:
+        assert (opened(data).format, len(data) < len(out.getvalue())) == (expected, True)

@@ -113,3 +113,10 @@ async def test_a_trace_is_honoured_and_prompts_are_logged_when_asked_for(stand_i
     assert (request["attempts"], request["tokens"], request["caller"]) == (1, 1128, "127.0.0.1")
     assert request["upstream_ms"] > 0
     assert request["bytes_in"] > 20
+
+
+@pytest.mark.parametrize("file", ["/proc/nowhere/app.log", "/dev/null/app.log", "."])
+def test_a_log_that_cannot_be_opened_is_one_line(file: str) -> None:
+    """The message names the setting."""
+    with pytest.raises(logs.LogFileError, match="LOG_FILE"):
+        logs.configure(file, "info")

@@ -272,7 +272,8 @@ def _logged_attempt(number: int, key: Key, call: Call, exchange: Exchange) -> It
 
 
 def _content_type(response: httpx.Response) -> str:
-    return str(response.headers.get("content-type", ""))
+    content_type = str(response.headers.get("content-type", ""))
+    return content_type if content_type.isascii() and content_type.isprintable() else "application/octet-stream"
 
 
 async def _read_error_body(response: httpx.Response) -> bytes:

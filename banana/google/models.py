@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 
+# Google's own names have up to 40.
+MAX_NAME_CHARACTERS = 128
 _MARKS = str.maketrans("", "", "-._")
 
 
 def is_model_name(name: str) -> bool:
     """Return whether `name` can be a model's: letters, digits, and - . _ among them, so that it is one part of a path."""
-    return name.isascii() and name.translate(_MARKS).isalnum()
+    return len(name) <= MAX_NAME_CHARACTERS and name.isascii() and name.translate(_MARKS).isalnum()
 
 
 class ModelNames:

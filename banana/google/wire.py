@@ -106,7 +106,8 @@ class ImageParser:
     def close(self) -> Image:
         """Return the image. Raises Blocked, NoImage or InvalidResponse, with Google's reason."""
         try:
-            return _image(self._json.close())
+            # What stands beside the picture may be odd: the picture counts.
+            return _image(self._json.close(lenient=True))
         except InvalidJson as error:
             raise errors.InvalidResponse(f"Google's response is not JSON: {error}") from None
         except _NotGemini as error:
@@ -213,13 +214,19 @@ def _selected_image(candidates: list[dict[str, Any]]) -> tuple[EncodedPicture, s
     refused = _finish_reason(candidates) in POLICY_REASONS
     for part in _parts(candidates):
         data = _get(part, "inlineData")
-        if isinstance(data, dict) and data.get("data"):
+        if isinstance(data, dict) and data.get("data") and _may_be_image(data):
             if part.get("thought") is True:
                 draft = data
             else:
                 final = data
     chosen = final or (None if refused else draft)
     return _encoded(chosen) if chosen else None
+
+
+def _may_be_image(data: dict[str, Any]) -> bool:
+    """Return whether inline data is not declared as something else: text, sound, a film."""
+    declared = str(text_of(_get(data, "mimeType")) or "")
+    return not declared.startswith(("text/", "audio/", "video/"))
 
 
 def _encoded(data: dict[str, Any]) -> tuple[EncodedPicture, str]:
@@ -231,7 +238,7 @@ def _encoded(data: dict[str, Any]) -> tuple[EncodedPicture, str]:
     except PictureError as error:
         raise _NotGemini(f"inlineData.data {error}") from None
     declared = text_of(_get(data, "mimeType"))
-    plausible = isinstance(declared, str) and re.fullmatch(r"image/[\w.+-]+", declared)
+    plausible = isinstance(declared, str) and re.fullmatch(r"image/[\w.+-]+", declared, re.ASCII)
     return picture, str(declared) if plausible else "application/octet-stream"
 
 

@@ -13,7 +13,7 @@ FORMATS = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 def convert(picture: EncodedPicture, output_format: str, quality: int) -> EncodedPicture:
     """Return `picture` as `png`, `jpeg` or `webp`; this takes a thread's time, and a copy of the picture.
 
-    `quality` is from 1 to 100, and without meaning for png. Raises whatever Pillow raises for what it cannot read.
+    `quality` is from 0 to 100, and without meaning for png. Raises whatever Pillow raises for what it cannot read.
     """
     with Image.open(io.BytesIO(b"".join(picture.decoded()))) as opened:
         out = io.BytesIO()

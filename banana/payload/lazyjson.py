@@ -5,6 +5,8 @@ by msgspec at the end; a long string becomes a `LongString`, a list of views int
 joined or decoded unless its text is needed. It does no I/O, and knows nothing of pictures or of Gemini.
 """
 
+import codecs
+import json
 import re
 from typing import Any
 
@@ -13,7 +15,7 @@ import msgspec
 from banana.payload.pieces import Bytes, Pieces, head, size_of
 
 # What msgspec raises for bytes that are not JSON.
-_MALFORMED = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+_MALFORMED = (msgspec.MsgspecError, ValueError, RecursionError)
 
 # A string this long stays in place. Below it, the copy is cheaper than the bookkeeping.
 LONG_STRING_BYTES = 1024
@@ -92,12 +94,15 @@ class LazyJsonParser:
         if len(self._document) > MAX_DOCUMENT_BYTES:
             raise InvalidJson(f"more than {MAX_DOCUMENT_BYTES} bytes beside its long strings")
 
-    def close(self) -> Any:
-        """Return the document, its long strings as `LongString`. Raises InvalidJson."""
+    def close(self, *, lenient: bool = False) -> Any:
+        """Return the document, its long strings as `LongString`. Raises InvalidJson.
+
+        A byte order mark is passed over. `lenient` takes what Python's own parser does: NaN, and lone surrogates.
+        """
         if self._pieces is not None:
             raise InvalidJson("it ends inside a string")
         try:
-            document = msgspec.json.decode(self._document)
+            document = _parsed(self._document.removeprefix(codecs.BOM_UTF8), lenient=lenient)
             return self._with_long_strings(document) if self._long_strings else document
         except _MALFORMED as error:
             raise InvalidJson(str(error)) from None
@@ -166,6 +171,15 @@ class LazyJsonParser:
 
     def _key(self, key: str) -> str:
         return self._long_strings[int(key[1:])].text() if key.startswith(_PLACEHOLDER) else key
+
+
+def _parsed(document: bytearray, *, lenient: bool) -> Any:
+    try:
+        return msgspec.json.decode(document)
+    except msgspec.MsgspecError:
+        if not lenient:
+            raise
+        return json.loads(document)
 
 
 def text_of(value: object) -> object:

@@ -3,17 +3,22 @@
 It does no I/O: it is fed the body's chunks, in any cut.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pybase64
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from banana.payload.pictures import EncodedPicture, type_of
 from banana.payload.pieces import Bytes
 
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
 # A prompt; whatever is longer is a file that lacks its filename.
 MAX_FIELD_BYTES = 1 << 20
+# A text before the first boundary; there is hardly ever one.
+MAX_PREAMBLE_BYTES = 64 * 1024
 # Enough of a file to recognize its type.
 _START_BYTES = 64
 
@@ -53,35 +58,57 @@ class FormParser:
 
     def __init__(self, content_type: str, files: str) -> None:
         kind, options = parse_options_header(content_type)
-        if kind != b"multipart/form-data" or b"boundary" not in options:
+        if kind != b"multipart/form-data" or not options.get(b"boundary"):
             raise InvalidForm("its Content-Type names no boundary")
         self._files = files
         self._items: list[tuple[str, str | EncodedPicture]] = []
         self._header_name = self._header_value = b""
         self._disposition = b""
+        self._content_type = b""
+        self._preamble: bytes | None = b""  # what came before the first boundary; None behind it
+        self._first_boundary = b"--" + options[b"boundary"]
         self._part: bytearray | _Base64Encoder = bytearray()
         self._name = ""
         self._ended = False
-        self._parser = MultipartParser(
-            options[b"boundary"],
-            {
-                "on_part_begin": self._on_part_begin,
-                "on_header_field": self._on_header_field,
-                "on_header_value": self._on_header_value,
-                "on_header_end": self._on_header_end,
-                "on_headers_finished": self._on_headers_finished,
-                "on_part_data": self._on_part_data,
-                "on_part_end": self._on_part_end,
-                "on_end": self._on_end,
-            },
-        )
+        try:
+            self._parser = MultipartParser(options[b"boundary"], self._callbacks())
+        except FormParserError as error:
+            raise InvalidForm(str(error)) from None
+
+    def _callbacks(self) -> "MultipartCallbacks":
+        return {
+            "on_part_begin": self._on_part_begin,
+            "on_header_field": self._on_header_field,
+            "on_header_value": self._on_header_value,
+            "on_header_end": self._on_header_end,
+            "on_headers_finished": self._on_headers_finished,
+            "on_part_data": self._on_part_data,
+            "on_part_end": self._on_part_end,
+            "on_end": self._on_end,
+        }
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes. Raises InvalidForm."""
+        if self._preamble is not None:
+            chunk = self._without_preamble(self._preamble + chunk)
         try:
             self._parser.write(chunk)
-        except MultipartParseError as error:
+        except FormParserError as error:
             raise InvalidForm(str(error)) from None
+
+    def _without_preamble(self, start: bytes) -> bytes:
+        """Return what stands from the first boundary on; RFC 2046 lets a text for people stand before it."""
+        if start.startswith(self._first_boundary):
+            position = 0
+        else:
+            position = start.find(b"\r\n" + self._first_boundary) + 2
+            if position < 2:
+                if len(start) > MAX_PREAMBLE_BYTES:
+                    raise InvalidForm("its boundary does not come")
+                self._preamble = start
+                return b""
+        self._preamble = None
+        return start[position:]
 
     def close(self) -> list[tuple[str, str | EncodedPicture]]:
         """Return pairs of a field's name and its text or file. Raises InvalidForm."""
@@ -90,7 +117,7 @@ class FormParser:
         return self._items
 
     def _on_part_begin(self) -> None:
-        self._disposition = b""
+        self._disposition = self._content_type = b""
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
         self._header_name += data[start:end]
@@ -99,8 +126,11 @@ class FormParser:
         self._header_value += data[start:end]
 
     def _on_header_end(self) -> None:
-        if self._header_name.lower() == b"content-disposition":
-            self._disposition = self._header_value
+        match self._header_name.lower():
+            case b"content-disposition":
+                self._disposition = self._header_value
+            case b"content-type":
+                self._content_type = self._header_value
         self._header_name = self._header_value = b""
 
     def _on_headers_finished(self) -> None:
@@ -108,7 +138,10 @@ class FormParser:
         if b"name" not in options:
             raise InvalidForm("a part has no name")
         self._name = options[b"name"].decode("utf-8", "replace")
-        self._part = _Base64Encoder() if b"filename" in options else bytearray()
+        # A file by its name, also one in RFC 5987's form, which the parser passes over, or by its type.
+        is_file = b"filename" in options or b"filename*=" in self._disposition.replace(b" ", b"").lower()
+        is_picture = self._content_type.strip().lower().startswith(b"image/")
+        self._part = _Base64Encoder() if is_file or is_picture else bytearray()
 
     def _on_part_data(self, data: bytes, start: int, end: int) -> None:
         if isinstance(self._part, _Base64Encoder):

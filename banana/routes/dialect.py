@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import structlog
 from fastapi.routing import APIRoute
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -25,6 +26,8 @@ from banana.images import Images
 
 Handler = Callable[[Request, Exchange], Awaitable[Response]]
 Claim = Callable[[str, Headers], bool]
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +111,11 @@ class DialectRoute(APIRoute):
         dialect = dialect_of(request, self._dialects)
         exchange.dialect = dialect.name
         response = await with_error_response(self._admitted(request, exchange), dialect, exchange)
-        await response(scope, receive, send)
+        try:
+            await response(scope, receive, send)
+        except errors.BananaError as error:
+            # Too late for a response of its own: returning without an end makes the server cut the one that began.
+            log.warning("response_cut", code=error.code)
 
     async def _admitted(self, request: Request, exchange: Exchange) -> Response:
         exchange.caller = self.services.auth.caller_of(request)

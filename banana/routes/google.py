@@ -18,7 +18,7 @@ from banana import errors
 from banana.errors import UpstreamResponse
 from banana.exchange import Exchange
 from banana.google.client import Call
-from banana.google.models import is_model_name
+from banana.google.models import MAX_NAME_CHARACTERS, is_model_name
 from banana.http import bodies
 from banana.http.responses import PiecesResponse, PiecesStreamResponse
 from banana.payload.pieces import Pieces
@@ -27,6 +27,8 @@ from banana.routes.dialect import Dialect, DialectRoute, Handler, Services, unde
 
 # Where clients of the Developer API and of Vertex' express mode look for it; LiteLLM leaves the version to the base URL.
 PREFIXES = ("/v1beta", "/v1", "/v1beta1/publishers/google", "")
+# A query holds a page token at most; httpx takes no URL over 64 KB.
+MAX_QUERY_CHARACTERS = 8192
 METHODS = (":generateContent", ":streamGenerateContent", ":countTokens")
 STATUSES = {
     400: "INVALID_ARGUMENT",
@@ -66,16 +68,20 @@ def _error_body(exchange: Exchange, error: errors.BananaError, status: int) -> b
 
 
 def call_of(request: Request, method: str, body: Pieces, services: Services, exchange: Exchange) -> Call:
-    """Return the call to Google that a request stands for. Raises ModelNotFound."""
+    """Return the call to Google that a request stands for. Raises ModelNotFound and InvalidRequest."""
     model = request.path_params.get("model", "")
     if "model" in request.path_params and not is_model_name(model):
-        raise errors.ModelNotFound(f"models/{model} is not the name of a model.")
+        raise errors.ModelNotFound(f"models/{model[:MAX_NAME_CHARACTERS]} is not the name of a model.")
     if model:
         exchange.model = model = services.models.resolve(model)
     path = f"models/{quote(model, safe='')}{method}" if model else "models"
     # A key in the query is the caller's credential: it goes no further.
     query = [(name, value) for name, value in parse_qsl(request.url.query) if name != "key"]
-    return Call(model, f"{path}?{urlencode(query)}" if query else path, body, request.method)
+    encoded = urlencode(query)
+    if len(encoded) > MAX_QUERY_CHARACTERS:
+        problem = f"has more than {MAX_QUERY_CHARACTERS} characters"
+        raise errors.InvalidRequest.of_fields([("query", problem)])
+    return Call(model, f"{path}?{encoded}" if query else path, body, request.method)
 
 
 def forward_handler(method: str, services: Services) -> Handler:
@@ -108,15 +114,22 @@ async def _stream_parts(
     first: UpstreamResponse, parts: AsyncGenerator[UpstreamResponse, None], exchange: Exchange
 ) -> AsyncGenerator[Pieces, None]:
     """Yield what arrives; an error after the beginning is an event of its own where there are events."""
+    between_events = _ends_event(first)
     yield first.pieces
     try:
         async for part in parts:
+            between_events = _ends_event(part)
             yield part.pieces
     except errors.BananaError as error:
         exchange.error_code = error.code
-        if "event-stream" not in first.content_type:
-            raise
+        if "event-stream" not in first.content_type or not between_events:
+            raise  # the response is cut: an event of ours would fuse with the half one
         yield [b"data: ", _error_body(exchange, error, error.status), b"\r\n\r\n"]
+
+
+def _ends_event(part: UpstreamResponse) -> bool:
+    """Return whether the part ends with the blank line that ends an event; one in two halves does not count."""
+    return bytes(part.pieces[-1][-4:]).endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
 
 
 def is_openai_models(path: str, headers: Headers) -> bool:

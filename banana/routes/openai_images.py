@@ -44,7 +44,7 @@ class ImagesRequest(BaseModel):
     output_format: Literal["png", "jpeg", "webp"] | None = Field(
         default=None, description="Left out: as Google sent it."
     )
-    output_compression: Integer | None = Field(default=None, ge=1, le=100, description="Quality of jpeg and webp.")
+    output_compression: Integer | None = Field(default=None, ge=0, le=100, description="Quality of jpeg and webp.")
     stream: bool | None = False
     partial_images: Integer | None = Field(
         default=None, ge=0, le=3, description="There are never any; OpenAI may send fewer too."

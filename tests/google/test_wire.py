@@ -52,10 +52,24 @@ def test_what_is_no_count_of_tokens_costs_no_picture(usage: Any, tokens: int) ->
     assert parsed(answer(image(), usageMetadata=usage)).total_tokens == tokens
 
 
-@pytest.mark.parametrize("declared", ["text/html", "image/<b>", "", "image/p ng"])
+@pytest.mark.parametrize("declared", ["application/x", "image/<b>", "", "image/p ng", "image/漢"])
 def test_an_unknown_picture_has_no_type_that_could_do_harm(declared: str) -> None:
     """What Google declares counts only where it can stand in a header."""
     assert parsed(answer(image(b"unknown", declared))).mime_type == "application/octet-stream"
+
+
+@pytest.mark.parametrize("odd", [b"NaN", b'"\\ud800"', b"9" * 400])
+def test_what_is_odd_beside_a_picture_does_not_lose_it(odd: bytes) -> None:
+    """NaN, a lone surrogate, an endless number: the picture counts."""
+    raw = json.dumps(answer(image(png()))).encode()
+
+    assert b"".join(parsed(raw[:-1] + b',"avgLogprobs":' + odd + b"}").picture.decoded()) == png()
+
+
+@pytest.mark.parametrize("mime_type", ["text/plain", "audio/wav", "video/mp4"])
+def test_what_is_declared_as_something_else_is_no_image(mime_type: str) -> None:
+    """A later part that is no picture does not take the picture's place."""
+    assert b"".join(parsed(answer(image(png()), image(b"words", mime_type))).picture.decoded()) == png()
 
 
 def test_a_request_is_its_pieces() -> None:

@@ -96,3 +96,20 @@ def test_a_document_of_bones_alone_is_refused() -> None:
     """A megabyte of structure is no request and no answer; it is not parsed."""
     with pytest.raises(InvalidJson, match="beside its long strings"):
         parse(b"[" + b"1," * 600_000 + b"1]", [])
+
+
+@pytest.mark.parametrize("cut", [0, 1, 2, 3, 9])
+def test_a_byte_order_mark_is_passed_over(cut: int) -> None:
+    """Windows' editors write one."""
+    assert parse(b'\xef\xbb\xbf{"a":1}', [cut]) == {"a": 1}
+
+
+@pytest.mark.parametrize("odd", ["NaN", "-Infinity", '"\\ud800"', "9" * 400, "1e999"])
+def test_a_lenient_parser_takes_what_is_odd(odd: str) -> None:
+    """Beside a picture that was paid for, anything Python's own parser takes may stand; elsewhere JSON is JSON."""
+    parser = LazyJsonParser()
+    parser.feed(f'{{"odd":{odd},"picture":"{LONG}"}}'.encode())
+
+    document = parser.close(lenient=True)
+
+    assert with_texts(document["picture"]) == LONG

@@ -107,3 +107,50 @@ async def test_a_form_cut_short_is_422(client: httpx.AsyncClient, cut: int) -> N
     response = await client.post("/generate", content=body[:-cut], headers={"Content-Type": content_type})
 
     assert (response.status_code, error_of(response)["fields"][0]["field"]) == (422, "body")
+
+
+def parsed(body: bytes, boundary: str = "b", step: int = 7) -> dict[str, Any]:
+    form = FormParser(f"multipart/form-data; boundary={boundary}", "image_base64")
+    for start in range(0, len(body), step):
+        form.feed(body[start : start + step])
+    return fields_of(form.close(), "image_base64")
+
+
+def part(head: str, data: bytes) -> bytes:
+    return b"--b\r\nContent-Disposition: form-data; " + head.encode() + b"\r\n\r\n" + data + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        'name="image"; filename="a.png"',
+        "name=\"image\"; filename*=UTF-8''a.png",
+        'name="image"\r\nContent-Type: image/png',
+        'name="image[]"\r\ncontent-type: IMAGE/PNG',
+    ],
+)
+def test_a_file_is_known_by_its_name_or_by_its_type(head: str) -> None:
+    """Clients name files in several ways, or not at all."""
+    (picture,) = parsed(part(head, png()) + b"--b--")["image_base64"]
+
+    assert b"".join(picture.pieces) == base64.b64encode(png())
+
+
+@pytest.mark.parametrize("preamble", [b"", b"\r\n", b"This is a message for people.\r\n", b"--\r\n--x\r\n"])
+@pytest.mark.parametrize("step", [1, 7, 10_000])
+def test_a_text_before_the_first_boundary_is_passed_over(preamble: bytes, step: int) -> None:
+    """RFC 2046 allows it, and some clients write it."""
+    assert parsed(preamble + part('name="prompt"', b"x") + b"--b--", step=step) == {"prompt": "x"}
+
+
+@pytest.mark.parametrize("body", [b"x" * 200_000, part('name="prompt"', b"x")])
+def test_a_form_that_is_none_is_refused(body: bytes) -> None:
+    """Without its boundary, or without its end."""
+    with pytest.raises(InvalidForm):
+        parsed(body, step=10_000)
+
+
+def test_a_boundary_that_is_too_long_is_refused() -> None:
+    """RFC 2046 allows 70 characters."""
+    with pytest.raises(InvalidForm, match="Boundary length"):
+        parsed(b"", "b" * 300)

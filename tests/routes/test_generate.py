@@ -389,3 +389,26 @@ async def test_googles_store_flag_is_sent_when_it_is_set(stand_in: StandIn, flag
         await client.post("/generate", json={"prompt": "x"})
 
     assert stand_in.calls[0].body["store"] is flag
+
+
+@pytest.mark.parametrize("deep", [[], {}])
+async def test_a_prompt_nested_deep_is_422(client: httpx.AsyncClient, deep: Any) -> None:
+    """However deep, it is no string."""
+    nested = "[" * 490 + "]" * 490 if isinstance(deep, list) else '{"a":' * 490 + "1" + "}" * 490
+
+    response = await client.post("/generate", content=f'{{"prompt":{nested}}}')
+
+    assert (response.status_code, error_of(response)["fields"][0]["field"]) == (422, "prompt")
+
+
+async def test_a_model_of_many_letters_is_422(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+    """A name that no model has goes nowhere."""
+    response = await client.post("/generate", json={"prompt": "x", "model": "m" * 70_000})
+
+    assert (response.status_code, error_of(response)["fields"][0]["field"]) == (422, "model")
+    assert not stand_in.calls
+
+
+async def test_json_with_a_byte_order_mark_is_json(client: httpx.AsyncClient) -> None:
+    """As Windows' editors save it."""
+    assert (await client.post("/generate", content=b'\xef\xbb\xbf{"prompt":"x"}')).status_code == 200

@@ -1,8 +1,10 @@
 """Google's own format, passed through as bytes; what its SDKs make of it: test_sdks."""
 
+import contextlib
 import gzip
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -13,7 +15,7 @@ from banana.app import create_app
 from banana.routes.google import METHODS, PREFIXES
 from standin import faults
 from standin.server import StandIn
-from tests.conftest import client_of, settings_for
+from tests.conftest import client_of, served, settings_for
 
 pytestmark = pytest.mark.anyio
 BODY = {"contents": [{"role": "user", "parts": [{"text": "a banana"}]}]}
@@ -119,3 +121,48 @@ async def test_a_packed_response_arrives_unpacked(client: httpx.AsyncClient, sta
 
     assert response.json() == {"a": 1}
     assert "content-encoding" not in response.headers
+
+
+async def test_a_query_that_is_too_long_is_refused(client: httpx.AsyncClient) -> None:
+    """It is named, in Google's shape, and nothing is sent."""
+    response = await client.get("/v1beta/models", params={"x": "(" * 3_000})
+
+    assert (response.status_code, response.json()["error"]["status"]) == (400, "INVALID_ARGUMENT")
+    assert "query" in response.json()["error"]["message"]
+
+
+async def test_a_content_type_that_cannot_be_a_header_is_replaced(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+    """A paid response arrives, whatever its type says."""
+    stand_in.plan.append(faults.says(b"{}", "application/漢"))
+
+    response = await client.post(PATH, json=BODY)
+
+    assert (response.status_code, response.content) == (200, b"{}")
+    assert response.headers["content-type"] == "application/octet-stream"
+
+
+async def test_a_stream_that_breaks_inside_an_event_is_cut(stand_in: StandIn) -> None:
+    """An event of ours would fuse with the half one: nothing more is sent, and the log has no traceback."""
+
+    class Half(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            async def parts() -> AsyncIterator[bytes]:
+                yield b'data: {"candidates":[]}\r\n\r\ndata: {"cand'
+                raise errors.InvalidResponse("Google's response was cut short.")
+
+            return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=parts())
+
+    path = PATH.replace(":generate", ":streamGenerate") + "?alt=sse"
+    async with served(create_app(settings_for(stand_in), Half())) as address, httpx.AsyncClient() as client:
+        received, whole = b"", False
+        with contextlib.suppress(httpx.RemoteProtocolError):
+            async with client.stream("POST", address + path, json=BODY) as response:
+                async for chunk in response.aiter_bytes():
+                    received += chunk
+                whole = True
+
+    log = Path("logs/app.log").read_text(encoding="utf-8")
+    assert not whole
+    assert received == b'data: {"candidates":[]}\r\n\r\ndata: {"cand'
+    assert '"response_cut"' in log
+    assert "Traceback" not in log

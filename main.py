@@ -53,7 +53,7 @@ def main() -> None:
     except config.SettingsError as error:
         sys.exit(f"banana-service: {error}")
     if arguments.launch_settings:
-        print(settings.workers, _server_options(settings))
+        print(settings.workers, settings.demo, _server_options(settings))
         return
     if arguments.check:
         _check(settings, port_too=not arguments.running)

@@ -3,7 +3,7 @@
 # Arguments (--demo) are those of the last start unless others are given.
 #
 # Worker after worker is replaced by one that is ready, and finishes what it has: no request is lost. Only what the
-# parent process keeps (HOST, PORT, WORKERS, REQUEST_TIMEOUT_SECONDS, FORWARDED_ALLOW_IPS, --demo) needs a stop and a start.
+# parent process keeps (HOST, PORT, WORKERS, REQUEST_TIMEOUT_SECONDS, FORWARDED_ALLOW_IPS, DEMO and --demo) needs a stop and a start.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=scripts/environment.sh

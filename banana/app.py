@@ -32,8 +32,8 @@ from banana.routes.dialect import Services, dialect_of
 from config import Settings
 
 # Every API format, its routes in this order: a model's name matches more than Google's methods, so they go first.
-# Errors outside every route are answered in the first format that claims the path, else in the last.
-API_FORMATS = (openai_images, google, models, generate)
+# Errors outside every route are answered in the format that claims the path; in the first where none does.
+API_FORMATS = (generate, openai_images, google, models)
 DIALECTS = tuple(api_format.DIALECT for api_format in API_FORMATS)
 # Pictures converted at once, in each worker: a 4K picture takes 50 MB while it is.
 CONVERTER_THREADS = 2

@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from PIL import Image
 
@@ -222,6 +223,23 @@ def test_a_restart_takes_new_code_and_new_settings(service: Service) -> None:
     assert health["version"] == "1.0.1"
     assert headers["X-RateLimit-Limit"] == "7"
     assert headers["X-Demo"] == "true"
+
+
+def test_a_demo_that_is_switched_off_is_over_after_a_restart(service: Service) -> None:
+    """DEMO in .env needs a stop and a start, and gets it: no demo picture is taken for Google's, and none of Google's for a demo."""
+    service.set(port=service.port, workers=2, demo="true")
+    service.run("start.sh")
+    service.set(
+        port=service.port, workers=2, gemini_api_key="k", gemini_base_url="http://127.0.0.1:9/v1beta", retries=0
+    )
+
+    restarted = service.run("restart.sh")
+    response = httpx.post(f"{service.address}/generate", json={"prompt": "x"}, trust_env=False)
+    service.run("stop.sh")
+
+    assert "needs a stop and a start" in restarted.stdout
+    assert response.status_code == 502
+    assert "x-demo" not in response.headers
 
 
 def test_the_foreground_follows_changes(service: Service) -> None:

@@ -28,6 +28,8 @@ OPENAI_MODELS = (
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
+# RFC 3986, section 3.2.1.
+_USERINFO = re.compile(r"//[^/\s]*@")
 _SECRET = ("gemini_api_key", "access_tokens")
 
 
@@ -154,6 +156,15 @@ class Settings(BaseSettings):
             raise ValueError("holds a character that no key has (remove spaces and quotes)")
         return value
 
+    @field_validator("access_tokens")
+    @classmethod
+    def _has_tokens(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for entry in value:
+            name, _, token = entry.rpartition(":")
+            if not token:
+                raise ValueError(f"has an entry without a token: {name}:")
+        return value
+
     @field_validator("store_url")
     @classmethod
     def _is_a_store(cls, value: str) -> str:
@@ -180,10 +191,15 @@ def read(directory: Path | None = None, **values: object) -> Settings:
         raise SettingsError(".env is not UTF-8; save it as UTF-8") from None
 
 
+def without_userinfo(text: str) -> str:
+    """Return `text` without the user and password of the addresses in it."""
+    return _USERINFO.sub("//", text)
+
+
 def _sentence(problem: ErrorDetails) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if not problem["loc"]:
         return message
     name = str(problem["loc"][0])
-    given = "" if name in _SECRET else f"{str(problem['input'])!r} "
+    given = "" if name in _SECRET else f"{without_userinfo(str(problem['input']))!r} "
     return f"{name.upper()}: {given}{message}"

@@ -29,7 +29,7 @@ from banana.http.protocol import DrainingProtocol
 from banana.images import Images
 from banana.routes import generate, google, models, openai_images, ops, page
 from banana.routes.dialect import Services, dialect_of
-from config import Settings
+from config import Settings, without_userinfo
 
 # Every API format, its routes in this order: a model's name matches more than Google's methods, so they go first.
 # Errors outside every route are answered in the format that claims the path; in the first where none does.
@@ -88,6 +88,7 @@ def _app_without_routes(settings: Settings, lifespan: Callable[[FastAPI], Any]) 
     """Return the application without its routes: documentation, middleware from the outside in, errors outside routes."""
     return FastAPIOffline(
         redoc_url=None,
+        redirect_slashes=False,  # a redirect would go to whatever host the request names
         favicon_url="/page/icon.svg",
         title="BananaService",
         version=__version__,
@@ -117,7 +118,12 @@ def _lifespan(
         # What lives as long as the process is not looked at again by the garbage collector: its longest pause was 13 ms.
         gc.collect()
         gc.freeze()
-        log.info("started", version=__version__, upstream=settings.gemini_base_url, keys=len(settings.gemini_api_key))
+        log.info(
+            "started",
+            version=__version__,
+            upstream=without_userinfo(settings.gemini_base_url),
+            keys=len(settings.gemini_api_key),
+        )
         yield
         rate_limit.close()
         converter.shutdown(wait=False)

@@ -5,6 +5,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+import config
 from banana.app import create_app
 from standin.server import StandIn
 from tests.conftest import client_of, error_of, settings_for
@@ -69,3 +70,19 @@ async def test_the_openapi_document_tells_the_request(client: httpx.AsyncClient)
     assert set(schema["properties"]) == {
         "prompt", "image_base64", "model", "number_of_images", "aspect_ratio", "image_size",
     }  # fmt: skip
+
+
+async def test_a_slash_too_many_is_404_and_no_redirect(client: httpx.AsyncClient) -> None:
+    """A redirect would go to whatever host the request names."""
+    response = await client.post("/generate/", json={"prompt": "x"}, headers={"Host": "evil.example"})
+
+    assert (response.status_code, error_of(response)["code"]) == (404, "not_found")
+
+
+async def test_the_first_line_of_the_log_has_no_password(stand_in: StandIn) -> None:
+    """The upstream's address is logged without its user."""
+    address = stand_in.base_url.replace("//", "//anna:s3cret@")
+    async with client_of(create_app(config.read(gemini_base_url=address, gemini_api_key=("k",)))):
+        pass
+
+    assert "s3cret" not in Path("logs/app.log").read_text(encoding="utf-8")

@@ -34,6 +34,8 @@ def test_dotenv_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch
         ("GEMINI_BASE_URL=http://google:99999/v1", "GEMINI_BASE_URL: 'http://google:99999/v1' is not an http://"),
         ("MODEL_ALIASES=a-b", "MODEL_ALIASES: 'a-b' is written old=new,old=new"),
         ("STORE_URL=mysql://x", "STORE_URL"),
+        ("ACCESS_TOKENS=alice:s3cret,bob:", "ACCESS_TOKENS: has an entry without a token: bob:"),
+        ("ACCESS_TOKENS=anna:${UNSET},b", "ACCESS_TOKENS: has an entry without a token: anna:"),
         ("LOG_LEVEL=loud", "LOG_LEVEL: 'loud'"),
         ("DEFAULT_MODEL=a/b", "DEFAULT_MODEL: 'a/b'"),
     ],
@@ -70,3 +72,22 @@ def test_a_file_in_another_encoding_is_one_line() -> None:
 
     with pytest.raises(config.SettingsError, match="save it as UTF-8"):
         config.read()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "UPSTREAM_PROXY=ftp://anna:s3cret@proxy:1",
+        "STORE_URL=mysql://anna:s3cret@db/x",
+        "GEMINI_BASE_URL=http://anna:s3cret@google:99999",
+    ],
+)
+def test_a_password_in_an_address_is_never_shown(line: str) -> None:
+    """The address is named, without its user."""
+    Path(".env").write_text(f"GEMINI_API_KEY=a\n{line}\n")
+
+    with pytest.raises(config.SettingsError) as caught:
+        config.read()
+
+    assert "s3cret" not in str(caught.value)
+    assert "//" in str(caught.value)

@@ -114,7 +114,9 @@ def open_storage(store_url: str) -> Storage:
         assert isinstance(storage, Storage)  # and not one for asyncio
         return storage
     except (OSError, sqlite3.Error, ConfigurationError, ValueError) as error:
-        raise StoreError(f"STORE_URL: {store_url!r} cannot be used: {error}") from error
+        raise StoreError(
+            f"STORE_URL cannot be used: {type(error).__name__}: {error}".replace(store_url, "…")
+        ) from error
 
 
 def _refusal(decision: Decision) -> errors.RateLimited:

@@ -42,22 +42,24 @@ class TokenAuth:
 
     def caller_of(self, request: Request) -> str:
         """Return the holder's name. Raises Unauthorized when there is no token, or a wrong one."""
-        given = _token_in(request.headers)
-        if given is None:
+        given = _tokens_in(request.headers)
+        if not given:
             raise errors.Unauthorized(
                 "An access token is needed, as Authorization: Bearer, x-goog-api-key or x-api-key."
             )
         name = None
         for token, holder in self._names.items():
-            if hmac.compare_digest(token.encode(), given.encode()):
-                name = holder
+            for candidate in given:
+                if hmac.compare_digest(token.encode(), candidate.encode()):
+                    name = holder
         if name is None:
             raise errors.Unauthorized("The access token is not one of this service's.")
         return name
 
 
-def _token_in(headers: Mapping[str, str]) -> str | None:
-    scheme, _, token = headers.get("authorization", "").partition(" ")
-    if scheme.lower() == "bearer" and token:
-        return token.strip()
-    return next((headers[name] for name in TOKEN_HEADERS if name in headers), None)
+def _tokens_in(headers: Mapping[str, str]) -> list[str]:
+    """Return every credential that is given; a blank one is none, and any of them may be the right one."""
+    scheme, _, bearer = headers.get("authorization", "").partition(" ")
+    given = [bearer] if scheme.lower() == "bearer" else []
+    given += [headers[name] for name in TOKEN_HEADERS if name in headers]
+    return [token.strip() for token in given if token.strip()]

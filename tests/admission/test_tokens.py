@@ -18,6 +18,8 @@ TOKENS = ("anna:CANARY-TOKEN-A", "CANARY-TOKEN-B")
         {"authorization": "bearer CANARY-TOKEN-B"},
         {"x-goog-api-key": "CANARY-TOKEN-A"},
         {"x-api-key": "CANARY-TOKEN-B"},
+        {"Authorization": "Bearer wrong", "x-goog-api-key": "CANARY-TOKEN-A"},
+        {"Authorization": "Bearer CANARY-TOKEN-A", "x-api-key": ""},
     ],
 )
 async def test_a_token_opens_the_door_and_goes_no_further(stand_in: StandIn, headers: dict[str, str]) -> None:
@@ -34,7 +36,15 @@ async def test_a_token_opens_the_door_and_goes_no_further(stand_in: StandIn, hea
 
 @pytest.mark.parametrize(
     "headers",
-    [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic x"}, {"x-api-key": ""}, {"x-api-key": "é"}],
+    [
+        {},
+        {"Authorization": "Bearer wrong"},
+        {"Authorization": "Basic x"},
+        {"x-api-key": ""},
+        {"x-api-key": "é"},
+        {"Authorization": "Bearer   "},
+        {"x-goog-api-key": " "},
+    ],
 )
 async def test_without_a_right_token_it_is_401(stand_in: StandIn, headers: dict[str, str]) -> None:
     """None or a wrong one: 401, nothing counted, nothing asked of Google."""

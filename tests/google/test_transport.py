@@ -125,6 +125,33 @@ async def test_a_stale_connection_costs_a_list_of_models_nothing() -> None:
     assert (statuses, connections) == ([200, 200], 2)
 
 
+@pytest.mark.parametrize("stream", [PiecesStream([b"{}"]), None], ids=["pieces", "bytes"])
+async def test_a_call_is_never_sent_twice_on_a_stale_connection(stream: PiecesStream | None) -> None:
+    """A POST may have been billed, however the connection ended: the transport itself repeats none."""
+    requests = 0
+
+    async def closes_at_the_second(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal requests
+        for response in (OK + b"Content-Length: 2\r\n\r\nhi", b""):
+            if not await reader.read(4096):
+                return
+            requests += 1
+            writer.write(response)
+
+    async with listening(closes_at_the_second) as url:
+        transport = AiohttpTransport()
+        body = {"stream": stream} if stream else {"content": b"{}"}
+        first = await transport.handle_async_request(
+            httpx.Request("POST", url, headers={"Content-Length": "2"}, **body)
+        )
+        await first.aread()
+        with pytest.raises(errors.UpstreamError):
+            await transport.handle_async_request(httpx.Request("POST", url, headers={"Content-Length": "2"}, **body))
+        await transport.aclose()
+
+    assert requests == 2
+
+
 async def test_a_proxy_that_refuses_was_sent_nothing() -> None:
     """A refused CONNECT is no answer of Google's: nothing was billed."""
     async with listening(answering(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")) as url:

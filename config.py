@@ -4,6 +4,7 @@ A value comes from the environment, else from `.env` in the working directory, e
 and defaults are the same here, in `.env.example` and in both halves of the README.
 """
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -30,7 +31,10 @@ MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 # RFC 3986, section 3.2.1.
 _USERINFO = re.compile(r"//[^/\s]*@")
-_SECRET = ("gemini_api_key", "access_tokens")
+_SECRET = ("gemini_api_key", "access_tokens", "metrics_token")
+# Scheme, host and port, as a browser writes them: https://developer.mozilla.org/docs/Web/HTTP/Headers/Origin
+_ORIGIN = re.compile(r"https?://[^/?#@\s]+|[a-z][a-z0-9+.-]*-extension://[^/?#@\s]+")
+LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
 
 
 class SettingsError(Exception):
@@ -57,6 +61,14 @@ def _has_possible_port(parts: SplitResult) -> bool:
         return parts.port != 0
     except ValueError:
         return False
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _lower_case(value: object) -> object:
@@ -86,12 +98,20 @@ class Settings(BaseSettings):
     # Processes that serve.
     workers: int = Field(default=4, ge=1, le=64)
 
-    # --- Where it listens (main.py).
+    # --- Where it listens, and to whom (main.py, banana/http).
     # The address to listen on; 0.0.0.0 listens on all interfaces (the Docker image sets that itself).
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=1, le=65535)
-    # Whose X-Forwarded-For is trusted: addresses separated by commas, as uvicorn means it.
+    # Whose X-Forwarded-For is trusted: addresses and networks separated by commas, or * for everybody's.
     forwarded_allow_ips: str = "127.0.0.1"
+    # The address that people use, behind a reverse proxy: without tokens, browsers are served under no other name.
+    public_url: str | None = None
+    # Origins of other sites whose pages may use the service, separated by commas; * for all.
+    cors_origins: CommaSeparated = ()
+    # Requests served at once, in each worker, /health aside; a hundred callers of a page are a hundred.
+    max_requests: int = Field(default=4096, ge=1, le=100_000)
+    # How long a caller may take without sending or reading one byte, in seconds; mobile networks pause for some.
+    idle_seconds: float = Field(default=30, gt=0, le=3600)
 
     # --- How Google is called (banana/google, banana/images.py).
     # Where Gemini's API is, with its version; Vertex express mode: https://aiplatform.googleapis.com/v1/publishers/google
@@ -106,6 +126,9 @@ class Settings(BaseSettings):
     upstream_proxy: str | None = None
     # The largest response of Google's in bytes; a 4K PNG is about 20 MB. Memory is bounded by MAX_CONNECTIONS times this.
     max_response_bytes: int = Field(default=67_108_864, ge=1024)
+    # How long an unused connection to Google is kept, in seconds: shorter than any peer does, so that it is never closed
+    # while a call is on its way. Google keeps 240 s, balancers and proxies often 60 s, some servers 5 s.
+    upstream_idle_seconds: float = Field(default=4, gt=0, le=3600)
     # Calls that may wait for a free connection, in each worker; the next is answered 503 at once.
     max_waiting: int = Field(default=100, ge=0)
     # Retries of one upstream call, at most; a call that Google may have billed is never retried.
@@ -116,12 +139,16 @@ class Settings(BaseSettings):
     # --- Bodies and responses (banana/http, banana/routes).
     # The largest request body in bytes; Google's own limit is 100 MB.
     max_request_bytes: int = Field(default=104_857_600, ge=1024)
+    # Bytes of bodies and responses that a worker holds before it takes no new request; what has begun goes on.
+    max_buffered_bytes: int = Field(default=536_870_912, ge=1024)
     # Silence in seconds after which spaces are sent before the JSON, for proxies that cut idle connections; 0: never.
     keepalive_seconds: float = Field(default=0, ge=0, le=600)
 
     # --- Who may call, and how often (banana/admission).
     # Who may call: tokens separated by commas, each written token or name:token. None: anyone who reaches the address.
     access_tokens: CommaSeparated = Field(default=(), repr=False)
+    # A token for /metrics alone, as Authorization: Bearer. None: whoever reaches the address may read it.
+    metrics_token: str | None = Field(default=None, repr=False)
     # Where requests are counted: a file that the workers share, redis://host:port across machines, or memory:// for each
     # worker by itself.
     store_url: str = "sqlite:///.state/banana.db"
@@ -140,7 +167,12 @@ class Settings(BaseSettings):
     # Answer from the built-in stand-in for Google's API, with demo pictures; no key, no cost.
     demo: bool = False
 
-    @field_validator("gemini_base_url", "upstream_proxy")
+    @property
+    def on_loopback(self) -> bool:
+        """Whether only this machine reaches the service."""
+        return self.host in LOOPBACK_HOSTS
+
+    @field_validator("gemini_base_url", "upstream_proxy", "public_url")
     @classmethod
     def _is_http_url(cls, value: str | None) -> str | None:
         if value is not None:
@@ -149,11 +181,28 @@ class Settings(BaseSettings):
                 raise ValueError("is not an http:// or https:// address")
         return value
 
-    @field_validator("gemini_api_key", "access_tokens")
+    @field_validator("gemini_api_key", "access_tokens", "metrics_token")
     @classmethod
-    def _can_be_a_header(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(key.isascii() and key.isprintable() and not set(" \"'") & set(key) for key in value):
+    def _can_be_a_header(cls, value: tuple[str, ...] | str | None) -> tuple[str, ...] | str | None:
+        if not all(key.isascii() and key.isprintable() and not set(" \"'") & set(key) for key in value or ()):
             raise ValueError("holds a character that no key has (remove spaces and quotes)")
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        origins = tuple(origin.lower().removesuffix("/") for origin in value)
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"holds {origin}, which is no origin; one is written https://host or http://host:port")
+        return origins
+
+    @field_validator("forwarded_allow_ips")
+    @classmethod
+    def _are_networks(cls, value: str) -> str:
+        for item in value.split(","):
+            if value != "*" and not _is_network(item.strip()):
+                raise ValueError(f"holds {item.strip()!r}, which is neither an address nor a network")
         return value
 
     @field_validator("access_tokens")

@@ -17,7 +17,8 @@ from uvicorn.supervisors import Multiprocess
 
 import config
 from banana import logs
-from banana.http.protocol import DrainingProtocol
+from banana.http import descriptors
+from banana.http.protocol import Connections
 from banana.payload import memory
 
 # Where workers leave what they count; prometheus-client reads the variable as it is imported.
@@ -29,7 +30,6 @@ IDLE_CONNECTION_SECONDS = 75
 WORKER_HEALTH_SECONDS = 30
 # What a request in flight may take beyond its deadline before a stopping worker gives it up.
 GRACE_SECONDS = 5
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 log = structlog.get_logger(__name__)
 
@@ -60,6 +60,7 @@ def main() -> None:
         return
     _require_free_port(settings.host, settings.port)
     _prepare(settings)
+    descriptors.raise_limit(settings.max_requests, settings.max_connections)
     if arguments.reload:
         uvicorn.run("main:application", reload=True, reload_includes=["*.py", ".env"], **_server_options(settings))
     else:
@@ -89,12 +90,12 @@ def _server_options(settings: config.Settings) -> dict[str, Any]:
         "host": settings.host,
         "port": settings.port,
         "loop": "uvloop",
-        "http": DrainingProtocol,
+        "http": Connections(settings.max_requests, settings.max_connections, settings.idle_seconds),
         "ws": "none",
         "access_log": False,
         "log_config": None,
         "server_header": False,
-        "forwarded_allow_ips": settings.forwarded_allow_ips,
+        "proxy_headers": False,  # the application does that, and believes addresses only
         "timeout_keep_alive": IDLE_CONNECTION_SECONDS,
         "timeout_graceful_shutdown": int(settings.request_timeout_seconds) + GRACE_SECONDS,
         "timeout_worker_healthcheck": WORKER_HEALTH_SECONDS,
@@ -124,7 +125,7 @@ def _prepare(settings: config.Settings) -> None:
     if settings.demo:
         log.warning("demo_mode", message="Pictures come from the built-in stand-in, not from Google.")
         _start_stand_in()
-    if settings.host not in LOOPBACK and not settings.access_tokens:
+    if not settings.on_loopback and not settings.access_tokens:
         log.warning(
             "open_to_everyone", host=settings.host, message="ACCESS_TOKENS is not set: anyone may spend your money."
         )

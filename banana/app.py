@@ -1,5 +1,6 @@
 """The only wiring, read top to bottom: settings in, application out."""
 
+import asyncio
 import gc
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from fastapi import FastAPI
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -24,9 +26,21 @@ from banana.google.models import ModelNames
 from banana.google.retries import RetryPolicy
 from banana.google.slots import Slots
 from banana.google.transport import AiohttpTransport, Transport
-from banana.http.middleware import BodyLimit, CancelOnDisconnect, RequestLog, UnexpectedErrors, exchange_of
-from banana.http.protocol import DrainingProtocol
+from banana.http.addresses import ForwardedAddress
+from banana.http.bodies import BodyReader
+from banana.http.descriptors import requests_within_limit
+from banana.http.middleware import (
+    BodyLimit,
+    CancelOnDisconnect,
+    ErrorResponses,
+    RequestLimit,
+    RequestLog,
+    exchange_of,
+)
+from banana.http.origins import OriginCheck, OriginRules
+from banana.http.protocol import ServerProtocol
 from banana.images import Images
+from banana.payload.memory import Buffers
 from banana.routes import generate, google, models, openai_images, ops, page
 from banana.routes.dialect import Services, dialect_of
 from config import Settings, without_userinfo
@@ -38,6 +52,8 @@ DIALECTS = tuple(api_format.DIALECT for api_format in API_FORMATS)
 # Pictures converted at once, in each worker: a 4K picture takes 50 MB while it is.
 CONVERTER_THREADS = 2
 DEMO_HEADERS = {"X-Demo": "true"}
+# What programs in other sites' pages may read of a response.
+EXPOSED_HEADERS = ("X-Request-ID", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "Retry-After")
 
 log = structlog.get_logger(__name__)
 
@@ -50,13 +66,15 @@ def create_app(settings: Settings, transport: Transport | None = None, metrics_f
     """
     logs.configure(settings.log_file, settings.log_level, settings.log_max_bytes, settings.log_backups)
     keys = KeyRing(settings.gemini_api_key)
+    buffers = Buffers(settings.max_buffered_bytes)
     client = GeminiClient(
-        transport=transport or AiohttpTransport(settings.upstream_proxy),
+        transport=transport or AiohttpTransport(settings.upstream_proxy, settings.upstream_idle_seconds),
         base_url=settings.gemini_base_url,
         keys=keys,
         slots=Slots(settings.max_connections, settings.max_waiting),
         retry_policy=RetryPolicy(settings.retries, settings.retry_backoff_seconds),
         max_response_bytes=settings.max_response_bytes,
+        buffers=buffers,
     )
     model_names = ModelNames(settings.default_model, settings.model_aliases)
     converter = ThreadPoolExecutor(CONVERTER_THREADS, "converter")
@@ -64,6 +82,7 @@ def create_app(settings: Settings, transport: Transport | None = None, metrics_f
     services = Services(
         auth=TokenAuth(settings.access_tokens) if settings.access_tokens else NoAuth(),
         rate_limit=rate_limit,
+        bodies=BodyReader(settings.idle_seconds),
         images=Images(
             client, model_names, converter, google_store=settings.gemini_store, log_prompts=settings.log_prompts
         ),
@@ -71,7 +90,7 @@ def create_app(settings: Settings, transport: Transport | None = None, metrics_f
         models=model_names,
         keepalive_seconds=settings.keepalive_seconds,
     )
-    app = _app_without_routes(settings, _lifespan(settings, client, rate_limit, converter))
+    app = _app_without_routes(settings, buffers, _lifespan(settings, client, rate_limit, converter, buffers))
     app.router.routes += ops.routes(
         __version__,
         reasons=lambda: _not_ready(keys),
@@ -84,7 +103,7 @@ def create_app(settings: Settings, transport: Transport | None = None, metrics_f
     return app
 
 
-def _app_without_routes(settings: Settings, lifespan: Callable[[FastAPI], Any]) -> FastAPI:
+def _app_without_routes(settings: Settings, buffers: Buffers, lifespan: Callable[[FastAPI], Any]) -> FastAPI:
     """Return the application without its routes: documentation, middleware from the outside in, errors outside routes."""
     return FastAPIOffline(
         redoc_url=None,
@@ -94,22 +113,53 @@ def _app_without_routes(settings: Settings, lifespan: Callable[[FastAPI], Any]) 
         version=__version__,
         summary="A relay between your programs and Google's Gemini image models.",
         lifespan=lifespan,
-        middleware=[
-            Middleware(
-                RequestLog,
-                timeout_seconds=settings.request_timeout_seconds,
-                headers=DEMO_HEADERS if settings.demo else {},
-            ),
-            Middleware(UnexpectedErrors, error_response=_error_response),
-            Middleware(CancelOnDisconnect),
-            Middleware(BodyLimit, max_bytes=settings.max_request_bytes),
-        ],
+        middleware=_middleware(settings, buffers),
         exception_handlers={errors.BananaError: _banana_error_response, HTTPException: _http_error_response},
     )
 
 
+def _middleware(settings: Settings, buffers: Buffers) -> list[Middleware]:
+    """Return what every request passes, from the outside in."""
+    rules = OriginRules(
+        needs_token=bool(settings.access_tokens),
+        on_loopback=settings.on_loopback,
+        public_url=settings.public_url,
+        allowed=frozenset(settings.cors_origins),
+    )
+    return [
+        Middleware(ForwardedAddress, trusted=settings.forwarded_allow_ips),
+        Middleware(
+            RequestLog,
+            timeout_seconds=settings.request_timeout_seconds,
+            headers=DEMO_HEADERS if settings.demo else {},
+            buffers=buffers,
+        ),
+        Middleware(OriginCheck, rules=rules, error_response=_error_response),
+        Middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            allow_private_network=True,
+            expose_headers=EXPOSED_HEADERS,
+        ),
+        Middleware(ErrorResponses, error_response=_error_response),
+        Middleware(
+            RequestLimit,
+            max_requests=requests_within_limit(settings.max_requests, settings.max_connections),
+            always=["/health"],
+        ),
+        Middleware(CancelOnDisconnect),
+        Middleware(BodyLimit, max_bytes=settings.max_request_bytes, buffers=buffers),
+    ]
+
+
 def _lifespan(
-    settings: Settings, client: GeminiClient, rate_limit: RateLimit, converter: ThreadPoolExecutor
+    settings: Settings,
+    client: GeminiClient,
+    rate_limit: RateLimit,
+    converter: ThreadPoolExecutor,
+    buffers: Buffers,
 ) -> Callable[[FastAPI], Any]:
     """Return the lifespan, which only closes what was built."""
 
@@ -124,7 +174,9 @@ def _lifespan(
             upstream=without_userinfo(settings.gemini_base_url),
             keys=len(settings.gemini_api_key),
         )
+        trimmer = asyncio.create_task(buffers.trim_when_quiet())
         yield
+        trimmer.cancel()
         rate_limit.close()
         converter.shutdown(wait=False)
         await client.close()
@@ -135,7 +187,7 @@ def _lifespan(
 def _not_ready(keys: KeyRing) -> list[str]:
     """Return why this worker should get no requests."""
     reasons = []
-    if DrainingProtocol.draining:
+    if ServerProtocol.draining:
         reasons.append("draining")
     if not keys.has_usable_key():
         reasons.append("every API key was refused")
@@ -156,7 +208,7 @@ async def _banana_error_response(request: Request, error: Exception) -> Response
 
 async def _http_error_response(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _error_response(request, _from_http_exception(request.method, request.url.path, error))
+    return _error_response(request, _from_http_exception(request.method, exchange_of(request.scope).path, error))
 
 
 def _from_http_exception(method: str, path: str, error: HTTPException) -> errors.BananaError:

@@ -6,6 +6,7 @@
     ├── InvalidRequest          422 invalid_request        names each field and what is wrong with it
     │   └── Blocked             422 blocked                Google's policy refused
     ├── Unauthorized            401 unauthorized           access tokens are set, and none or a wrong one came
+    ├── ForeignOrigin           403 foreign_origin         a browser's request from another site, or for another host
     ├── NotFound                404 not_found              no such route
     │   └── ModelNotFound       404 model_not_found        Google does not know the model
     ├── MethodNotAllowed        405 method_not_allowed
@@ -16,7 +17,7 @@
     │   ├── NotConnected        502 upstream_error         …that happened before the request was sent
     │   ├── UpstreamFault       502 upstream_error         …that Google itself reports as its own
     │   ├── RejectedKey         502 upstream_rejected_key  Google refused our key
-    │   ├── InvalidResponse       502 upstream_invalid       a response that is cut short, too large or no response of Gemini's
+    │   ├── InvalidResponse         502 upstream_invalid       a response that is cut short, too large or no response of Gemini's
     │   └── NoImage             502 no_image               a response without an image
     ├── Overloaded              503 overloaded             no room here
     │   └── UpstreamOverloaded  503 overloaded             no room at Google's
@@ -104,6 +105,13 @@ class Unauthorized(BananaError):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.headers["WWW-Authenticate"] = "Bearer"
+
+
+class ForeignOrigin(BananaError):
+    """A browser's request from another site, or for another host than this service's."""
+
+    status = 403
+    code = "foreign_origin"
 
 
 class NotFound(BananaError):

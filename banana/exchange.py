@@ -34,6 +34,7 @@ class Exchange:
         started_at: when the request came, in seconds of `time.perf_counter`.
         method, path: of the request line.
         bytes_in, bytes_out: length of the bodies, as far as they came and went.
+        held_bytes: of bodies and of Google's responses, that are in memory for this request.
         response_status: the HTTP status that was sent, None before the response starts.
         response_headers: headers that the response carries whatever it is.
         progress: how far the response is.
@@ -57,6 +58,7 @@ class Exchange:
     path: str = ""
     bytes_in: int = 0
     bytes_out: int = 0
+    held_bytes: int = 0
     response_status: int | None = None
     response_headers: dict[str, str] = field(default_factory=dict)
     progress: Progress = Progress.NOT_STARTED

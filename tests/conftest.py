@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 import config
 from banana.app import create_app
+from banana.http.protocol import Connections
 from standin.server import StandIn
 from tests.services import Service
 
@@ -66,7 +67,7 @@ async def client_of(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     """A client that speaks ASGI to the app, without a socket."""
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://banana", timeout=30) as client,
+        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1", timeout=30) as client,
     ):
         yield client
 
@@ -79,10 +80,19 @@ async def client(stand_in: StandIn) -> AsyncIterator[httpx.AsyncClient]:
 
 
 @asynccontextmanager
-async def served(app: FastAPI, http: Any = "httptools") -> AsyncIterator[str]:
+async def served(app: FastAPI, http: Any = None) -> AsyncIterator[str]:
     """The app behind a real uvicorn on a real socket, as main.py runs it; yields its address."""
     server = uvicorn.Server(
-        uvicorn.Config(app, port=0, http=http, ws="none", access_log=False, log_config=None, lifespan="on")
+        uvicorn.Config(
+            app,
+            port=0,
+            http=http or Connections(),  # type: ignore[arg-type] # whatever makes a protocol
+            ws="none",
+            access_log=False,
+            log_config=None,
+            lifespan="on",
+            proxy_headers=False,
+        )
     )
     task = asyncio.create_task(server.serve())
     while not server.started:

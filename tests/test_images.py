@@ -21,6 +21,7 @@ from banana.google.models import ModelNames
 from banana.google.retries import RetryPolicy
 from banana.google.slots import Slots
 from banana.images import Images, Order, Outcome, Outcomes
+from banana.payload.memory import Buffers
 from banana.payload.pictures import EncodedPicture
 from standin.server import answer
 from tests.pictures import encoded, opened, png
@@ -52,6 +53,7 @@ def images_of(google: httpx.AsyncBaseTransport, **options: Any) -> Images:
         slots=Slots(10, 10),
         retry_policy=RetryPolicy(2, 0),
         max_response_bytes=1 << 20,
+        buffers=Buffers(1 << 30),
     )
     names = ModelNames("default-model", {"old": "new"})
     return Images(client, names, ThreadPoolExecutor(1), **{"google_store": None, "log_prompts": False} | options)

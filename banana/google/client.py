@@ -24,6 +24,7 @@ from banana.google.keys import Key, KeyRing
 from banana.google.retries import RetryPolicy
 from banana.google.slots import Slots
 from banana.google.transport import PiecesStream, chunks_of
+from banana.payload.memory import Buffers
 from banana.payload.pieces import Pieces, size_of
 
 # An error's body is a few hundred bytes; of one that is not, this much is read.
@@ -67,6 +68,7 @@ class GeminiClient:
         slots: room for calls.
         retry_policy: when a call is retried.
         max_response_bytes: a longer response is an InvalidResponse.
+        buffers: where responses are counted while they are in memory.
 
     """
 
@@ -79,7 +81,9 @@ class GeminiClient:
         slots: Slots,
         retry_policy: RetryPolicy,
         max_response_bytes: int,
+        buffers: Buffers,
     ) -> None:
+        self._buffers = buffers
         self._transport = transport
         self._keys = keys
         self._slots = slots
@@ -97,7 +101,7 @@ class GeminiClient:
 
         async def read(response: httpx.Response) -> wire.Image:
             parser = wire.ImageParser()
-            async with aclosing(self._chunks(response)) as chunks:
+            async with aclosing(self._chunks(response, exchange)) as chunks:
                 async for chunk in chunks:
                     parser.feed(chunk)
             image = parser.close()
@@ -114,7 +118,7 @@ class GeminiClient:
         """
 
         async def read(response: httpx.Response) -> UpstreamResponse:
-            async with aclosing(self._chunks(response)) as chunks:
+            async with aclosing(self._chunks(response, exchange)) as chunks:
                 return UpstreamResponse(200, _content_type(response), [chunk async for chunk in chunks])
 
         return await self._call(call, exchange, read)
@@ -128,7 +132,7 @@ class GeminiClient:
         parts: asyncio.Queue[UpstreamResponse | Exception | None] = asyncio.Queue()
 
         async def read(response: httpx.Response) -> None:
-            async with aclosing(self._chunks(response)) as chunks:
+            async with aclosing(self._chunks(response, exchange)) as chunks:
                 async for chunk in chunks:
                     parts.put_nowait(UpstreamResponse(200, _content_type(response), [chunk]))
 
@@ -216,10 +220,11 @@ class GeminiClient:
         error.upstream_response = UpstreamResponse(response.status_code, _content_type(response), [body])
         return error
 
-    async def _chunks(self, response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    async def _chunks(self, response: httpx.Response, exchange: Exchange) -> AsyncGenerator[bytes, None]:
         """Yield the response's body as it arrives. Raises InvalidResponse when it is too long."""
         left_bytes = self._max_response_bytes
         async for chunk in chunks_of(response):
+            self._buffers.hold(exchange, len(chunk))
             left_bytes -= len(chunk)
             if left_bytes < 0:
                 raise errors.InvalidResponse(f"Google's response is over {self._max_response_bytes} bytes.")

@@ -29,11 +29,14 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
     Args:
         proxy_url: the HTTP proxy on the way, or None.
+        idle_seconds: how long an unused connection is kept. A call that meets a connection as the peer closes it fails,
+            and is not sent again: that it was not carried out could not be known. So it is to be shorter than any peer's.
 
     """
 
-    def __init__(self, proxy_url: str | None = None) -> None:
+    def __init__(self, proxy_url: str | None = None, idle_seconds: float = 4) -> None:
         self._proxy_url = proxy_url
+        self._idle_seconds = idle_seconds
         self._ssl_context = httpx.create_ssl_context(trust_env=False)
         self._session: aiohttp.ClientSession | None = None
 
@@ -59,7 +62,12 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         """Return the session, which can only be made inside a running event loop."""
         if self._session is None:
             # No limit here: the slots are the only place where calls wait.
-            connector = aiohttp.TCPConnector(limit=0, ssl=self._ssl_context, socket_factory=keepalive_socket)
+            connector = aiohttp.TCPConnector(
+                limit=0,
+                ssl=self._ssl_context,
+                socket_factory=keepalive_socket,
+                keepalive_timeout=self._idle_seconds,
+            )
             self._session = aiohttp.ClientSession(
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),

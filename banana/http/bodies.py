@@ -4,7 +4,7 @@ Whatever is wrong is answered at once and by the name of the field.
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -15,67 +15,95 @@ from banana.payload.lazyjson import InvalidJson, LazyJsonParser
 from banana.payload.multipart import FormParser, InvalidForm, fields_of
 
 Model = TypeVar("Model", bound=BaseModel)
-T = TypeVar("T")
+
+# How many wrong fields an error names, and how much of a name it shows.
+MAX_PROBLEMS = 20
+MAX_NAME_CHARACTERS = 100
 
 
-async def read(request: Request, model: type[Model], deadline: float, *, files: str) -> Model:
-    """Return the body as `model`. Raises InvalidRequest, TooLarge and DeadlineExceeded.
+class BodyReader:
+    """Reads bodies; `idle_seconds` is how long a caller may take without sending one byte."""
 
-    JSON is validated strictly; long strings in it are `LongString`. A form has only strings, so that pydantic reads
-    numbers and truth values from them; its files are given in the field `files`, as `EncodedPicture`. `deadline` is in
-    seconds of the event loop's clock.
-    """
-    content_type = request.headers.get("content-type", "")
-    is_form = content_type.lower().startswith("multipart/form-data")
+    def __init__(self, idle_seconds: float) -> None:
+        self._idle_seconds = idle_seconds
+
+    async def read(self, request: Request, model: type[Model], deadline: float, *, files: str) -> Model:
+        """Return the body as `model`. Raises InvalidRequest, TooLarge, Overloaded and DeadlineExceeded.
+
+        JSON is validated strictly; long strings in it are `LongString`. A form has only strings, so that pydantic reads
+        numbers and truth values from them; its files are given in the field `files`, as `EncodedPicture`. `deadline` is
+        in seconds of the event loop's clock.
+        """
+        content_type = request.headers.get("content-type", "")
+        is_form = content_type.lower().startswith("multipart/form-data")
+        try:
+            parser = FormParser(content_type, files) if is_form else LazyJsonParser()
+            await self._feed(parser.feed, request, deadline)
+            document = fields_of(parser.close(), files) if isinstance(parser, FormParser) else parser.close()
+        except InvalidJson as error:
+            raise errors.InvalidRequest.of_fields([("body", f"is not JSON: {error}")]) from None
+        except InvalidForm as error:
+            raise errors.InvalidRequest.of_fields([("body", f"is not a form: {error}")]) from None
+        return _validated(document, model, strict=not is_form)
+
+    async def read_bytes(self, request: Request, deadline: float) -> list[bytes]:
+        """Return the body as the chunks it came in. Raises TooLarge, Overloaded and DeadlineExceeded."""
+        chunks: list[bytes] = []
+        await self._feed(chunks.append, request, deadline)
+        return [chunk for chunk in chunks if chunk]
+
+    async def _feed(self, feed: Callable[[bytes], None], request: Request, deadline: float) -> None:
+        """Give `feed` the body as it arrives. Raises DeadlineExceeded when it takes too long, whole or for one more byte."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout_at(min(deadline, loop.time() + self._idle_seconds)) as timer:
+                async for chunk in request.stream():
+                    timer.reschedule(min(deadline, loop.time() + self._idle_seconds))
+                    feed(chunk)
+        except TimeoutError:
+            message = "The deadline passed before the request had arrived whole."
+            if loop.time() < deadline:
+                message = (
+                    f"Nothing more of the request's body came for {self._idle_seconds:g} s; it was not carried out."
+                )
+            raise errors.DeadlineExceeded(message) from None
+
+
+def _validated(document: Any, model: type[Model], *, strict: bool) -> Model:
+    """Return `document` as `model`. Raises InvalidRequest, which names what is wrong, but no more than `MAX_PROBLEMS`."""
+    unknown = set(document) - set(model.model_fields) if isinstance(document, dict) else set()
+    if len(unknown) > MAX_PROBLEMS:  # pydantic would write an error for each, however many there are
+        names = [name for name in document if name in unknown][:MAX_PROBLEMS]
+        raise _invalid_request([(name, _unknown_field(model)) for name in names], len(unknown))
     try:
-        document = await _within(deadline, _form(request, content_type, files) if is_form else _json(request))
-        return model.model_validate(document, strict=not is_form)
-    except InvalidJson as error:
-        raise errors.InvalidRequest.of_fields([("body", f"is not JSON: {error}")]) from None
-    except InvalidForm as error:
-        raise errors.InvalidRequest.of_fields([("body", f"is not a form: {error}")]) from None
+        return model.model_validate(document, strict=strict)
     except ValidationError as error:
         problems = [_problem(item, model) for item in error.errors(include_input=False)]
-        raise errors.InvalidRequest.of_fields(problems) from None
+        raise _invalid_request(problems, len(problems)) from None
 
 
-async def read_bytes(request: Request, deadline: float) -> list[bytes]:
-    """Return the body as the chunks it came in. Raises TooLarge and DeadlineExceeded."""
-
-    async def chunks() -> list[bytes]:
-        return [chunk async for chunk in request.stream() if chunk]
-
-    return await _within(deadline, chunks())
-
-
-async def _within(deadline: float, work: Awaitable[T]) -> T:
-    """Return what `work` returns. Raises DeadlineExceeded when the caller's body takes longer than the deadline."""
-    try:
-        async with asyncio.timeout_at(deadline):
-            return await work
-    except TimeoutError:
-        raise errors.DeadlineExceeded("The deadline passed before the request had arrived whole.") from None
+def _invalid_request(problems: list[tuple[str, str]], count: int) -> errors.InvalidRequest:
+    named: list[tuple[str, str]] = []
+    for field, problem in problems[:MAX_PROBLEMS]:
+        is_repeated = any(problem == earlier for _, earlier in named)
+        named.append((_short(field), problem.partition(";")[0] if is_repeated else problem))
+    if count > len(named):
+        named.append(("body", f"has {count - len(named)} more such problems"))
+    return errors.InvalidRequest.of_fields(named)
 
 
-async def _json(request: Request) -> Any:
-    parser = LazyJsonParser()
-    async for chunk in request.stream():
-        parser.feed(chunk)
-    return parser.close()
+def _short(name: str) -> str:
+    return name if len(name) <= MAX_NAME_CHARACTERS else f"{name[:MAX_NAME_CHARACTERS]}…"
 
 
-async def _form(request: Request, content_type: str, files: str) -> dict[str, Any]:
-    parser = FormParser(content_type, files)
-    async for chunk in request.stream():
-        parser.feed(chunk)
-    return fields_of(parser.close(), files)
+def _unknown_field(model: type[BaseModel]) -> str:
+    return f"is not a field of this request; it has {', '.join(model.model_fields)}"
 
 
 def _problem(item: Any, model: type[BaseModel]) -> tuple[str, str]:
     field = ".".join(map(str, item["loc"])) or "body"
     if item["type"] == "extra_forbidden":
-        known = f"; it has {', '.join(model.model_fields)}" if len(item["loc"]) == 1 else ""
-        return field, f"is not a field of this request{known}"
+        return field, _unknown_field(model) if len(item["loc"]) == 1 else "is not a field of this request"
     if item["type"] == "missing":
         return field, "is missing"
     if item["type"] == "model_type":

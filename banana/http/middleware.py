@@ -1,12 +1,13 @@
 """Pure-ASGI middleware around the whole application; it looks at no route and reads no body.
 
-Who sent what and how it ended; how large a body may be; and that the work ends when the caller leaves.
+Who sent what and how it ended; how many requests there may be, and how large; and that the work ends when the caller
+leaves.
 """
 
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import structlog
@@ -17,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from banana import errors, metrics
 from banana.exchange import CALLER_LEFT, Exchange, Progress
+from banana.payload.memory import Buffers
 
 log = structlog.get_logger(__name__)
 
@@ -24,6 +26,8 @@ log = structlog.get_logger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 # https://www.w3.org/TR/trace-context/#traceparent-header
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+# Of a path in the log; the routes' own are short.
+MAX_PATH_CHARACTERS = 200
 
 
 def exchange_of(scope: Scope) -> Exchange:
@@ -39,11 +43,13 @@ class RequestLog:
         app: what serves the request.
         timeout_seconds: from now to the deadline of a request.
         headers: added to every response, beside `X-Request-ID`.
+        buffers: given back what the request held when it has ended.
 
     """
 
-    def __init__(self, app: ASGIApp, timeout_seconds: float, headers: dict[str, str]) -> None:
+    def __init__(self, app: ASGIApp, timeout_seconds: float, headers: dict[str, str], buffers: Buffers) -> None:
         self._app = app
+        self._buffers = buffers
         self._timeout_seconds = timeout_seconds
         self._headers = headers
 
@@ -62,6 +68,7 @@ class RequestLog:
                 await self._app(scope, receive, _watched(send, exchange))
             finally:
                 metrics.in_flight.dec()
+                self._buffers.release(exchange)
                 _record(exchange, getattr(scope.get("route"), "path", "unmatched"))
 
     def _exchange(self, scope: Scope) -> Exchange:
@@ -69,7 +76,7 @@ class RequestLog:
         exchange = Exchange(
             deadline=asyncio.get_running_loop().time() + self._timeout_seconds,
             method=scope["method"],
-            path=scope["path"],
+            path=scope["path"][:MAX_PATH_CHARACTERS],
         )
         if _REQUEST_ID.fullmatch(given := headers.get("x-request-id", "")):
             exchange.request_id = given
@@ -111,8 +118,8 @@ def _record(exchange: Exchange, route: str) -> None:
     log.info("request", route=route, **exchange.log_fields(seconds))
 
 
-class UnexpectedErrors:
-    """Turns an exception that nobody expected into an `Internal` error and a traceback in the log.
+class ErrorResponses:
+    """Answers what is raised by the middleware inside; what nobody expected is `Internal`, with a traceback in the log.
 
     `error_response` writes an error in the API format of the route.
     """
@@ -127,40 +134,83 @@ class UnexpectedErrors:
             return await self._app(scope, receive, send)
         try:
             await self._app(scope, receive, send)
-        except Exception:
-            log.exception("internal_error")
+        except Exception as error:
+            is_expected = isinstance(error, errors.BananaError)
+            if not is_expected:
+                log.exception("internal_error")
             if exchange_of(scope).progress is not Progress.NOT_STARTED:
                 raise
-            await self._error_response(Request(scope), errors.Internal())(scope, receive, send)
+            known = error if isinstance(error, errors.BananaError) else errors.Internal()
+            await self._error_response(Request(scope), known)(scope, receive, send)
+
+
+class RequestLimit:
+    """Makes a request beyond `max_requests` at once end in Overloaded; `always` are paths that are served all the same."""
+
+    def __init__(self, app: ASGIApp, max_requests: int, always: Sequence[str]) -> None:
+        self._app = app
+        self._max_requests = max_requests
+        self._always = always
+        self._requests = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request when there is room for it."""
+        if scope["type"] != "http" or scope["path"] in self._always:
+            return await self._app(scope, receive, send)
+        if self._requests >= self._max_requests:
+            raise errors.Overloaded(
+                f"This service serves {self._max_requests} requests at once, and no more; this one was not carried out.",
+                retry_after_seconds=errors.RETRY_AFTER_SECONDS,
+            )
+        self._requests += 1
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._requests -= 1
 
 
 class BodyLimit:
-    """Makes a body over `max_bytes` end in TooLarge: by its Content-Length before any of it is read, else on the way."""
+    """Makes a body that is too large end in TooLarge, and one for which there is no room in Overloaded.
 
-    def __init__(self, app: ASGIApp, max_bytes: int) -> None:
+    Both by its Content-Length before any of it is read, where it has one, else on the way.
+
+    Args:
+        app: what serves the request.
+        max_bytes: of one body.
+        buffers: the room for all bodies and responses.
+
+    """
+
+    def __init__(self, app: ASGIApp, max_bytes: int, buffers: Buffers) -> None:
         self._app = app
         self._max_bytes = max_bytes
+        self._buffers = buffers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, counting its body."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         declared = Headers(scope=scope).get("content-length", "0")
-        declared_bytes = int(declared) if declared.isascii() and declared.isdigit() else 0
+        expected_bytes = int(declared) if declared.isascii() and declared.isdigit() else 0
         exchange = exchange_of(scope)
 
         async def limited_receive() -> Message:
-            self._check(declared_bytes)
+            self._make_room(exchange, expected_bytes)
             message = await receive()
             exchange.bytes_in += len(message.get("body", b""))
-            self._check(exchange.bytes_in)
+            self._make_room(exchange, exchange.bytes_in)
             return message
 
         await self._app(scope, limited_receive, send)
 
-    def _check(self, size_bytes: int) -> None:
-        if size_bytes > self._max_bytes:
+    def _make_room(self, exchange: Exchange, body_bytes: int) -> None:
+        """Make sure that there is room for `body_bytes` of the body. Raises TooLarge and Overloaded."""
+        if body_bytes > self._max_bytes:
             raise errors.TooLarge(f"The body is over this service's limit of {self._max_bytes} bytes.")
+        missing_bytes = body_bytes - exchange.held_bytes
+        # While the body arrives, nothing else is held for the request.
+        if missing_bytes > 0:
+            self._buffers.reserve(exchange, missing_bytes)
 
 
 class CancelOnDisconnect:

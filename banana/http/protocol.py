@@ -1,50 +1,284 @@
-"""HTTP/1.1 as uvicorn speaks it, but for the end: a retiring worker answers every request that reached it.
+"""HTTP/1.1 as uvicorn speaks it, but for its edges: no request is lost, and no connection holds the worker.
 
-uvicorn closes every idle connection as it shuts down, also one whose request is already on its way or was accepted in
-that moment: about 1 request in 2,000 was reset by a restart under load. Here an idle connection stays a moment longer,
-and what arrives on it is answered, with `Connection: close`.
+What is different from uvicorn's own:
+
+- A retiring worker answers every request that reached it. uvicorn closes idle connections also when a request is on its
+  way: about 1 in 2,000 was reset by a restart under load.
+- A head of more than `MAX_HEAD_BYTES` is refused as it arrives, and one that is not whole in time is ended.
+- Connections are limited; the one that has waited longest for a request goes first, so that a new one is always served.
+- An `Upgrade` is ignored, as RFC 9110 (section 7.8) allows: the body is the body. httptools takes it for the next request.
+- A response before the end of the request's body says `Connection: close`, and nothing more is read as a request.
+- A caller who only stopped sending is still answered. HTTP/1.0 gets no chunks. Trailers are not headers.
 """
 
+import sys
+import uuid
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import httptools
+import msgspec
+import structlog
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from banana import metrics
+from banana.http.connection import CallerTransport
+from banana.http.descriptors import SPARE_CONNECTIONS, requests_within_limit
 
 # How long a retiring worker listens on an idle connection; a busy client's pauses are milliseconds.
-LINGER_SECONDS = 2
-_BAD_REQUEST = b'{"error":{"code":"invalid_request","message":"The request is not HTTP.","request_id":""}}'
+DRAIN_SECONDS = 2
+# The request line and all headers; nginx takes 32 KB, Node 16 KB, browsers send a few.
+MAX_HEAD_BYTES = 64 * 1024
+# From the connection, or the first byte of another request on it, to the end of the head.
+HEAD_SECONDS = 10
+
+log = structlog.get_logger(__name__)
 
 
-class DrainingProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, whose shutdown loses no request."""
+@dataclass
+class Connections:
+    """The callers' connections of one worker; makes the protocol of each, as uvicorn asks for it.
+
+    Attributes:
+        max_requests: how many requests are served at once; `SPARE_CONNECTIONS` more are held.
+        max_upstream_connections: how many connections to Google there may be beside them.
+        idle_seconds: how long a caller may take without reading one byte of a response.
+
+    """
+
+    max_requests: int = 4096
+    max_upstream_connections: int = 100
+    idle_seconds: float = 30
+    # Those that wait for a request, longest first.
+    waiting: "dict[ServerProtocol, None]" = field(default_factory=dict, repr=False)
+
+    def __call__(self, **of_uvicorn: Any) -> "ServerProtocol":
+        """Return the protocol of a new connection."""
+        return ServerProtocol(self, **of_uvicorn)
+
+    def make_room(self, connections: int) -> None:
+        """Close the connection that has waited longest, when there are too many."""
+        limit = requests_within_limit(self.max_requests, self.max_upstream_connections) + SPARE_CONNECTIONS
+        if connections > limit and self.waiting:
+            longest = next(iter(self.waiting))
+            del self.waiting[longest]
+            longest.transport.abort()
+
+
+class ServerProtocol(HttpToolsProtocol):
+    """uvicorn's protocol over one of `connections`."""
 
     # Of the whole process: connections that are made after the shutdown began must know it too.
     draining = False
 
+    def __init__(self, connections: Connections, **of_uvicorn: Any) -> None:
+        super().__init__(**of_uvicorn)
+        self._of_worker = connections
+        self._head_timer: Any = None
+        self._in_head = False
+        self._head_bytes = 0  # that came and were no body
+
     def connection_made(self, transport: Any) -> None:
         """Take a connection; one that a retiring worker still accepted is to be short."""
-        super().connection_made(transport)
+        caller = CallerTransport(transport, self.loop, self._of_worker.idle_seconds, self._is_receiving)
+        super().connection_made(caller)
+        self._of_worker.waiting[self] = None
+        self._of_worker.make_room(len(self.connections))
+        self._limit_head_time()
         if self.draining:
-            self._linger()
+            self._drain()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End what belongs to the connection."""
+        self._of_worker.waiting.pop(self, None)
+        self._unset_head_timer()
+        self._caller.lost()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came, never more of a head than it may have."""
+        if self.transport.is_closing():
+            self._caller.discard(len(data))
+            return
+        self._unset_keepalive_if_required()
+        rest = memoryview(data)
+        while rest and not self.transport.is_closing():
+            rest = self._parse(rest)
+        if self in self._of_worker.waiting and self._head_timer is None:
+            self._limit_head_time()
+
+    def eof_received(self) -> bool:  # type: ignore[override] # uvicorn keeps none
+        """Keep the connection for a response that is still to come; return whether it is kept."""
+        cycle = self.cycle
+        if self.transport.is_closing() or cycle is None or cycle.response_complete or cycle.more_body:
+            return False
+        cycle.keep_alive = False
+        is_first_line = cycle.scope["http_version"] != "1.0"
+        self._caller.watch_half_closed(lambda: is_first_line and not cycle.response_started)
+        return True
+
+    def on_message_begin(self) -> None:
+        """Begin a request."""
+        super().on_message_begin()
+        self._in_head = True
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header; what comes behind the body is none (RFC 9110, section 6.5.1)."""
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        """Serve the request; one with an upgrade is parsed again without it."""
+        if self.parser.should_upgrade():
+            if self.parser.get_method() == b"CONNECT":
+                raise ValueError("CONNECT is not served")
+            return
+        self._in_head = False
+        self._of_worker.waiting.pop(self, None)
+        self._unset_head_timer()
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        self._head_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End the request."""
+        if self.parser.should_upgrade():
+            return
+        self._head_bytes = 0
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request."""
+        super().on_response_complete()
+        if not self.pipeline and not self.transport.is_closing():
+            self._of_worker.waiting[self] = None
+
+    def pause_writing(self) -> None:
+        """Wait until the caller reads, but not for ever."""
+        super().pause_writing()
+        self._caller.wait_for_caller()
+
+    def resume_writing(self) -> None:
+        """Go on writing."""
+        super().resume_writing()
+        self._caller.caller_reads()
 
     def shutdown(self) -> None:
         """Begin to close: after the request that runs, or when none comes for a moment."""
-        DrainingProtocol.draining = True
+        ServerProtocol.draining = True
         if self.cycle is None or self.cycle.response_complete:
-            self._linger()
+            self._drain()
         else:
             self.cycle.keep_alive = False
 
-    def _linger(self) -> None:
-        self._unset_keepalive_if_required()
-        self.timeout_keep_alive_task = self.loop.call_later(LINGER_SECONDS, self.timeout_keep_alive_handler)
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is not HTTP."""
+        self._refuse(b"400 Bad Request", "invalid_request", "The request is not HTTP/1.1.")
 
-    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
+    @property
+    def _caller(self) -> CallerTransport:
+        assert isinstance(self.transport, CallerTransport)
+        return self.transport
+
+    def _is_receiving(self) -> bool:
+        return self.cycle is not None and self.cycle.more_body
+
+    def _parse(self, data: memoryview) -> memoryview:
+        """Parse `data` or a part of it; return the rest."""
+        part = data[: MAX_HEAD_BYTES + 1 - self._head_bytes]
+        self._head_bytes += len(part)
+        try:
+            taken = self._fed(part)
+        except httptools.HttpParserError:
+            self.send_400_response("")
+            return data[:0]
+        if self._head_bytes > MAX_HEAD_BYTES:
+            message = f"The request line and headers are over this service's limit of {MAX_HEAD_BYTES} bytes."
+            self._refuse(b"431 Request Header Fields Too Large", "too_large", message)
+        return data[taken:]
+
+    def _fed(self, data: memoryview) -> int:
+        """Give `data` to the parser; return how many bytes it took. Raises httptools.HttpParserError."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            head = self._head_without_upgrade()
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own parser has it
+            self.parser.feed_data(head)
+            taken: int = upgrade.args[0]
+            return taken
+        return len(data)
+
+    def _head_without_upgrade(self) -> bytes:
+        version = self.parser.get_http_version().encode()
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
+        lines += [b"%s: %s" % (name, value) for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         if self.draining:
             cycle.keep_alive = False
-        super()._start_asgi_task(cycle, app)
+        super()._start_asgi_task(cycle, _framed(app, cycle))
 
-    def send_400_response(self, msg: str) -> None:
-        """Answer what is not HTTP, in the shape of every error."""
-        head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
-        self.transport.write(head + b"content-length: %d\r\n\r\n" % len(_BAD_REQUEST) + _BAD_REQUEST)
-        self.transport.close()
+    def _drain(self) -> None:
+        self._unset_keepalive_if_required()
+        self.timeout_keep_alive_task = self.loop.call_later(DRAIN_SECONDS, self.timeout_keep_alive_handler)
+
+    def _limit_head_time(self) -> None:
+        self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+
+    def _unset_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _refuse(self, status: bytes, code: str, message: str) -> None:
+        """Answer what never becomes a request, in the shape of every error, and close."""
+        if self.transport.is_closing():
+            return
+        request_id = uuid.uuid4().hex
+        status_code = status[:3].decode()
+        metrics.requests.labels("unmatched", status_code).inc()
+        address = self.client[0] if self.client else None
+        log.info("request_refused", request_id=request_id, status=int(status_code), code=code, caller=address)
+        body = msgspec.json.encode({"error": {"code": code, "message": message, "request_id": request_id}})
+        head = b"HTTP/1.1 %s\r\ncontent-type: application/json\r\nx-request-id: %s\r\ncontent-length: %d\r\n"
+        self.transport.write(head % (status, request_id.encode(), len(body)) + b"connection: close\r\n\r\n" + body)
+        self._unset_head_timer()
+        self._caller.close_after_refusal()
+
+
+def _framed(app: Any, cycle: RequestResponseCycle) -> Callable[..., Awaitable[None]]:
+    """Return `app`, whose responses end as the connection needs it."""
+
+    async def framed_app(scope: Any, receive: Any, send: Any) -> None:
+        async def framed_send(message: Any) -> None:
+            if cycle.more_body and not cycle.response_started:  # what is left of it must not be read as a request
+                cycle.keep_alive = False
+            await send(message)
+
+        await app(scope, receive, framed_send if scope["http_version"] != "1.0" else _until_close(framed_send, cycle))
+
+    return framed_app
+
+
+def _until_close(send: Any, cycle: RequestResponseCycle) -> Any:
+    """Return `send` for HTTP/1.0, which knows no chunks: a body without a length ends with the connection."""
+    is_unframed = False
+
+    async def unframed_send(message: Any) -> None:
+        nonlocal is_unframed
+        if message["type"] == "http.response.start":
+            is_unframed = not any(name.lower() == b"content-length" for name, _ in message["headers"])
+            if is_unframed:
+                cycle.chunked_encoding, cycle.expected_content_length = False, sys.maxsize
+        elif is_unframed and not message.get("more_body", False):
+            cycle.expected_content_length = len(message.get("body", b""))
+        await send(message)
+
+    return unframed_send

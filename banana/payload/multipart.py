@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 # A prompt; whatever is longer is a file that lacks its filename.
 MAX_FIELD_BYTES = 1 << 20
+# Fields and files of a form; the largest that is understood has 14 pictures and some 20 fields.
+MAX_PARTS = 100
+# Enough of a field's name to recognize it in an error.
+_NAME_CHARACTERS = 100
 # A text before the first boundary; there is hardly ever one.
 MAX_PREAMBLE_BYTES = 64 * 1024
 # Enough of a file to recognize its type.
@@ -69,6 +73,7 @@ class FormParser:
         self._first_boundary = b"--" + options[b"boundary"]
         self._part: bytearray | _Base64Encoder = bytearray()
         self._name = ""
+        self._parts = 0
         self._ended = False
         try:
             self._parser = MultipartParser(options[b"boundary"], self._callbacks())
@@ -117,6 +122,9 @@ class FormParser:
         return self._items
 
     def _on_part_begin(self) -> None:
+        self._parts += 1
+        if self._parts > MAX_PARTS:
+            raise InvalidForm(f"it has more than {MAX_PARTS} parts")
         self._disposition = self._content_type = b""
 
     def _on_header_field(self, data: bytes, start: int, end: int) -> None:
@@ -149,7 +157,7 @@ class FormParser:
             return
         self._part += data[start:end]
         if len(self._part) > MAX_FIELD_BYTES and self._name not in _names_of(self._files):
-            raise InvalidForm(f"the field {self._name} is over {MAX_FIELD_BYTES} bytes")
+            raise InvalidForm(f"the field {self._name[:_NAME_CHARACTERS]} is over {MAX_FIELD_BYTES} bytes")
 
     def _on_part_end(self) -> None:
         if isinstance(self._part, _Base64Encoder):
@@ -158,7 +166,7 @@ class FormParser:
         try:
             self._items.append((self._name, self._part.decode()))
         except UnicodeDecodeError:
-            raise InvalidForm(f"the field {self._name} is not UTF-8") from None
+            raise InvalidForm(f"the field {self._name[:_NAME_CHARACTERS]} is not UTF-8") from None
 
     def _on_end(self) -> None:
         self._ended = True
@@ -175,7 +183,7 @@ def fields_of(items: list[tuple[str, str | EncodedPicture]], files: str) -> dict
         if name in _names_of(files):
             fields.setdefault(files, []).append(value)
         elif name in fields:
-            raise InvalidForm(f"the field {name} is given twice")
+            raise InvalidForm(f"the field {name[:_NAME_CHARACTERS]} is given twice")
         else:
             fields[name] = value
     return fields

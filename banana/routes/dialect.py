@@ -21,6 +21,7 @@ from banana.admission.tokens import Auth
 from banana.exchange import Exchange
 from banana.google.client import GeminiClient
 from banana.google.models import ModelNames
+from banana.http.bodies import BodyReader
 from banana.http.middleware import exchange_of
 from banana.images import Images
 
@@ -53,6 +54,7 @@ class Services:
     Attributes:
         auth: finds out who calls.
         rate_limit: how often.
+        bodies: reads what they send.
         images: makes images.
         client: the calls to Google, for what is passed through.
         models: the names of models.
@@ -62,6 +64,7 @@ class Services:
 
     auth: Auth
     rate_limit: RateLimit
+    bodies: BodyReader
     images: Images
     client: GeminiClient
     models: ModelNames

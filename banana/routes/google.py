@@ -19,7 +19,6 @@ from banana.errors import UpstreamResponse
 from banana.exchange import Exchange
 from banana.google.client import Call
 from banana.google.models import MAX_NAME_CHARACTERS, is_model_name
-from banana.http import bodies
 from banana.http.responses import PiecesResponse, PiecesStreamResponse
 from banana.payload.pieces import Pieces
 from banana.routes import documentation
@@ -33,6 +32,7 @@ METHODS = (":generateContent", ":streamGenerateContent", ":countTokens")
 STATUSES = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
     404: "NOT_FOUND",
     405: "UNIMPLEMENTED",
     413: "INVALID_ARGUMENT",
@@ -88,7 +88,7 @@ def forward_handler(method: str, services: Services) -> Handler:
     """Return a handler that passes the call on to Google, and its response back."""
 
     async def forward(request: Request, exchange: Exchange) -> Response:
-        body = await bodies.read_bytes(request, exchange.deadline)
+        body = await services.bodies.read_bytes(request, exchange.deadline)
         response = await services.client.forward(call_of(request, method, body, services, exchange), exchange)
         return PiecesResponse(response.pieces, response.content_type)
 
@@ -99,7 +99,7 @@ def stream_handler(method: str, services: Services) -> Handler:
     """Return a handler that passes the call on to Google, and each part of its response back as it arrives."""
 
     async def stream(request: Request, exchange: Exchange) -> Response:
-        body = await bodies.read_bytes(request, exchange.deadline)
+        body = await services.bodies.read_bytes(request, exchange.deadline)
         parts = services.client.stream(call_of(request, method, body, services, exchange), exchange)
         # The status is known with the first part: until then an error keeps its own.
         first = await anext(parts, None)

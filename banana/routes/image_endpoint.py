@@ -14,7 +14,6 @@ from starlette.responses import Response
 
 from banana import errors
 from banana.exchange import Exchange
-from banana.http import bodies
 from banana.http.responses import COMMENT, KeepAliveResponse, PiecesStreamResponse
 from banana.images import Failure, Order, Outcome, Outcomes
 from banana.payload.pieces import Pieces
@@ -73,7 +72,7 @@ class ImageEndpoint(Generic[Body]):
         """Return the route."""
 
         async def handler(request: Request, exchange: Exchange) -> Response:
-            body = await bodies.read(request, self.body, exchange.deadline, files=self.files)
+            body = await services.bodies.read(request, self.body, exchange.deadline, files=self.files)
             order = self.order_of(body)
             writer = self.writer_for(body, order, request.headers)
             if writer.streams:

@@ -17,6 +17,7 @@ from banana.google.keys import KeyRing
 from banana.google.retries import RetryPolicy
 from banana.google.slots import Slots
 from banana.google.transport import AiohttpTransport
+from banana.payload.memory import Buffers
 from standin import faults
 from standin.server import StandIn
 
@@ -52,6 +53,7 @@ async def wired(
         slots=room,
         retry_policy=RetryPolicy(retries, backoff_seconds),
         max_response_bytes=64 << 20,
+        buffers=Buffers(1 << 30),
     )
     try:
         yield Wired(client, ring, room)

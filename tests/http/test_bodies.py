@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.types import Message
 
 from banana import errors
-from banana.http import bodies
+from banana.http.bodies import BodyReader
 from banana.payload.lazyjson import LONG_STRING_BYTES, LongString
 from banana.routes.fields import Pictures, Text
 from tests.pictures import encoded, png
@@ -52,7 +52,7 @@ def request_of(chunks: Sequence[bytes], content_type: str = "application/json") 
 async def read(body: object, content_type: str = "application/json") -> Chat:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     deadline = asyncio.get_running_loop().time() + 5
-    return await bodies.read(request_of([raw], content_type), Chat, deadline, files="messages")
+    return await BodyReader(30).read(request_of([raw], content_type), Chat, deadline, files="messages")
 
 
 def form(**fields: str) -> bytes:
@@ -128,14 +128,14 @@ async def test_a_body_that_does_not_come_ends_at_the_deadline() -> None:
 
     request = Request({"type": "http", "headers": []}, receive)
     with pytest.raises(errors.DeadlineExceeded, match="before the request had arrived"):
-        await bodies.read_bytes(request, asyncio.get_running_loop().time() + 0.05)
+        await BodyReader(30).read_bytes(request, asyncio.get_running_loop().time() + 0.05)
 
 
 async def test_bytes_are_the_chunks_they_came_in() -> None:
     """What is passed through is not joined."""
     chunks = [b"one", b"two"]
 
-    assert await bodies.read_bytes(request_of(chunks), asyncio.get_running_loop().time() + 5) == chunks
+    assert await BodyReader(30).read_bytes(request_of(chunks), asyncio.get_running_loop().time() + 5) == chunks
 
 
 @pytest.mark.parametrize("deep", ["[" * 700 + "]" * 700, '{"a":' * 700 + "1" + "}" * 700])

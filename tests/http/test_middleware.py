@@ -18,7 +18,7 @@ BODY = json.dumps({"prompt": "a banana"}).encode()
 
 
 def head(size_bytes: int, more: str = "") -> bytes:
-    return f"POST /generate HTTP/1.1\r\nHost: x\r\nContent-Length: {size_bytes}\r\n{more}\r\n".encode()
+    return f"POST /generate HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {size_bytes}\r\n{more}\r\n".encode()
 
 
 async def leave(address: str, sent: bytes, after_seconds: float) -> None:

@@ -1,22 +1,52 @@
 """HTTP over a real socket: a retiring worker answers every request that reached it. Restarts under load: test_restarts."""
 
 import asyncio
+import json
+import time
 
 import httpx
 import pytest
 
 from banana.app import create_app
-from banana.http.protocol import DrainingProtocol
+from banana.http import protocol
+from banana.http.protocol import ServerProtocol
 from standin.server import StandIn
 from tests.conftest import served, settings_for
 
 pytestmark = pytest.mark.anyio
-HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+HEALTH = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+BODY = b'{"prompt":"a banana"}'
+
+
+async def connected(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", int(address.rpartition(":")[2]))
+
+
+async def exchanged(address: str, *segments: bytes) -> bytes:
+    """Send each segment by itself; return all that comes until the connection ends."""
+    reader, writer = await connected(address)
+    for segment in segments:
+        writer.write(segment)
+        await writer.drain()
+        await asyncio.sleep(0.05)
+    received = await asyncio.wait_for(reader.read(), 10)
+    writer.transport.abort()
+    return received
+
+
+async def health_seconds(address: str) -> float:
+    """How long /health takes on a new connection."""
+    started = time.perf_counter()
+    reader, writer = await connected(address)
+    writer.write(HEALTH)
+    assert (await asyncio.wait_for(reader.readline(), 10)).startswith(b"HTTP/1.1 200")
+    writer.transport.abort()
+    return time.perf_counter() - started
 
 
 async def test_what_is_not_http_is_told_in_our_shape(stand_in: StandIn) -> None:
     """400 with the shape of every error, and the connection is closed."""
-    async with served(create_app(settings_for(stand_in)), http=DrainingProtocol) as address:
+    async with served(create_app(settings_for(stand_in))) as address:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(address.rpartition(":")[2]))
         writer.write(b"nonsense\r\n\r\n")
         response = await asyncio.wait_for(reader.read(), 5)
@@ -30,12 +60,12 @@ async def test_an_idle_connection_of_a_retiring_worker_is_still_answered(
     stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A request that was already on its way when the worker began to retire gets its response, and no further one."""
-    monkeypatch.setattr(DrainingProtocol, "draining", False)
+    monkeypatch.setattr(ServerProtocol, "draining", False)
     address_told: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     stop = asyncio.Event()
 
     async def serve() -> None:
-        async with served(create_app(settings_for(stand_in)), http=DrainingProtocol) as address:
+        async with served(create_app(settings_for(stand_in))) as address:
             address_told.set_result(address)
             await stop.wait()
 
@@ -44,7 +74,7 @@ async def test_an_idle_connection_of_a_retiring_worker_is_still_answered(
     writer.write(HEALTH)
     first = await reader.readuntil(b"}")
     stop.set()
-    while not DrainingProtocol.draining:
+    while not ServerProtocol.draining:
         await asyncio.sleep(0.01)
     writer.write(HEALTH)
     second = await asyncio.wait_for(reader.read(), 5)
@@ -59,9 +89,169 @@ async def test_an_idle_connection_of_a_retiring_worker_is_still_answered(
 async def test_a_worker_that_serves_keeps_its_connections(stand_in: StandIn) -> None:
     """Several requests go over one connection."""
     async with (
-        served(create_app(settings_for(stand_in)), http=DrainingProtocol) as address,
+        served(create_app(settings_for(stand_in))) as address,
         httpx.AsyncClient(limits=httpx.Limits(max_connections=1)) as client,
     ):
         statuses = [(await client.get(f"{address}/health")).status_code for _ in range(5)]
 
     assert statuses == [200] * 5
+
+
+LONG = b"a" * (70 << 10)
+GET = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [GET + b"X-Long: " + LONG + b"\r\n\r\n", GET + b"X-Long: " + LONG, b"GET /" + LONG, GET + b"A: b\r\n" * 15_000,
+     GET + b"X-Long: " + LONG * 100],
+    ids=["whole", "one header", "request line", "many headers", "seven megabytes"],
+)  # fmt: skip
+@pytest.mark.parametrize("segments", [1, 7])
+async def test_a_head_over_64_kb_is_431(stand_in: StandIn, head: bytes, segments: int) -> None:
+    """Counted as it arrives, whole or not, and answered so that the caller can read it."""
+    async with served(create_app(settings_for(stand_in))) as address:
+        reader, writer = await connected(address)
+        for number in range(segments):
+            writer.write(head[number * len(head) // segments : (number + 1) * len(head) // segments])
+            await asyncio.sleep(0.01)
+        response = await asyncio.wait_for(reader.read(), 10)
+        writer.transport.abort()
+
+    start, _, body = response.partition(b"\r\n\r\n")
+    assert start.startswith(b"HTTP/1.1 431 ")
+    assert json.loads(body)["error"]["code"] == "too_large"
+
+
+async def test_a_head_of_almost_64_kb_is_served(stand_in: StandIn) -> None:
+    """The limit is on the head alone: what comes behind it in the same segment does not count."""
+    body = b"{" + b" " * (100 << 10) + b'"prompt":"x"}'
+    head = b"POST /generate HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\nContent-Length: %d\r\nX: " % len(body)
+    filler = b"a" * ((64 << 10) - len(head) - 4)
+    async with served(create_app(settings_for(stand_in))) as address:
+        response = await exchanged(address, head + filler + b"\r\n\r\n" + body)
+
+    assert response.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_trailers_are_no_headers_and_have_an_end(stand_in: StandIn) -> None:
+    """A token in a trailer is none, and a trailer without end is refused."""
+    chunked = b"POST /generate HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n"
+    body = b"\r\n%x\r\n%s\r\n0\r\n" % (len(BODY), BODY)
+    async with served(create_app(settings_for(stand_in, access_tokens=("t",)))) as address:
+        with_token = await exchanged(address, chunked + b"Connection: close\r\n" + body + b"X-API-Key: t\r\n\r\n")
+        endless = await exchanged(address, chunked + b"X-API-Key: t\r\n" + body[:-3], b"0\r\nX: " + LONG)
+
+    assert with_token.startswith(b"HTTP/1.1 401 ")
+    assert b"HTTP/1.1 431 " in endless
+
+
+@pytest.mark.parametrize(
+    "sent", [b"", b"GET /health HT", GET + b"X: y", b"\r\n"], ids=["nothing", "line", "head", "blank"]
+)
+async def test_a_head_that_does_not_come_is_not_waited_for(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    """After the seconds for a head the connection is closed: silent from the start, or stuck in the head."""
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.3)
+    async with served(create_app(settings_for(stand_in))) as address:
+        started = time.monotonic()
+        assert await exchanged(address, sent) == b""
+        first = time.monotonic() - started
+        reader, writer = await connected(address)
+        writer.write(HEALTH)
+        await reader.readuntil(b"}")
+        if sent:
+            writer.write(sent)
+            assert await asyncio.wait_for(reader.read(), 10) == b""
+        writer.transport.abort()
+
+    assert first >= 0.25
+
+
+async def test_a_head_in_drips_is_not_waited_for(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte now and then does not make the time longer."""
+    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.3)
+    async with served(create_app(settings_for(stand_in))) as address:
+        reader, writer = await connected(address)
+        for byte in b"\r\n\r\n" + HEALTH:
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0.05)
+            if reader.at_eof():
+                break
+        else:
+            pytest.fail("the connection was never closed")
+        writer.transport.abort()
+
+
+async def test_silent_connections_make_room(stand_in: StandIn) -> None:
+    """Beyond the limit the one that has been silent longest goes, so that the newest is served at once."""
+    async with served(create_app(settings_for(stand_in)), http=protocol.Connections(max_requests=5)) as address:
+        silent = [await connected(address) for _ in range(200)]
+        seconds = await health_seconds(address)
+        closed = [reader.at_eof() or reader.exception() is not None for reader, _ in silent]
+        for _, writer in silent:
+            writer.transport.abort()
+
+    assert seconds < 0.3
+    assert closed == [True] * sum(closed) + [False] * (200 - sum(closed))
+    assert 200 - sum(closed) <= 5 + 32
+
+
+async def test_requests_beyond_the_limit_are_refused_but_health_is_not(stand_in: StandIn) -> None:
+    """With as many requests as may be served at once, another is 503, and /health is 200."""
+    stand_in.plan.extend(["hang"] * 5)
+    app = create_app(settings_for(stand_in, max_requests=5))
+    async with served(app, http=protocol.Connections(max_requests=5)) as address, httpx.AsyncClient() as client:
+        waiting = [asyncio.create_task(client.post(f"{address}/generate", json={"prompt": "x"})) for _ in range(5)]
+        while len(stand_in.calls) < 5:
+            await asyncio.sleep(0.01)
+        refused = await client.post(f"{address}/generate", json={"prompt": "x"})
+        seconds = await health_seconds(address)
+        for task in waiting:
+            task.cancel()
+
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "overloaded")
+    assert refused.headers["retry-after"] == "5"
+    assert seconds < 0.3
+
+
+@pytest.mark.parametrize("upgrade", ["h2c", "websocket", "foo", "h2c, websocket"])
+@pytest.mark.parametrize("framing", ["length", "chunks"])
+async def test_an_upgrade_is_ignored(stand_in: StandIn, upgrade: str, framing: str) -> None:
+    """The body is the body, also in a second segment; what comes behind it is the next request."""
+    body = b'{"prompt":"GET /ready HTTP/1.1"}'
+    length = b"Content-Length: %d\r\n" % len(body) if framing == "length" else b"Transfer-Encoding: chunked\r\n"
+    head = b"POST /generate HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: %s\r\n%s\r\n"
+    if framing == "chunks":
+        body = b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+    async with served(create_app(settings_for(stand_in))) as address:
+        last = HEALTH.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+        in_two = await exchanged(address, head % (upgrade.encode(), length), body, last)
+        in_one = await exchanged(address, head % (upgrade.encode(), length) + body + last)
+
+    for received in (in_two, in_one):
+        assert received.count(b"HTTP/1.1 200 OK\r\n") == received.count(b"HTTP/1.1 ") == 2
+        assert received.endswith(b'{"status":"healthy","version":"1.0.0"}')
+    assert len(stand_in.calls) == 2
+
+
+async def test_connect_is_refused(stand_in: StandIn) -> None:
+    """The service is no proxy."""
+    async with served(create_app(settings_for(stand_in))) as address:
+        received = await exchanged(address, b"CONNECT example.org:443 HTTP/1.1\r\nHost: example.org:443\r\n\r\n")
+
+    assert received.startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("accept", ["text/event-stream", "application/json"])
+async def test_http_1_0_gets_no_chunks(stand_in: StandIn, accept: str) -> None:
+    """What has no length ends with the connection."""
+    head = b"POST /generate HTTP/1.0\r\nHost: 127.0.0.1\r\nAccept: %s\r\nContent-Length: %d\r\n\r\n"
+    async with served(create_app(settings_for(stand_in))) as address:
+        received = await exchanged(address, head % (accept.encode(), len(BODY)) + BODY)
+
+    start, _, body = received.partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in start.lower()
+    assert body.startswith(b"event: image\ndata: {" if "event" in accept else b'{"images":["')
+    assert body.endswith(b'"failed":[]}\n\n' if "event" in accept else b'"metadata":null}')

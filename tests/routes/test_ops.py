@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from banana.app import create_app
-from banana.http.protocol import DrainingProtocol
+from banana.http.protocol import ServerProtocol
 from standin.server import StandIn
 from tests.conftest import client_of, settings_for
 
@@ -39,7 +39,7 @@ async def test_readiness_names_a_refused_key_and_a_retiring_worker(
         good = await client.get("/ready")
         await client.post("/generate", json={"prompt": "x"})
         no_key = await client.get("/ready")
-        monkeypatch.setattr(DrainingProtocol, "draining", True)
+        monkeypatch.setattr(ServerProtocol, "draining", True)
         draining = await client.get("/ready")
 
     assert (good.status_code, good.json()["status"]) == (200, "ready")

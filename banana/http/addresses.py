@@ -1,0 +1,50 @@
+"""Whose address a request comes from: the peer's, or the one that a trusted proxy forwards; nothing else counts."""
+
+import ipaddress
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+# What a provider gives to one customer, who may use any address of it (RFC 6177).
+IPV6_PREFIX = 64
+
+
+class ForwardedAddress:
+    """Sets `client` in the scope to the address that a proxy of `trusted` forwards in X-Forwarded-For.
+
+    uvicorn's own middleware believes any text; what is no address does not count here, and the proxy itself does.
+    """
+
+    def __init__(self, app: ASGIApp, trusted: str) -> None:
+        self._app = app
+        self._forwarded = ProxyHeadersMiddleware(self._checked, trusted)  # type: ignore[arg-type]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            return await self._app(scope, receive, send)
+        scope["peer"] = scope.get("client")
+        await self._forwarded(scope, receive, send)  # type: ignore[arg-type]
+
+    async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
+        peer = scope.pop("peer")
+        if scope.get("client") and _address(scope["client"][0]) is None:
+            scope["client"] = peer
+        await self._app(scope, receive, send)
+
+
+def caller_of_address(text: str) -> str:
+    """Return what counts as one caller: an IPv4 address, or the network of an IPv6 address."""
+    address = _address(text)
+    if not isinstance(address, ipaddress.IPv6Address) or address.is_loopback:
+        return text if address is None else str(address)
+    if address.ipv4_mapped:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.ip_network((address, IPV6_PREFIX), strict=False))
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None

@@ -1,0 +1,180 @@
+"""A caller's connection, which ends well: no response is lost by closing it, and none is held for a caller who never reads.
+
+A transport around the server's own. Closing while the caller still sends would reset the connection and take the response
+with it (RFC 9112, section 9.6); a caller who does not read would keep what it is sent in memory for ever.
+"""
+
+import asyncio
+import os
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any
+
+# How long, and how much, is still read from a caller whose response is complete and whose request is not.
+LINGER_SECONDS = 5
+LINGER_BYTES = 8 << 20
+# How often unsent bytes are looked at while a caller does not read, as a part of the seconds it may take.
+_CHECKS = 10
+# After a caller stopped sending: when the connection is looked at, doubled each time up to a second…
+_FIRST_CHECK_SECONDS = 0.02
+_LAST_CHECK_SECONDS = 1
+# …and when an interim response is sent, which a proxy passes on where it does not pass on the first probe.
+INTERIM_SECONDS = 2
+# struct linger: on, for no seconds (socket(7)).
+_RESET = struct.pack("ii", 1, 0)
+_INTERIM_RESPONSE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class CallerTransport(asyncio.Transport):
+    """The transport of a caller's connection.
+
+    Args:
+        transport: of the event loop.
+        loop: which it belongs to.
+        idle_seconds: after this long without one sent byte, while some wait, the connection is aborted.
+        is_receiving: whether a request has begun and is not whole.
+
+    """
+
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
+        idle_seconds: float,
+        is_receiving: Callable[[], bool],
+    ) -> None:
+        super().__init__()
+        self._transport = transport
+        self._loop = loop
+        self._idle_seconds = idle_seconds
+        self._is_receiving = is_receiving
+        # What is called for every piece of a response goes to the transport without a step between.
+        self.write = transport.write  # type: ignore[method-assign]
+        self.pause_reading = transport.pause_reading  # type: ignore[method-assign]
+        self.resume_reading = transport.resume_reading  # type: ignore[method-assign]
+        self._closing = False
+        self._lost = False
+        self._discarded_bytes = 0
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._waits_for_caller = False  # whether bytes wait for the caller to read
+        self._unsent_bytes = 0
+        self._last_sent_at = 0.0
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """Return what the loop's transport knows."""
+        return self._transport.get_extra_info(name, default)
+
+    def is_closing(self) -> bool:
+        """Return whether nothing more will be sent."""
+        return self._closing or self._transport.is_closing()
+
+    def close(self) -> None:
+        """Send what is left, and close; a caller who still sends is listened to for a moment, so that it can read it."""
+        if self._closing or self._lost:
+            return
+        self._closing = True
+        if self._is_receiving() and not self._transport.is_closing():
+            self._linger()
+        else:
+            self._close()
+
+    def close_after_refusal(self) -> None:
+        """Close as if the caller were still sending: what it sent was no whole request."""
+        self._closing = True
+        self._linger()
+
+    def abort(self) -> None:
+        """Reset the connection; what was not sent is lost, in the system's buffers as well."""
+        self._closing = True
+        if not self._lost:
+            self.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self._transport.abort()
+
+    def discard(self, size_bytes: int) -> None:
+        """Count what came after the response was complete; too much of it ends the connection."""
+        self._discarded_bytes += size_bytes
+        if self._discarded_bytes > LINGER_BYTES:
+            self._close()
+
+    def wait_for_caller(self) -> None:
+        """Begin to watch: bytes wait for the caller to read."""
+        self._waits_for_caller = True
+        self._unsent_bytes = self._transport.get_write_buffer_size()
+        self._last_sent_at = self._loop.time()
+        if "unsent" not in self._timers:
+            self._check_unsent_later()
+
+    def caller_reads(self) -> None:
+        """End the watch; the timer finds out by itself, because a large response waits a hundred times."""
+        self._waits_for_caller = False
+
+    def watch_half_closed(self, may_interim: Callable[[], bool]) -> None:
+        """Find out whether a caller who stopped sending only did that, or left; abort when it left.
+
+        Both look the same until something is sent: a caller who left resets the connection then. One byte of TCP's
+        urgent data is sent, which a caller who reads does not see (RFC 6093: it is not part of the stream); after a
+        while also an interim response, where `may_interim` says so, because a proxy on the way swallows the byte.
+        """
+        descriptor = os.dup(self._transport.get_extra_info("socket").fileno())
+        probe = socket.socket(fileno=descriptor)
+        try:
+            probe.send(b"\0", socket.MSG_OOB)
+        except OSError:
+            probe.close()
+            self.abort()
+            return
+        self._check_half_closed_later(probe, _FIRST_CHECK_SECONDS, self._loop.time() + INTERIM_SECONDS, may_interim)
+
+    def lost(self) -> None:
+        """End everything: the connection is gone."""
+        self._lost = True
+        for timer in self._timers.values():
+            timer.cancel()
+        self._timers.clear()
+
+    def _linger(self) -> None:
+        self._transport.write_eof()
+        self._timers["linger"] = self._loop.call_later(LINGER_SECONDS, self._close)
+        if self._transport.get_write_buffer_size():
+            self.wait_for_caller()
+
+    def _close(self) -> None:
+        self._transport.close()
+        if self._transport.get_write_buffer_size() and not self._lost:
+            self.wait_for_caller()
+
+    def _check_unsent_later(self) -> None:
+        self._timers["unsent"] = self._loop.call_later(self._idle_seconds / _CHECKS, self._check_unsent)
+
+    def _check_unsent(self) -> None:
+        del self._timers["unsent"]
+        if not self._waits_for_caller:
+            return
+        unsent_bytes, now = self._transport.get_write_buffer_size(), self._loop.time()
+        if unsent_bytes < self._unsent_bytes:
+            self._unsent_bytes, self._last_sent_at = unsent_bytes, now
+        if now - self._last_sent_at >= self._idle_seconds:
+            self.abort()
+        elif unsent_bytes:
+            self._check_unsent_later()
+
+    def _check_half_closed_later(
+        self, probe: socket.socket, seconds: float, interim_at: float, may_interim: Callable[[], bool]
+    ) -> None:
+        def check() -> None:
+            nonlocal interim_at
+            if self._lost or self.is_closing():
+                probe.close()
+            elif probe.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                probe.close()
+                self.abort()
+            else:
+                if self._loop.time() >= interim_at and may_interim():
+                    self.write(_INTERIM_RESPONSE)
+                    interim_at = float("inf")
+                later = min(seconds * 2, _LAST_CHECK_SECONDS)
+                self._check_half_closed_later(probe, later, interim_at, may_interim)
+
+        # Not among the timers that `lost` cancels: this one closes the probe.
+        self._loop.call_later(seconds, check)

@@ -6,7 +6,7 @@ import shutil
 import socket
 import subprocess
 import sys
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,10 @@ from banana.payload import memory
 # Where workers leave what they count; prometheus-client reads the variable as it is imported.
 METRICS_FOLDER = Path(".state/metrics")
 METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
+# The files that prometheus-client maps into memory, for each kind of value there is in banana/metrics.py, in bytes. It
+# would make them with holes, and a write into a hole of a full disk kills the process (SIGBUS): here they are written
+# beforehand. Every route takes some 4 KB of the histograms.
+METRICS_FILES = {"counter": 256 << 10, "histogram": 256 << 10, "gauge_livesum": 64 << 10, "gauge_livemax": 64 << 10}
 # Longer than load balancers keep an idle connection (60 s as a rule), so that it is never we who close first.
 IDLE_CONNECTION_SECONDS = 75
 # A worker that takes this long to start or to answer its parent is replaced.
@@ -36,11 +40,29 @@ log = structlog.get_logger(__name__)
 
 def application() -> FastAPI:
     """Build the application; each worker calls this, and so reads the settings for itself."""
-    # Not at the top: the launcher names the folder of the metrics first, and needs nothing of the application itself.
+    folder = _metrics_folder()
+    # Not at the top: prometheus-client is imported after its files are there, and the launcher needs nothing of it.
     from banana.app import create_app
 
     memory.keep_pages()
-    return create_app(config.read(), metrics_folder=METRICS_FOLDER.absolute())
+    return create_app(config.read(), metrics_folder=folder, degraded=[] if folder else ["metrics"])
+
+
+def _metrics_folder() -> Path | None:
+    """Return the folder with this worker's metrics, ready; None where the disk has no room: they are counted in memory."""
+    files = {METRICS_FOLDER / f"{kind}_{os.getpid()}.db": size_bytes for kind, size_bytes in METRICS_FILES.items()}
+    try:
+        METRICS_FOLDER.mkdir(parents=True, exist_ok=True)
+        for file, size_bytes in files.items():
+            file.write_bytes(bytes(size_bytes))
+    except OSError:
+        os.environ.pop(METRICS_VARIABLE, None)
+        for file in files:
+            with suppress(OSError):
+                file.unlink()
+        return None
+    os.environ[METRICS_VARIABLE] = str(METRICS_FOLDER.absolute())
+    return METRICS_FOLDER.absolute()
 
 
 def main() -> None:
@@ -105,11 +127,12 @@ def _server_options(settings: config.Settings) -> dict[str, Any]:
 def _check(settings: config.Settings, *, port_too: bool) -> None:
     """Fail here, where somebody looks, instead of in a worker later."""
     from banana.admission.rate import StoreError
+    from banana.app import create_app
 
     if port_too:
         _require_free_port(settings.host, settings.port)
     try:
-        application()
+        create_app(settings)
     except (StoreError, logs.LogFileError) as error:
         sys.exit(f"banana-service: {error}")
 
@@ -120,8 +143,6 @@ def _prepare(settings: config.Settings) -> None:
     except logs.LogFileError as error:
         sys.exit(f"banana-service: {error}")
     shutil.rmtree(METRICS_FOLDER, ignore_errors=True)
-    METRICS_FOLDER.mkdir(parents=True)
-    os.environ[METRICS_VARIABLE] = str(METRICS_FOLDER.absolute())
     if settings.demo:
         log.warning("demo_mode", message="Pictures come from the built-in stand-in, not from Google.")
         _start_stand_in()

@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -58,13 +58,24 @@ EXPOSED_HEADERS = ("X-Request-ID", "X-RateLimit-Limit", "X-RateLimit-Remaining",
 log = structlog.get_logger(__name__)
 
 
-def create_app(settings: Settings, transport: Transport | None = None, metrics_folder: Path | None = None) -> FastAPI:
+def create_app(
+    settings: Settings,
+    transport: Transport | None = None,
+    metrics_folder: Path | None = None,
+    degraded: Sequence[str] = (),
+) -> FastAPI:
     """Build the service.
 
-    `transport` is another network than the real one, for tests; `metrics_folder` is where several workers leave what
-    they count. Raises StoreError when STORE_URL cannot be used.
+    Args:
+        settings: of everything.
+        transport: another network than the real one, for tests.
+        metrics_folder: where several workers leave what they count.
+        degraded: what already works with less than it should.
+
+    Raises StoreError when STORE_URL cannot be used.
+
     """
-    logs.configure(settings.log_file, settings.log_level, settings.log_max_bytes, settings.log_backups)
+    sink = logs.configure(settings.log_file, settings.log_level, settings.log_max_bytes, settings.log_backups)
     keys = KeyRing(settings.gemini_api_key)
     buffers = Buffers(settings.max_buffered_bytes)
     client = GeminiClient(
@@ -94,8 +105,9 @@ def create_app(settings: Settings, transport: Transport | None = None, metrics_f
     app.router.routes += ops.routes(
         __version__,
         reasons=lambda: _not_ready(keys),
-        degraded=lambda: ["store"] if rate_limit.degraded else [],
+        degraded=lambda: [*degraded, *_degraded(rate_limit, sink)],
         metrics_folder=metrics_folder,
+        metrics_token=settings.metrics_token,
     )
     for api_format in API_FORMATS:
         app.router.routes += api_format.routes(services)
@@ -192,6 +204,12 @@ def _not_ready(keys: KeyRing) -> list[str]:
     if not keys.has_usable_key():
         reasons.append("every API key was refused")
     return reasons
+
+
+def _degraded(rate_limit: RateLimit, sink: logs.Sink) -> list[str]:
+    """Return what works with less than it should."""
+    parts = {"store": rate_limit.degraded, "log": sink.fails}
+    return [name for name, is_degraded in parts.items() if is_degraded]
 
 
 def _error_response(request: Request, error: errors.BananaError) -> Response:

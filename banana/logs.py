@@ -23,14 +23,14 @@ _QUIET = ("httpx", "httpcore", "aiohttp", "asyncio", "limits", "watchfiles")
 _FIRST = ("timestamp", "level", "event", "request_id")
 
 
-def configure(log_file: str, level: str, max_bytes: int = 0, backups: int = 0) -> None:
+def configure(log_file: str, level: str, max_bytes: int = 0, backups: int = 0) -> "Sink":
     """Send every line to `log_file` as JSON (`-`: standard output), and to a terminal in colour if there is one.
 
-    Raises LogFileError.
+    Returns where they go. Raises LogFileError.
 
     A file that reaches `max_bytes` (0: any size) is renamed to `.1`, and so on up to `.backups`, and a new one is begun.
     """
-    sink = _Sink(log_file, max_bytes, backups)
+    sink = Sink(log_file, max_bytes, backups)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -52,6 +52,7 @@ def configure(log_file: str, level: str, max_bytes: int = 0, backups: int = 0) -
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("slowapi").setLevel(logging.ERROR)  # each 429 has a line of ours already
     logging.getLogger("uvicorn.access").propagate = False  # each request has a line of ours already
+    return sink
 
 
 def digest_of(secret: str) -> str:
@@ -63,8 +64,13 @@ class LogFileError(Exception):
     """The log file cannot be opened; the message names the setting."""
 
 
-class _Sink:
-    """Where lines go: a structlog logger whose every method writes the event it is given."""
+class Sink:
+    """Where lines go: a structlog logger whose every method writes the event it is given.
+
+    Attributes:
+        fails: whether the last line could not be written.
+
+    """
 
     def __init__(self, log_file: str, max_bytes: int, backups: int) -> None:
         self._path = None if log_file == "-" else Path(log_file)
@@ -72,11 +78,11 @@ class _Sink:
         self._backups = backups
         self._file = -1
         self._inode = 0
+        self.fails = False
         self._lock = threading.Lock()  # not only the event loop writes
         self._terminal = structlog.dev.ConsoleRenderer(colors=True) if sys.stdout.isatty() else None
         if self._path:
             try:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
                 self._open(self._path)
             except OSError as error:
                 raise LogFileError(f"LOG_FILE: {log_file!r} cannot be opened: {error.strerror}") from error
@@ -86,8 +92,12 @@ class _Sink:
         try:
             with self._lock:
                 self._write(event)
+            self.fails = False
         except Exception as error:  # a full disk, a text that is no Unicode
-            print(f"the log cannot be written: {error}", file=sys.stderr)
+            if not self.fails:
+                with contextlib.suppress(Exception):  # standard error may be on the same disk
+                    print(f"the log cannot be written: {error}", file=sys.stderr)
+            self.fails = True
 
     def _write(self, event: Mapping[str, Any]) -> None:
         if self._path:
@@ -130,6 +140,7 @@ class _Sink:
             inode = 0
         if inode == 0 or inode != self._inode:
             self.close()
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             self._inode = os.fstat(self._file).st_ino
         return self._file
@@ -138,7 +149,7 @@ class _Sink:
 class _Foreign(logging.Handler):
     """Takes the lines of libraries, which use the standard library's logging, into the same shape."""
 
-    def __init__(self, sink: _Sink) -> None:
+    def __init__(self, sink: Sink) -> None:
         super().__init__()
         self._sink = sink
 

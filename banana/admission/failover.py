@@ -8,10 +8,10 @@ import threading
 from typing import NamedTuple, Protocol, cast
 
 import structlog
-from limits.storage import MemoryStorage, MovingWindowSupport, Storage
+from limits.storage import MovingWindowSupport, Storage
 
 from banana import metrics
-from banana.admission.sqlite import SQLiteStorage
+from banana.admission.sqlite import IN_MEMORY, SQLiteStorage
 
 CHECK_SECONDS = 2
 
@@ -68,7 +68,7 @@ class FailoverStorage(Storage, MovingWindowSupport):
     ) -> None:
         super().__init__(uri, wrap_exceptions=wrap_exceptions)
         self._primary = cast(_MovingWindow, primary)
-        self._memory: _MovingWindow = MemoryStorage()
+        self._memory: _MovingWindow = SQLiteStorage(f"sqlite:///{IN_MEMORY}")
         self._workers = workers
         self._check_seconds = check_seconds
         self._closed = threading.Event()

@@ -20,11 +20,15 @@ from starlette.requests import Request
 
 from banana import errors, metrics
 from banana.admission.failover import Decision, FailoverStorage
-from banana.admission.sqlite import SQLiteStorage
+from banana.admission.sqlite import IN_MEMORY, SQLiteStorage
+from banana.admission.tokens import address_of
 from banana.exchange import Exchange
 from banana.http.middleware import exchange_of
 
 WINDOW_SECONDS = 60
+# Refused credentials of one address in a minute before they are answered 429; those that are right always pass, so that
+# nobody is locked out by a neighbour behind the same address.
+REFUSALS_PER_MINUTE = 60
 # slowapi calls the storage inside the event loop: each of its two steps may take no longer than this, and the
 # first that fails is the last until the store works again.
 REDIS_SECONDS = 0.1
@@ -50,7 +54,12 @@ class RateLimit:
         async def admit(request: Request) -> None:
             """Return when slowapi lets the request pass."""
 
+        @limiter.shared_limit(f"{REFUSALS_PER_MINUTE}/minute", scope="refused", key_func=address_of)
+        async def refuse(request: Request) -> None:
+            """Return when slowapi lets a refused credential be answered as such."""
+
         self._admit = admit
+        self._refuse = refuse
 
     @property
     def degraded(self) -> bool:
@@ -68,6 +77,19 @@ class RateLimit:
         except RateLimitExceeded:
             raise _refusal(self._write_headers(exchange)) from None
         self._write_headers(exchange)
+
+    async def count_refusal(self, request: Request) -> None:
+        """Count a wrong or missing credential of the request's address. Raises RateLimited."""
+        try:
+            await self._refuse(request)
+        except RateLimitExceeded:
+            decision = self._storage.decision
+            assert decision is not None
+            raise errors.RateLimited(
+                f"More than {decision.limit} requests without a right access token came from this address in"
+                f" {WINDOW_SECONDS} seconds.",
+                retry_after_seconds=decision.reset_at - time.time(),
+            ) from None
 
     def close(self) -> None:
         """Stop checking a store that failed."""
@@ -106,6 +128,8 @@ def open_storage(store_url: str) -> Storage:
     try:
         if store_url.startswith("sqlite:"):
             return SQLiteStorage(store_url)
+        if store_url.startswith("memory:"):
+            return SQLiteStorage(f"sqlite:///{IN_MEMORY}")
         options: dict[str, Any] = {}
         if store_url.startswith(("redis", "valkey")):
             options = {"socket_timeout": REDIS_SECONDS, "socket_connect_timeout": REDIS_SECONDS}

@@ -4,6 +4,7 @@ It sends what it is given and keeps connections for the next request; it follows
 no proxy from the environment. What goes wrong is translated here, once, by whether the request can have reached Google.
 """
 
+import asyncio
 import socket
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -93,6 +94,9 @@ class PiecesStream(httpx.AsyncByteStream):
 
     async def __aiter__(self) -> AsyncIterator[Bytes]:  # type: ignore[override] # aiohttp takes memoryviews as well
         for piece in self._pieces:
+            # What Google has already answered is read before more is sent: an early 400 or 413 is followed by a reset,
+            # and the failed write would hide it.
+            await asyncio.sleep(0)
             yield piece
 
 

@@ -22,7 +22,6 @@ import msgspec
 import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from banana import metrics
 from banana.http.connection import CallerTransport
 from banana.http.descriptors import SPARE_CONNECTIONS, requests_within_limit
 
@@ -241,6 +240,9 @@ class ServerProtocol(HttpToolsProtocol):
         """Answer what never becomes a request, in the shape of every error, and close."""
         if self.transport.is_closing():
             return
+        # Not at the top: the launcher imports this module, and prepares the files of the metrics only afterwards.
+        from banana import metrics
+
         request_id = uuid.uuid4().hex
         status_code = status[:3].decode()
         metrics.requests.labels("unmatched", status_code).inc()

@@ -10,14 +10,13 @@ from typing import Any
 
 import structlog
 from fastapi.routing import APIRoute
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from banana import errors
 from banana.admission.rate import RateLimit
-from banana.admission.tokens import Auth
+from banana.admission.tokens import Auth, address_of
 from banana.exchange import Exchange
 from banana.google.client import GeminiClient
 from banana.google.models import ModelNames
@@ -26,7 +25,7 @@ from banana.http.middleware import exchange_of
 from banana.images import Images
 
 Handler = Callable[[Request, Exchange], Awaitable[Response]]
-Claim = Callable[[str, Headers], bool]
+Claim = Callable[[Request], bool]
 
 log = structlog.get_logger(__name__)
 
@@ -37,14 +36,16 @@ class Dialect:
 
     Attributes:
         name: as the log has it.
-        claims: whether a request with this path and these headers is meant in this format, wherever it goes wrong.
+        claims: whether a request is meant in this format, by its path and its credentials, wherever it goes wrong.
         error_response: an error in the shape of this format.
+        token_parameter: of the query, where clients of this format may put their token.
 
     """
 
     name: str
     claims: Claim
     error_response: Callable[[Exchange, errors.BananaError], Response]
+    token_parameter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +74,12 @@ class Services:
 
 def under(*prefixes: str) -> Claim:
     """Return a claim on all paths that begin with one of `prefixes`."""
-    return lambda path, _: path.startswith(prefixes)
+    return lambda request: request.scope["path"].startswith(prefixes)
 
 
 def dialect_of(request: Request, dialects: Sequence[Dialect]) -> Dialect:
     """Return the one of `dialects` that claims the request; the first answers what no other claims."""
-    path, headers = request.scope["path"], request.headers
-    return next((dialect for dialect in dialects[1:] if dialect.claims(path, headers)), dialects[0])
+    return next((dialect for dialect in dialects[1:] if dialect.claims(request)), dialects[0])
 
 
 async def with_error_response(work: Awaitable[Response], dialect: Dialect, exchange: Exchange) -> Response:
@@ -113,15 +113,20 @@ class DialectRoute(APIRoute):
         request, exchange = Request(scope, receive, send), exchange_of(scope)
         dialect = dialect_of(request, self._dialects)
         exchange.dialect = dialect.name
-        response = await with_error_response(self._admitted(request, exchange), dialect, exchange)
+        response = await with_error_response(self._admitted(request, exchange, dialect), dialect, exchange)
         try:
             await response(scope, receive, send)
         except errors.BananaError as error:
             # Too late for a response of its own: returning without an end makes the server cut the one that began.
             log.warning("response_cut", code=error.code)
 
-    async def _admitted(self, request: Request, exchange: Exchange) -> Response:
-        exchange.caller = self.services.auth.caller_of(request)
+    async def _admitted(self, request: Request, exchange: Exchange, dialect: Dialect) -> Response:
+        try:
+            exchange.caller = self.services.auth.caller_of(request, dialect.token_parameter)
+        except errors.Unauthorized:
+            exchange.caller = address_of(request)
+            await self.services.rate_limit.count_refusal(request)
+            raise
         await self.services.rate_limit.admit(request, exchange)
         return await self._handler(request, exchange)
 

@@ -10,7 +10,6 @@ from urllib.parse import parse_qsl, quote, urlencode
 
 import msgspec
 from fastapi.routing import APIRoute
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -28,6 +27,8 @@ from banana.routes.dialect import Dialect, DialectRoute, Handler, Services, unde
 PREFIXES = ("/v1beta", "/v1", "/v1beta1/publishers/google", "")
 # A query holds a page token at most; httpx takes no URL over 64 KB.
 MAX_QUERY_CHARACTERS = 8192
+# Where clients of Google's API may put their key; here it is a token of this service, and goes no further.
+TOKEN_PARAMETER = "key"  # noqa: S105 # its name
 METHODS = (":generateContent", ":streamGenerateContent", ":countTokens")
 STATUSES = {
     400: "INVALID_ARGUMENT",
@@ -75,8 +76,7 @@ def call_of(request: Request, method: str, body: Pieces, services: Services, exc
     if model:
         exchange.model = model = services.models.resolve(model)
     path = f"models/{quote(model, safe='')}{method}" if model else "models"
-    # A key in the query is the caller's credential: it goes no further.
-    query = [(name, value) for name, value in parse_qsl(request.url.query) if name != "key"]
+    query = [(name, value) for name, value in parse_qsl(request.url.query) if name != TOKEN_PARAMETER]
     encoded = urlencode(query)
     if len(encoded) > MAX_QUERY_CHARACTERS:
         problem = f"has more than {MAX_QUERY_CHARACTERS} characters"
@@ -132,17 +132,20 @@ def _ends_event(part: UpstreamResponse) -> bool:
     return bytes(part.pieces[-1][-4:]).endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
 
 
-def is_openai_models(path: str, headers: Headers) -> bool:
-    """Return whether this is OpenAI's list of models, which has Google's path but not Google's header."""
-    return path.startswith("/v1/models") and ":" not in path and "x-goog-api-key" not in headers
+def is_openai_models(request: Request) -> bool:
+    """Return whether this is OpenAI's list of models, which has Google's path but not Google's credentials."""
+    path: str = request.scope["path"]
+    if not path.startswith("/v1/models") or ":" in path:
+        return False
+    return "x-goog-api-key" not in request.headers and TOKEN_PARAMETER not in request.query_params
 
 
-def _claims(path: str, headers: Headers) -> bool:
-    return _below_prefixes(path, headers) and not is_openai_models(path, headers)
+def _claims(request: Request) -> bool:
+    return _below_prefixes(request) and not is_openai_models(request)
 
 
 _below_prefixes = under("/v1beta", *(f"{prefix}/models" for prefix in PREFIXES))
-DIALECT = Dialect("google", _claims, error_response)
+DIALECT = Dialect("google", _claims, error_response, TOKEN_PARAMETER)
 CONTENT: dict[str, Any] = {"application/json": {"schema": {}}, "text/event-stream": {"schema": {}}}
 ERROR_SCHEMA = {"type": "object"}
 MODEL_PARAMETER = {

@@ -6,10 +6,12 @@ from pathlib import Path
 from fastapi import APIRouter
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 
-from banana import metrics
+from banana import errors, metrics
+from banana.admission.tokens import bearer_of, is_same
 
 
 class Health(BaseModel):
@@ -33,6 +35,7 @@ def routes(
     reasons: Callable[[], list[str]],
     degraded: Callable[[], list[str]],
     metrics_folder: Path | None,
+    metrics_token: str | None,
 ) -> list[BaseRoute]:
     """Return the routes.
 
@@ -41,6 +44,7 @@ def routes(
         reasons: why this worker should get no requests; none when it should.
         degraded: what works with less than it should.
         metrics_folder: where several workers leave what they count; None when there is one.
+        metrics_token: what `/metrics` asks for; None when it is open.
 
     """
     router = APIRouter(tags=["operation"])
@@ -59,8 +63,10 @@ def routes(
         return JSONResponse(readiness.model_dump(), 503 if why_not else 200)
 
     @router.get("/metrics", operation_id="metrics", response_class=Response)
-    async def prometheus() -> Response:
-        """Return the metrics of all workers, in Prometheus' text format."""
+    async def prometheus(request: Request) -> Response:
+        """Return the metrics of all workers, in Prometheus' text format; with METRICS_TOKEN set, to its holder only."""
+        if metrics_token and not is_same(metrics_token, bearer_of(request.headers)):
+            raise errors.Unauthorized("METRICS_TOKEN is needed, as Authorization: Bearer.")
         return Response(metrics.exposition(metrics_folder), media_type=CONTENT_TYPE_LATEST)
 
     return list(router.routes)

@@ -1,6 +1,8 @@
 """The embedded store: exact across processes."""
 
 import multiprocessing
+import os
+import shutil
 import sqlite3
 import time
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 import pytest
 from limits.storage import storage_from_string
 
+from banana.admission import sqlite
 from banana.admission.sqlite import SQLiteStorage
 
 URI = "sqlite:///state/test.db"
@@ -107,3 +110,107 @@ def test_what_fails_inside_is_taken_back(storage: SQLiteStorage) -> None:
 
     assert storage.acquire_entry("a", 1, 60)
     assert storage.check()
+
+
+DAY = 86_400
+
+
+@pytest.mark.parametrize("ahead_seconds", [61, DAY, 365 * DAY, 10**9])
+def test_a_clock_that_was_ahead_is_forgotten(
+    storage: SQLiteStorage, monkeypatch: pytest.MonkeyPatch, ahead_seconds: int
+) -> None:
+    """What lies beyond now and the window counts as nothing: at once, and 200 days later."""
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + ahead_seconds)
+    assert [storage.acquire_entry("a", 3, 60) for _ in range(4)] == [True, True, True, False]
+    assert storage.incr("c", 60) == 1
+    for later in (0, 200 * DAY):
+        monkeypatch.setattr(time, "time", lambda later=later: now + later)
+        if ahead_seconds < later:
+            continue
+        assert [storage.acquire_entry("a", 3, 60) for _ in range(4)] == [True, True, True, False]
+        assert storage.incr("c", 60) == 1
+
+
+def test_a_clock_that_was_a_little_ahead_makes_no_room(storage: SQLiteStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within the window, an entry of the future still counts."""
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 30)
+    assert storage.acquire_entry("a", 1, 60)
+    monkeypatch.setattr(time, "time", lambda: now)
+
+    assert not storage.acquire_entry("a", 1, 60)
+
+
+def broken_page(path: Path) -> None:
+    """Overwrite what is behind the first page, as a failing disk does."""
+    with path.open("r+b") as file:
+        file.seek(4096)
+        file.write(os.urandom(path.stat().st_size - 4096))
+
+
+@pytest.mark.parametrize(
+    "content", [b"this is no database, and long enough to be looked at" * 100, b"SQLite format 3\0" + b"x" * 5000]
+)
+def test_a_file_that_is_no_database_is_moved_aside(content: bytes) -> None:
+    """At the start: the counts begin anew, and what was there is kept beside."""
+    Path("state").mkdir()
+    Path("state/test.db").write_bytes(content)
+    storage = SQLiteStorage(URI)
+
+    assert [storage.acquire_entry("a", 1, 60) for _ in range(2)] == [True, False]
+    assert Path("state/test.db.broken").read_bytes() == content
+
+
+def test_a_file_that_breaks_while_it_is_used_is_moved_aside(storage: SQLiteStorage) -> None:
+    """The decision that finds it fails, once; the next is made in a new file."""
+    for number in range(300):
+        storage.acquire_entry(f"caller {number}", 1, 60)
+    with sqlite3.connect("state/test.db") as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    connection.close()
+    broken_page(Path("state/test.db"))
+    outcomes = [_outcome(storage) for _ in range(3)]
+
+    assert outcomes == ["DatabaseError", True, True]
+    assert Path("state/test.db.broken").exists()
+
+
+def _outcome(storage: SQLiteStorage) -> object:
+    try:
+        return storage.acquire_entry("new", 1000, 60)
+    except sqlite3.Error as error:
+        return type(error).__name__
+
+
+def test_a_file_that_is_gone_is_made_anew(storage: SQLiteStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder was removed under a service that runs: within a second all workers share a new file."""
+    other = SQLiteStorage(URI)
+    storage.acquire_entry("a", 1, 60)
+    shutil.rmtree("state")
+    monkeypatch.setattr(sqlite, "LOOK_SECONDS", 0)
+
+    assert storage.acquire_entry("a", 1, 60)
+    assert not other.acquire_entry("a", 1, 60)
+    assert Path("state/test.db").exists()
+
+
+def test_workers_that_find_it_broken_move_it_once() -> None:
+    """Four processes start on a broken file: one file is set aside, and all four count in the same new one."""
+    Path("state").mkdir()
+    Path("state/test.db").write_bytes(b"this is no database at all " * 100)
+    with multiprocessing.get_context("spawn").Pool(4) as pool:
+        assert sum(pool.map(hit, [300] * 4)) == 1000
+    assert sorted(path.name for path in Path("state").glob("*broken*")) == ["test.db.broken"]
+
+
+def test_in_memory_it_counts_for_itself() -> None:
+    """Each is a store of its own."""
+    one, other = SQLiteStorage("sqlite:///:memory:"), SQLiteStorage("sqlite:///:memory:")
+
+    assert [one.acquire_entry("a", 1, 60), other.acquire_entry("a", 1, 60), one.acquire_entry("a", 1, 60)] == [
+        True,
+        True,
+        False,
+    ]
+    assert not Path(":memory:").exists()

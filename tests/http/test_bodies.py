@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -143,3 +144,39 @@ async def test_deep_json_beside_a_long_string_is_refused(deep: str) -> None:
     """It is a clear error, whatever Python's stack holds."""
     with pytest.raises(errors.InvalidRequest):
         await read(f'{{"user":"{"x" * 3000}","messages":{deep}}}'.encode())
+
+
+async def test_at_most_twenty_fields_are_named() -> None:
+    """Whatever is sent, the error stays small and is there at once."""
+    body = {"x" * 700: 1} | {f"unknown-{number}": 1 for number in range(40_000)}
+    started = time.perf_counter()
+    with pytest.raises(errors.InvalidRequest) as refused:
+        await read(json.dumps(body).encode())
+
+    fields = refused.value.extra["fields"]
+    assert isinstance(fields, list)
+    assert len(fields) == 21
+    assert fields[-1] == {"field": "body", "message": "has 39981 more such problems"}
+    assert len(refused.value.message) < 5000
+    assert time.perf_counter() - started < 2
+
+
+async def test_a_form_has_at_most_a_hundred_parts() -> None:
+    """More are no form that anybody means."""
+    with pytest.raises(errors.InvalidRequest, match="more than 100 parts"):
+        await read(form(**{f"field-{number}": "x" for number in range(101)}), MULTIPART)
+
+
+async def test_a_body_that_stops_is_not_waited_for() -> None:
+    """After the seconds without one byte it ends, long before the deadline; slow ones go on."""
+
+    async def receive(pauses: list[float] = [0.05] * 6 + [60]) -> Message:  # meant: it is used up
+        await asyncio.sleep(pauses.pop(0))
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    request = Request({"type": "http", "headers": [], "method": "POST"}, receive)
+    started = time.monotonic()
+    with pytest.raises(errors.DeadlineExceeded, match="Nothing more of the request's body came"):
+        await BodyReader(0.2).read_bytes(request, asyncio.get_running_loop().time() + 30)
+
+    assert time.monotonic() - started >= 0.5

@@ -1,5 +1,7 @@
 """Which pages may use the service. The same with a real browser: test_browser."""
 
+from typing import Any
+
 import httpx
 import pytest
 from starlette.datastructures import Headers
@@ -11,7 +13,7 @@ from standin.server import StandIn
 from tests.conftest import client_of, error_of, settings_for
 
 pytestmark = pytest.mark.anyio
-OWN = {"host": "localhost:8000"}
+OWN: dict[str, Any] = {"host": "localhost:8000"}
 
 
 def is_served(
@@ -22,7 +24,7 @@ def is_served(
     on_loopback: bool = True,
     public_url: str | None = None,
     allowed: tuple[str, ...] = (),
-    **headers: str,
+    **headers: Any,
 ) -> bool:
     rules = OriginRules(needs_token, on_loopback, public_url, frozenset(allowed))
     try:
@@ -52,7 +54,7 @@ def is_served(
         ({"origin": "http://[evil"}, False),
     ],
 )
-def test_a_page_of_another_site_is_refused(headers: dict[str, str], expected: bool) -> None:
+def test_a_page_of_another_site_is_refused(headers: dict[str, Any], expected: bool) -> None:
     """By what the browser says; programs say nothing and are served."""
     assert is_served(**OWN, **headers) == expected
     assert is_served(**OWN, **headers, needs_token=True)  # it would need a token, which no page has
@@ -86,13 +88,13 @@ def test_a_request_without_a_host_is_no_browser() -> None:
 @pytest.mark.parametrize("on_loopback", [True, False])
 def test_the_public_name_is_served(host: str, expected: bool, on_loopback: bool) -> None:
     """Behind a reverse proxy, people and their browsers use the name of PUBLIC_URL."""
-    given = {"host": host, "origin": f"https://{host}", "sec_fetch_site": "same-origin"}
+    given: dict[str, Any] = {"host": host, "origin": f"https://{host}", "sec_fetch_site": "same-origin"}
     assert is_served(public_url="https://pictures.example.org/", on_loopback=on_loopback, **given) == expected
 
 
 def test_a_proxy_may_pass_on_another_host_than_the_browser_knows() -> None:
     """An old browser's Origin is that of PUBLIC_URL, and the proxy's Host is where it forwards to."""
-    given = {"host": "127.0.0.1:8000", "origin": "https://pictures.example.org"}
+    given: dict[str, Any] = {"host": "127.0.0.1:8000", "origin": "https://pictures.example.org"}
     assert is_served(public_url="https://pictures.example.org", **given)
     assert not is_served(**given)
 
@@ -158,7 +160,7 @@ async def test_a_named_origin_reads_what_it_gets(stand_in: StandIn) -> None:
 )
 async def test_a_foreign_page_pays_nothing(client: httpx.AsyncClient, stand_in: StandIn, path: str) -> None:
     """403 in the shape of each API format, with what to do; Google is not called, and the line says who it was not."""
-    body = {"prompt": "x"} if "v1beta" not in path else {"contents": []}
+    body: dict[str, object] = {"prompt": "x"} if "v1beta" not in path else {"contents": []}
     response = await client.post(path, json=body, headers={"Origin": "https://evil.example"})
 
     assert response.status_code == 403

@@ -2,7 +2,7 @@
 
 import httpx
 import pytest
-from starlette.datastructures import Headers
+from starlette.requests import Request
 
 from banana.app import DIALECTS, create_app
 from banana.routes.dialect import under
@@ -24,7 +24,9 @@ def test_a_claim_is_by_prefix() -> None:
     """Everything below a prefix is claimed, and nothing else."""
     claims = under("/a", "/b/c")
 
-    assert [claims(path, Headers()) for path in ("/a", "/a/x", "/b/c", "/b", "/")] == [True, True, True, False, False]
+    assert [
+        claims(Request({"type": "http", "path": path, "headers": []})) for path in ("/a", "/a/x", "/b/c", "/b", "/")
+    ] == [True, True, True, False, False]
 
 
 @pytest.mark.parametrize(

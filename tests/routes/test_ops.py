@@ -45,3 +45,16 @@ async def test_readiness_names_a_refused_key_and_a_retiring_worker(
     assert (good.status_code, good.json()["status"]) == (200, "ready")
     assert (no_key.status_code, no_key.json()["reasons"]) == (503, ["every API key was refused"])
     assert draining.json()["reasons"] == ["draining", "every API key was refused"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [({}, 401), ({"Authorization": "Bearer wrong"}, 401), ({"x-api-key": "m"}, 401), ({"Authorization": "Bearer m"}, 200)],
+)  # fmt: skip
+async def test_metrics_may_have_a_token_of_their_own(stand_in: StandIn, headers: dict[str, str], status: int) -> None:
+    """METRICS_TOKEN opens /metrics and nothing else; the callers' tokens do not."""
+    app = create_app(settings_for(stand_in, metrics_token="m", access_tokens=("wrong",)))
+    async with client_of(app) as client:
+        assert (await client.get("/metrics", headers=headers)).status_code == status
+        assert (await client.get("/health")).status_code == 200
+        assert (await client.post("/generate", json={}, headers={"x-api-key": "m"})).status_code == 401

@@ -5,10 +5,11 @@
 #   ./check.sh --fix     mends format and lint first
 #   ./check.sh --fast    without the tests that start containers, browsers or whole services
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+cd -P "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=scripts/environment.sh
 source scripts/environment.sh
 
+help_if_wanted "$@"
 ensure_environment requirements-dev.txt
 ensure_javascript tests/npm
 export PATH=$PWD/.venv/bin:$PWD/.venv/javascript/node_modules/.bin:$PATH
@@ -27,7 +28,7 @@ case ${1-} in
     ;;
   --fast) selection=(-m "not slow") ;;
   "") ;;
-  *) die "unknown argument $1; see the head of check.sh" ;;
+  *) die "unknown argument $1; see ./check.sh --help" ;;
 esac
 
 step ruff format --check .

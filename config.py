@@ -4,12 +4,15 @@ A value comes from the environment, else from `.env` in the working directory, e
 and defaults are the same here, in `.env.example` and in both halves of the README.
 """
 
+import difflib
 import ipaddress
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import SplitResult, urlsplit
 
+from dotenv import dotenv_values
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -225,19 +228,39 @@ class Settings(BaseSettings):
     def _has_a_key(self) -> "Settings":
         if not self.gemini_api_key and not self.demo:
             raise ValueError(
-                "GEMINI_API_KEY is missing: put your key into .env, or try without a key: ./start.sh --demo"
+                "GEMINI_API_KEY is missing: get a key at https://aistudio.google.com/apikey and put it into .env,"
+                " or try without one: DEMO=true (or ./start.sh --demo)"
             )
         return self
 
 
 def read(directory: Path | None = None, **values: object) -> Settings:
     """Return the settings in force; `values` go before the environment. Raises SettingsError, in one line."""
+    env_file = (directory or Path()) / ".env"
     try:
-        return Settings(_env_file=(directory or Path()) / ".env", **values)  # type: ignore[arg-type,call-arg]
+        _check_names(dotenv_values(env_file))
+        return Settings(_env_file=env_file, **values)  # type: ignore[arg-type,call-arg]
     except ValidationError as error:
         raise SettingsError("; ".join(map(_sentence, error.errors()))) from None
     except UnicodeDecodeError:
         raise SettingsError(".env is not UTF-8; save it as UTF-8") from None
+    except PermissionError as error:
+        raise SettingsError(f".env cannot be read: {error.strerror}") from None
+
+
+def unknown_names(names: Iterable[str]) -> dict[str, str]:
+    """Return those of `names` that are no setting but almost one, each with that one."""
+    known = [name.upper() for name in Settings.model_fields]
+    unknown = (name for name in names if name.upper() not in known)
+    pairs = ((name, difflib.get_close_matches(name.upper(), known, n=1, cutoff=0.8)) for name in unknown)
+    return {name: close[0] for name, close in pairs if close}
+
+
+def _check_names(names: Iterable[str]) -> None:
+    """Refuse a setting that is written wrong; other names may be meant for other programs."""
+    wrong = [f"{name} in .env is no setting; did you mean {meant}?" for name, meant in unknown_names(names).items()]
+    if wrong:
+        raise SettingsError(" ".join(wrong))
 
 
 def without_userinfo(text: str) -> str:

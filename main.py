@@ -1,19 +1,20 @@
 """The entry point: settings in, server out. `python main.py` is the one launch line; the scripts, Docker and the tests use it."""
 
 import argparse
+import errno
 import os
 import shutil
 import socket
 import subprocess
 import sys
-from contextlib import closing, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import structlog
 import uvicorn
 from fastapi import FastAPI
-from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors import ChangeReload, Multiprocess
 
 import config
 from banana import logs
@@ -30,6 +31,8 @@ METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 METRICS_FILES = {"counter": 256 << 10, "histogram": 256 << 10, "gauge_livesum": 64 << 10, "gauge_livemax": 64 << 10}
 # Longer than load balancers keep an idle connection (60 s as a rule), so that it is never we who close first.
 IDLE_CONNECTION_SECONDS = 75
+# Connections that wait until a worker takes them.
+BACKLOG = 2048
 # A worker that takes this long to start or to answer its parent is replaced.
 WORKER_HEALTH_SECONDS = 30
 # What a request in flight may take beyond its deadline before a stopping worker gives it up.
@@ -80,15 +83,18 @@ def main() -> None:
     if arguments.check:
         _check(settings, port_too=not arguments.running)
         return
-    _require_free_port(settings.host, settings.port)
+    os.umask(0o077)  # the log, the store and what is kept are nobody else's to read
+    listener = _listen(settings.host, settings.port)
     _prepare(settings)
     descriptors.raise_limit(settings.max_requests, settings.max_connections)
     if arguments.reload:
-        uvicorn.run("main:application", reload=True, reload_includes=["*.py", ".env"], **_server_options(settings))
+        reload_options: dict[str, Any] = {"reload": True, "reload_includes": ["*.py", ".env"]}
+        config_of_server = uvicorn.Config("main:application", **reload_options, **_server_options(settings))
+        ChangeReload(config_of_server, target=uvicorn.Server(config_of_server).run, sockets=[listener]).run()
     else:
         # One worker has a supervisor too, so that it can be replaced without a gap.
-        server = uvicorn.Config("main:application", workers=settings.workers, **_server_options(settings))
-        Multiprocess(server, sockets=[server.bind_socket()]).run()
+        config_of_server = uvicorn.Config("main:application", workers=settings.workers, **_server_options(settings))
+        Multiprocess(config_of_server, sockets=[listener]).run()
 
 
 def _arguments() -> argparse.Namespace:
@@ -124,13 +130,23 @@ def _server_options(settings: config.Settings) -> dict[str, Any]:
     }
 
 
+def _check_store(settings: config.Settings) -> None:
+    """Open the store once, before the workers do: what is wrong with it is said in one line."""
+    from banana.admission.rate import StoreError, open_storage
+
+    try:
+        open_storage(settings.store_url)
+    except StoreError as error:
+        sys.exit(f"banana-service: {error}")
+
+
 def _check(settings: config.Settings, *, port_too: bool) -> None:
     """Fail here, where somebody looks, instead of in a worker later."""
     from banana.admission.rate import StoreError
     from banana.app import create_app
 
     if port_too:
-        _require_free_port(settings.host, settings.port)
+        _listen(settings.host, settings.port).close()
     try:
         create_app(settings)
     except (StoreError, logs.LogFileError) as error:
@@ -142,7 +158,10 @@ def _prepare(settings: config.Settings) -> None:
         logs.configure(settings.log_file, settings.log_level, settings.log_max_bytes, settings.log_backups)
     except logs.LogFileError as error:
         sys.exit(f"banana-service: {error}")
+    _check_store(settings)
     shutil.rmtree(METRICS_FOLDER, ignore_errors=True)
+    for name, meant in config.unknown_names(os.environ).items():
+        log.warning("unknown_setting", name=name, message=f"{name} in the environment is no setting; {meant} is.")
     if settings.demo:
         log.warning("demo_mode", message="Pictures come from the built-in stand-in, not from Google.")
         _start_stand_in()
@@ -152,14 +171,20 @@ def _prepare(settings: config.Settings) -> None:
         )
 
 
-def _require_free_port(host: str, port: int) -> None:
+def _listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens; exits 1 when it cannot.
+
+    It listens from here on: of two services that only bound the port, both could begin to listen later.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with closing(socket.socket(family, socket.SOCK_STREAM)) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            sys.exit(f"banana-service: cannot listen on HOST {host}, PORT {port}: {error.strerror}")
+    both = host == "::" and socket.has_dualstack_ipv6()
+    try:
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both)
+    except OSError as error:
+        advice = f" (set another PORT in .env, or end what uses {port})" if error.errno == errno.EADDRINUSE else ""
+        sys.exit(f"banana-service: cannot listen on HOST {host}, PORT {port}: {error.strerror}{advice}")
+    listener.set_inheritable(True)
+    return listener
 
 
 def _start_stand_in() -> None:

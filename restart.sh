@@ -3,22 +3,24 @@
 # Arguments (--demo) are those of the last start unless others are given.
 #
 # Worker after worker is replaced by one that is ready, and finishes what it has: no request is lost. Only what the
-# parent process keeps (HOST, PORT, WORKERS, REQUEST_TIMEOUT_SECONDS, FORWARDED_ALLOW_IPS, DEMO and --demo) needs a stop and a start.
+# parent process keeps (HOST, PORT, WORKERS, REQUEST_TIMEOUT_SECONDS, MAX_CONNECTIONS, MAX_REQUESTS, IDLE_SECONDS, DEMO
+# and --demo) needs a stop and a start.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+cd -P "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=scripts/environment.sh
 source scripts/environment.sh
 # shellcheck source=scripts/process.sh
 source scripts/process.sh
 
+help_if_wanted "$@"
 if ! pid=$(running_pid); then
   exec ./start.sh "$@"
 fi
 
 ensure_environment requirements.txt
 python=$PWD/.venv/bin/python
-old_arguments=$(sed -n 3p "$PID_FILE")
-old_launch=$(sed -n 4p "$PID_FILE")
+old_arguments=$(arguments_of "$pid")
+old_launch=$(sed -n 3p "$PID_FILE" 2>/dev/null) || old_launch=unknown
 arguments=("$@")
 if ((${#arguments[@]} == 0)); then
   read -ra arguments <<<"$old_arguments"
@@ -41,12 +43,12 @@ deadline=$((SECONDS + ${#old_workers[@]} * (stop_seconds + 30)))
 for worker in "${old_workers[@]}"; do
   ticks=0
   while is_our_python "$worker"; do
-    ((SECONDS < deadline)) || die "a worker was not replaced in time; see logs/app.log"
+    ((SECONDS < deadline)) || die "a worker was not replaced in time; see ./logs.sh"
     ticks=$((ticks + 1))
     if ((ticks % 5 == 0)); then printf .; fi
     sleep 0.2
   done
 done
 printf '\n'
-address=$("$python" -m scripts.probe) || die "the service does not answer; see logs/app.log"
+address=$("$python" -m scripts.probe) || die "the service does not answer; see ./logs.sh"
 say "Restarted: $address"

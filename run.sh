@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
 # Runs the service in the foreground, for development: one worker, which follows changes of the code and of .env.
 #
-#   ./run.sh [--demo]
+#   ./run.sh             needs GEMINI_API_KEY in .env
+#   ./run.sh --demo      needs nothing: a stand-in answers in Google's place
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+cd -P "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=scripts/environment.sh
 source scripts/environment.sh
 
+help_if_wanted "$@"
+require_writable
+make_env_file
+require_key "$@"
 ensure_environment requirements.txt
-if [[ ! -e .env ]]; then
-  cp .env.example .env
-  say "Made .env from .env.example"
-fi
 exec .venv/bin/python main.py --reload "$@"

@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Stops the service: requests in flight are finished, then every process of it is gone. Idempotent.
+# Stops the service: requests in flight are finished, then every process of it is gone. Does nothing when it does not run.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+cd -P "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=scripts/environment.sh
 source scripts/environment.sh
 # shellcheck source=scripts/process.sh
 source scripts/process.sh
 
+help_if_wanted "$@"
 # Beyond the deadline of any request and the grace that the workers have after it (main.py).
 stop_seconds=$(.venv/bin/python -m scripts.probe --stop-seconds 2>/dev/null) || stop_seconds=130
 
@@ -18,6 +19,8 @@ elif [[ -n $(left_over) ]]; then
   say "The parent process is gone; ending the workers it left behind."
   mapfile -t orphans < <(left_over)
   kill -TERM "${orphans[@]}" 2>/dev/null || true
+elif pid=$(recorded_pid); then
+  die "process $pid of $PID_FILE lives, but does not look like this service; nothing was stopped"
 else
   rm -f "$PID_FILE"
   say "The service is not running."

@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# Asks the running service for its health, a picture from words and a picture from that picture, and saves them.
+# Asks the running service for its health, a picture from words and a picture from that picture, and saves them in
+# test_pictures/. Where ACCESS_TOKENS are set, it uses the first.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+cd -P "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=scripts/environment.sh
 source scripts/environment.sh
 
-[[ -x .venv/bin/python ]] || die "the service was never started here; start it: ./start.sh --demo"
+help_if_wanted "$@"
+require_installed
 exec .venv/bin/python -m scripts.request_pictures "$@"

@@ -5,6 +5,7 @@ the new one with its next line, as it does after logrotate, without a signal. Bo
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import logging
@@ -20,6 +21,7 @@ import structlog
 
 # Chatty at INFO, or writing whole URLs.
 _QUIET = ("httpx", "httpcore", "aiohttp", "asyncio", "limits", "watchfiles")
+_STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2
 _FIRST = ("timestamp", "level", "event", "request_id")
 
 
@@ -80,7 +82,7 @@ class Sink:
         self._inode = 0
         self.fails = False
         self._lock = threading.Lock()  # not only the event loop writes
-        self._terminal = structlog.dev.ConsoleRenderer(colors=True) if sys.stdout.isatty() else None
+        self._has_terminal = sys.stdout.isatty()
         if self._path:
             try:
                 self._open(self._path)
@@ -95,21 +97,22 @@ class Sink:
             self.fails = False
         except Exception as error:  # a full disk, a text that is no Unicode
             if not self.fails:
-                with contextlib.suppress(Exception):  # standard error may be on the same disk
-                    print(f"the log cannot be written: {error}", file=sys.stderr)
+                # Past Python's buffers, here and below: what cannot be flushed stays in them, and makes the next flush fail,
+                # which multiprocessing does before it starts a worker.
+                with contextlib.suppress(OSError):  # standard error may be on the same disk
+                    os.write(_STANDARD_ERROR, f"the log cannot be written: {error}\n".encode())
             self.fails = True
 
     def _write(self, event: Mapping[str, Any]) -> None:
         if self._path:
             file = self._open(self._path)
-            os.write(file, _json(event))
+            _append(file, _json(event))
             if self._max_bytes and os.fstat(file).st_size >= self._max_bytes:
                 self._rotate(self._path)
-        elif not self._terminal:
-            sys.stdout.buffer.write(_json(event))
-            sys.stdout.buffer.flush()
-        if self._terminal:
-            print(self._terminal(None, "", dict(event)), flush=True)
+        elif not self._has_terminal:
+            _write_all(_STANDARD_OUTPUT, _json(event))
+        if self._has_terminal:
+            _write_all(_STANDARD_OUTPUT, f"{readable(event, in_colour=True)}\n".encode())
 
     debug = info = warning = error = critical = exception = msg = write
 
@@ -176,6 +179,65 @@ class _Foreign(logging.Handler):
         if record.exc_info:
             stamped["exc_info"] = record.exc_info
         return dict(structlog.processors.format_exc_info(None, "", stamped))
+
+
+# What the head of a readable line already says, or nobody looks for there.
+_IN_HEAD = (
+    "timestamp",
+    "level",
+    "event",
+    "status",
+    "method",
+    "path",
+    "duration_ms",
+    "route",
+    "outcome",
+    "model",
+    "logger",
+)
+_COLOURS = {"debug": "\033[2m", "warning": "\033[33m", "error": "\033[31m"}
+_END_OF_COLOUR = "\033[0m"
+
+
+def readable(event: Mapping[str, Any], *, in_colour: bool) -> str:
+    """Return an event of the log as one line for people: the time, what happened, how it ended, then the rest.
+
+    Tracebacks follow on lines of their own.
+    """
+    at = str(event.get("timestamp", ""))[11:19]
+    details = {name: value for name, value in event.items() if name not in (*_IN_HEAD, "exception", "request_id")}
+    rest = "  ".join(f"{name}={value}" for name, value in details.items())
+    request_id = f"  [{event['request_id']}]" if "request_id" in event else ""
+    text = f"{at}  {_head(event)}  {rest}".rstrip() + request_id
+    if "exception" in event:
+        text += f"\n{event['exception']}"
+    colour = _COLOURS.get(str(event.get("level"))) if in_colour else None
+    return f"{colour}{text}{_END_OF_COLOUR}" if colour else text
+
+
+def _head(event: Mapping[str, Any]) -> str:
+    name = str(event.get("event", ""))
+    milliseconds = f"{event.get('duration_ms', 0):>8.0f} ms"
+    if name == "request":
+        return f"{event.get('status', '')} {milliseconds}  {event.get('method', '')} {event.get('path', '')}"
+    if name == "upstream_attempt":
+        return f" →  {milliseconds}  Google {event.get('model', '')}: {event.get('outcome', '')}"
+    return name if event.get("level") == "info" else f"{event.get('level', '')}: {name}"
+
+
+def _append(file: int, line: bytes) -> None:
+    """Append a line whole, or raise OSError and leave no part of it."""
+    written = os.write(file, line)
+    if written < len(line):  # a disk that is full by now
+        end = os.lseek(file, 0, os.SEEK_CUR)
+        if os.fstat(file).st_size == end:
+            os.ftruncate(file, end - written)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def _write_all(descriptor: int, line: bytes) -> None:
+    while line:
+        line = line[os.write(descriptor, line) :]
 
 
 def _json(event: Mapping[str, Any]) -> bytes:

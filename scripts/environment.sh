@@ -8,6 +8,43 @@ die() {
   exit 1
 }
 
+# help_if_wanted ARGUMENTS...: print the head of the script and exit, when it is asked for --help.
+help_if_wanted() {
+  local argument
+  for argument in "$@"; do
+    if [[ $argument == --help || $argument == -h ]]; then
+      sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${0##*/}"
+      exit 0
+    fi
+  done
+}
+
+# require_writable: this folder can be written to.
+require_writable() {
+  [[ -w . ]] || die "$(id -un) may not write to $PWD; start it as the folder's owner, or change the owner: chown -R $(id -un) ."
+}
+
+# make_env_file: .env is there, for its owner's eyes only.
+make_env_file() {
+  if [[ ! -e .env ]]; then
+    (umask 077 && cp .env.example .env)
+    say "Made .env from .env.example"
+  fi
+}
+
+# require_key ARGUMENTS...: a key is set or the demo is wanted; what .env says exactly is main.py's to read.
+require_key() {
+  [[ " $* " == *" --demo "* || -n ${GEMINI_API_KEY-} || ${DEMO-} == [Tt1]* ]] && return
+  grep -Eiq '^[[:space:]]*(export[[:space:]]+)?(GEMINI_API_KEY[[:space:]]*=[[:space:]]*[^[:space:]]|DEMO[[:space:]]*=[[:space:]]*(1|t|y|on))' .env && return
+  die "GEMINI_API_KEY is missing. Get a key at https://aistudio.google.com/apikey and write GEMINI_API_KEY=… into $PWD/.env; without a key, try: ./${0##*/} --demo"
+}
+
+# require_installed: the packages are there.
+require_installed() {
+  [[ -e .venv/installed-requirements.txt || -e .venv/installed-requirements-dev.txt ]] ||
+    die "nothing is installed here yet, or the installation failed; run ./start.sh --demo"
+}
+
 # with_progress LOG COMMAND...: run it with its output in LOG, a dot every second; its exit status.
 with_progress() {
   local log=$1
@@ -38,6 +75,7 @@ find_python() {
 # ensure_environment REQUIREMENTS: .venv has exactly these packages; nothing happens when it has them already.
 ensure_environment() {
   local requirements=$1 stamp=.venv/installed-$1 log
+  require_writable
   if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     local python
     python=$(find_python) || die "Python 3.11 or newer is needed, and none was found."

@@ -27,11 +27,35 @@ def open_url(request: str | urllib.request.Request, timeout_seconds: float) -> H
     return response
 
 
+def summary(settings: config.Settings) -> str:
+    """Return what whoever has started the service should know of it."""
+    address = address_of(settings)
+    lines = [f"The service is ready: {address}"]
+    if settings.demo:
+        lines.append("This is the demo: a stand-in draws the pictures. No key, no cost, and nothing is sent to Google.")
+    if not settings.on_loopback and not settings.access_tokens:
+        lines.append(
+            f"Careful: it listens on {settings.host} without ACCESS_TOKENS. Anyone who reaches it may spend your money."
+        )
+    rows = {
+        "the page": f"{address}/",
+        "try it": "./test_request.sh",
+        "API": f"{address}/docs",
+        "log": "standard output" if settings.log_file == "-" else f"./logs.sh   ({settings.log_file})",
+        "stop": "./stop.sh",
+    }
+    return "\n".join(lines + [f"  {name:<10} {text}" for name, text in rows.items()])
+
+
 def main() -> None:
-    """Ask `/health`; or print how long stop.sh is to wait."""
+    """Ask `/health`; or print how long stop.sh is to wait, or what start.sh says in the end."""
+    is_demo = "--demo" in sys.argv
     settings = config.read(demo=True)  # whether there is a key does not matter here
     if "--stop-seconds" in sys.argv:
         print(int(settings.request_timeout_seconds) + STOP_GRACE_SECONDS)
+        return
+    if "--summary" in sys.argv:
+        print(summary(config.read(demo=True) if is_demo else config.read()))
         return
     address = address_of(settings)
     try:

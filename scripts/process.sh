@@ -1,12 +1,13 @@
 # shellcheck shell=bash
 # Sourced by start.sh, stop.sh and restart.sh: which process is the service, and is it really ours.
 #
-# The service leads a process group of its own; .state/banana.pid holds its id, when it was started by the system's own
-# record, its arguments, and the settings that only a new start puts in force. An id that was given to another process since has another start time.
+# The service leads a session and a process group of its own. .state/banana.pid holds its id, when it was started by the
+# system's own record, and the settings that only a new start puts in force. An id that was given to another process since
+# has another start time; where the file is gone, the service is found by what it is.
 
 PID_FILE=.state/banana.pid
 
-# status_of PID: the fields of /proc/PID/stat from the third on (state, parent, group, …, start time as the 20th).
+# status_of PID: the fields of /proc/PID/stat from the third on (state, parent, group, session, …, start time as the 20th).
 status_of() {
   local stat
   { stat=$(<"/proc/$1/stat"); } 2>/dev/null || return 1
@@ -23,15 +24,26 @@ started_at() {
   fi
 }
 
-# is_our_python PID: whether it runs the Python of this folder.
-is_our_python() {
+# command_of PID: its command line; fails when there is none.
+command_of() {
   local command
   if [[ -d /proc/self ]]; then
     { command=$(tr '\0' ' ' <"/proc/$1/cmdline"); } 2>/dev/null || return 1
   else
     command=$(ps -o command= -p "$1") || return 1
   fi
-  [[ $command == "$PWD/.venv/bin/python"* || $command == ".venv/bin/python"* ]]
+  printf '%s\n' "$command"
+}
+
+# is_our_python PID: whether it runs the Python of this folder, by whatever name the folder was called.
+is_our_python() {
+  local command
+  command=$(command_of "$1") || return 1
+  if [[ -d /proc/self ]]; then
+    [[ $command == *.venv/bin/python* && /proc/$1/cwd -ef . ]]
+  else
+    [[ $command == "$PWD/.venv/bin/python"* || $command == ".venv/bin/python"* ]]
+  fi
 }
 
 # members_of GROUP: the processes of that group that are ours.
@@ -56,20 +68,51 @@ members_of() {
 workers_of() {
   local pid command
   for pid in $(members_of "$1"); do
-    if [[ -d /proc/self ]]; then
-      { command=$(tr '\0' ' ' <"/proc/$pid/cmdline"); } 2>/dev/null || continue
-    else
-      command=$(ps -o command= -p "$pid") || continue
-    fi
+    command=$(command_of "$pid") || continue
     if [[ $command == *spawn_main* ]]; then printf '%s\n' "$pid"; fi
   done
 }
 
-# running_pid: the id of the running service; fails when it does not run.
-running_pid() {
+# recorded_pid: the id in the file, when that very process lives; fails otherwise.
+recorded_pid() {
   local pid started
   { read -r pid && read -r started; } 2>/dev/null <"$PID_FILE" || return 1
-  [[ -n $started && $(started_at "$pid") == "$started" ]] && is_our_python "$pid" && printf '%s\n' "$pid"
+  [[ -n $started && $(started_at "$pid") == "$started" ]] && printf '%s\n' "$pid"
+}
+
+# leader_without_file: the service whose file is gone: our Python with main.py, at the head of a session.
+leader_without_file() {
+  local pid
+  if [[ -d /proc/self ]]; then
+    for pid in /proc/[0-9]*; do
+      pid=${pid#/proc/}
+      local -a fields=()
+      read -ra fields < <(status_of "$pid") || continue
+      if [[ ${fields[3]} == "$pid" && ${fields[0]} != Z && $(command_of "$pid") == *" main.py "* ]] &&
+        is_our_python "$pid"; then
+        printf '%s\n' "$pid"
+        return
+      fi
+    done
+  fi
+  return 1
+}
+
+# running_pid: the id of the running service; fails when it does not run.
+running_pid() {
+  local pid
+  pid=$(recorded_pid) && is_our_python "$pid" && printf '%s\n' "$pid" && return
+  leader_without_file
+}
+
+# arguments_of PID: what main.py was started with.
+arguments_of() {
+  local command
+  command=$(command_of "$1") || return 1
+  local -a words
+  command=${command##*main.py}
+  read -ra words <<<"$command"
+  printf '%s\n' "${words[*]-}"
 }
 
 # left_over: the workers of a service whose parent is gone.

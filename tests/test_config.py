@@ -21,7 +21,19 @@ def test_dotenv_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("", "GEMINI_API_KEY is missing: put your key into .env, or try without a key: ./start.sh --demo"),
+        ("", "GEMINI_API_KEY is missing: get a key at https://aistudio.google.com/apikey and put it into .env"),
+        ("WORKER=2", "WORKER in .env is no setting; did you mean WORKERS?"),
+        ("ACCESS_TOKEN=x", "ACCESS_TOKEN in .env is no setting; did you mean ACCESS_TOKENS?"),
+        (
+            "FORWARDED_ALLOW_IPS=nonsense",
+            "FORWARDED_ALLOW_IPS: 'nonsense' holds 'nonsense', which is neither an address nor",
+        ),
+        ("FORWARDED_ALLOW_IPS=10.0.0.1,", "FORWARDED_ALLOW_IPS"),
+        ("CORS_ORIGINS=app.example", "CORS_ORIGINS: 'app.example' holds app.example, which is no origin"),
+        ("CORS_ORIGINS=https://app.example/path", "CORS_ORIGINS"),
+        ("PUBLIC_URL=pictures.example.org", "PUBLIC_URL: 'pictures.example.org' is not an http:// or https:// address"),
+        ("METRICS_TOKEN='two words'", "METRICS_TOKEN: holds a character"),
+        ("IDLE_SECONDS=0", "IDLE_SECONDS: '0'"),
         ("GEMINI_API_KEY='quoted key'", "GEMINI_API_KEY: holds a character"),
         ("GEMINI_API_KEY='\"quoted-key\"'", "GEMINI_API_KEY: holds a character"),
         ("PORT=http", "PORT: 'http'"),
@@ -91,3 +103,22 @@ def test_a_password_in_an_address_is_never_shown(line: str) -> None:
 
     assert "s3cret" not in str(caught.value)
     assert "//" in str(caught.value)
+
+
+def test_names_of_other_programs_are_none_of_ours() -> None:
+    """What is not almost a setting of ours may stand in .env for docker compose, or for anybody."""
+    Path(".env").write_text(
+        "GEMINI_API_KEY=k\nTZ=UTC\nOTEL_SERVICE_NAME=x\nCOMPOSE_PROJECT_NAME=x\nPUBLISH_ADDRESS=0.0.0.0\n"
+    )
+
+    assert config.read().gemini_api_key == ("k",)
+    assert config.unknown_names(["WORKER", "WORKERS", "TZ", "HOSTNAME", "HOME", "workers"]) == {"WORKER": "WORKERS"}
+
+
+def test_origins_are_understood_as_browsers_write_them() -> None:
+    """In small letters and without a slash at the end; everybody's is *."""
+    given = " https://App.Example/, http://localhost:3000,chrome-extension://abcdefgh , *"
+
+    assert config.read(gemini_api_key=("k",), cors_origins=given).cors_origins == (
+        "https://app.example", "http://localhost:3000", "chrome-extension://abcdefgh", "*",
+    )  # fmt: skip

@@ -72,14 +72,14 @@ def test_a_log_that_was_moved_away_is_opened_anew() -> None:
     assert [line["event"] for line in lines()] == ["second"]
 
 
-def test_standard_output_is_json_when_nobody_reads_along(capsys: pytest.CaptureFixture[str]) -> None:
+def test_standard_output_is_json_when_nobody_reads_along(capfd: pytest.CaptureFixture[str]) -> None:
     """With LOG_FILE=- the lines go to standard output, as Docker wants them."""
     logs.configure("-", "info")
     logging.getLogger("x").warning("hello")
     for handler in logging.getLogger().handlers[:]:
         logging.getLogger().removeHandler(handler)
 
-    assert json.loads(capsys.readouterr().out)["event"] == "hello"
+    assert json.loads(capfd.readouterr().out)["event"] == "hello"
 
 
 def _write_lines(worker: int) -> None:

@@ -7,6 +7,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 # What a provider gives to one customer, who may use any address of it (RFC 6177).
 IPV6_PREFIX = 64
+_IPV4_MAPPED = "::ffff:"
 
 
 class ForwardedAddress:
@@ -23,6 +24,8 @@ class ForwardedAddress:
         """Serve one request."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
+        if scope.get("client") and scope["client"][0].startswith(_IPV4_MAPPED):  # a listener for both kinds of address
+            scope["client"] = (scope["client"][0].removeprefix(_IPV4_MAPPED), scope["client"][1])
         scope["peer"] = scope.get("client")
         await self._forwarded(scope, receive, send)  # type: ignore[arg-type]
 

@@ -8,7 +8,7 @@ import asyncio
 import re
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import structlog
 from starlette.datastructures import Headers
@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 # https://www.w3.org/TR/trace-context/#traceparent-header
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+# What is asked every few seconds, for ever.
+PROBES = ("/health", "/ready", "/metrics")
 # Of a path in the log; the routes' own are short.
 MAX_PATH_CHARACTERS = 200
 
@@ -115,7 +117,16 @@ def _record(exchange: Exchange, route: str) -> None:
     metrics.request_bytes.labels("out").inc(exchange.bytes_out)
     if exchange.status != CALLER_LEFT:
         metrics.images.inc(exchange.images_returned)
-    log.info("request", route=route, **exchange.log_fields(seconds))
+    _level_of(exchange)("request", route=route, **exchange.log_fields(seconds))
+
+
+def _level_of(exchange: Exchange) -> Callable[..., Any]:
+    """Return the log's method for a request: quiet for probes that went well, loud for what went wrong."""
+    if exchange.status >= 500:
+        return cast(Callable[..., Any], log.error)
+    if exchange.status >= 400:
+        return cast(Callable[..., Any], log.warning)
+    return cast(Callable[..., Any], log.debug if exchange.path in PROBES else log.info)
 
 
 class ErrorResponses:

@@ -5,8 +5,11 @@ COPY requirements.txt .
 RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --disable-pip-version-check -r requirements.txt
 
 FROM python:3.13-slim
-ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 HOST=0.0.0.0 LOG_FILE=-
-RUN useradd --create-home --uid 10001 banana && install -d -o banana /app/.state /app/logs
+LABEL org.opencontainers.image.title="BananaService" \
+      org.opencontainers.image.description="A relay between your programs and Google's Gemini image models" \
+      org.opencontainers.image.licenses="MIT"
+ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 LOG_FILE=-
+RUN useradd --create-home --uid 10001 banana && install -d -o banana -m 700 /app/.state /app/logs
 WORKDIR /app
 COPY --from=packages /venv /venv
 COPY main.py config.py ./
@@ -14,9 +17,14 @@ COPY banana banana
 COPY standin standin
 COPY scripts/probe.py scripts/probe.py
 USER banana
+# The counters of the rate limit; a volume also lets the container run with --read-only.
+VOLUME /app/.state
 EXPOSE 8000
-# No curl in the image: the probe asks /health with Python, at the PORT of the settings.
-HEALTHCHECK --interval=30s --timeout=5s --start-period=10s CMD ["python", "-m", "scripts.probe"]
+# Inside, it is always port 8000 on all interfaces, whatever PORT and HOST in .env say: which port of the machine that is,
+# -p and docker-compose.yml decide.
+ENTRYPOINT ["env", "HOST=0.0.0.0", "PORT=8000"]
+# No curl in the image: the probe asks /health with Python.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=10s CMD ["env", "HOST=0.0.0.0", "PORT=8000", "python", "-m", "scripts.probe"]
 # SIGTERM lets requests in flight finish; give it time: docker stop -t 130, or compose's stop_grace_period.
 STOPSIGNAL SIGTERM
 CMD ["python", "main.py"]

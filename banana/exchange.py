@@ -41,6 +41,7 @@ class Exchange:
         caller_left: whether the caller left before the response was complete.
         dialect: the API format, where the route has one.
         caller: the name of the access token, or the address.
+        caller_label: for metrics: the name of the access token; addresses are not told apart there.
         user: the end user that the caller names.
         model: the model's name as it is sent to Google.
         prompt: only where prompts are to be logged.
@@ -65,6 +66,7 @@ class Exchange:
     caller_left: bool = False
     dialect: str | None = None
     caller: str | None = None
+    caller_label: str = "anonymous"
     user: str | None = None
     model: str | None = None
     prompt: str | None = None

@@ -31,8 +31,26 @@ keys_resting = Gauge(
 store_degraded = Gauge(
     "banana_store_degraded", "Workers whose shared store of the rate limit failed", multiprocess_mode="livesum"
 )
-images = Counter("banana_images_total", "Images that reached their caller")
+keys_refused = Gauge(
+    "banana_keys_refused", "API keys that Google refused, in the worker that has most", multiprocess_mode="livemax"
+)
+images = Counter("banana_images_total", "Images that reached their caller", ["model", "caller"])
 tokens = Counter("banana_tokens_total", "Tokens used, as Google counts them")
+# A series that begins with its first event is not seen to grow: these begin at 0.
+for _outcome in ("ok", "upstream_rejected_key", "upstream_quota", "upstream_error", "timeout"):
+    upstream_calls.labels(_outcome)
+
+# Series of their own; further models, which callers may name as they like, are counted together.
+MAX_MODELS = 100
+_models: set[str] = set()
+
+
+def model_label(model: str) -> str:
+    """Return the label of a model that made an image."""
+    if model not in _models and len(_models) >= MAX_MODELS:
+        return "other"
+    _models.add(model)
+    return model
 
 
 def exposition(folder: Path | None) -> bytes:

@@ -19,7 +19,14 @@ TOKEN_HEADERS = ("x-goog-api-key", "x-api-key")
 
 
 class Auth(Protocol):
-    """Finds out who calls."""
+    """Finds out who calls.
+
+    Attributes:
+        needs_token: whether callers have names, which are those of their tokens.
+
+    """
+
+    needs_token: bool
 
     def caller_of(self, request: Request, query_name: str | None = None) -> str:
         """Return the caller's name; `query_name` is where the query may hold a token too. Raises Unauthorized."""
@@ -29,6 +36,8 @@ class Auth(Protocol):
 class NoAuth:
     """No tokens are set: anyone may call, and a caller is an address."""
 
+    needs_token = False
+
     def caller_of(self, request: Request, query_name: str | None = None) -> str:
         """Return the address, of the peer, or the one that a trusted proxy forwards."""
         return address_of(request)
@@ -36,6 +45,8 @@ class NoAuth:
 
 class TokenAuth:
     """Only holders of a token may call; `tokens` are written `token` or `name:token`."""
+
+    needs_token = True
 
     def __init__(self, tokens: Sequence[str]) -> None:
         pairs = [token.rpartition(":") for token in tokens]

@@ -20,7 +20,7 @@ from banana import errors, metrics
 from banana.errors import UpstreamResponse
 from banana.exchange import Exchange
 from banana.google import wire
-from banana.google.keys import Key, KeyRing
+from banana.google.keys import REFUSED_SECONDS, Key, KeyRing
 from banana.google.retries import RetryPolicy
 from banana.google.slots import Slots
 from banana.google.transport import PiecesStream, chunks_of
@@ -190,16 +190,18 @@ class GeminiClient:
             tried.clear()
 
     def _set_aside(self, key: Key, model: str, failure: errors.UpstreamQuota | errors.RejectedKey) -> None:
-        """Set `key` aside, and count the keys that rest now and again when this one does not."""
+        """Set `key` aside, and count the keys that are, now and again when this one is not."""
         self._keys.set_aside(key, model, failure)
-        self._count_resting_keys()
-        seconds = self._keys.rest_seconds_of(key, model)
+        self._count_keys()
+        is_refused = isinstance(failure, errors.RejectedKey)
+        seconds = REFUSED_SECONDS if is_refused else self._keys.rest_seconds_of(key, model)
         if seconds:
-            # A little later than exactly then, so that it does not rest any more.
-            asyncio.get_running_loop().call_later(seconds + 0.1, self._count_resting_keys)
+            # A little later than exactly then, so that it is not any more.
+            asyncio.get_running_loop().call_later(seconds + 0.1, self._count_keys)
 
-    def _count_resting_keys(self) -> None:
+    def _count_keys(self) -> None:
         metrics.keys_resting.set(self._keys.resting_count())
+        metrics.keys_refused.set(self._keys.refused_count())
 
     async def _attempt(self, number: int, key: Key, call: Call, exchange: Exchange, read: Reader[T]) -> T:
         """Send `call` once with `key`."""
@@ -211,7 +213,8 @@ class GeminiClient:
                 result = await read(response)
             finally:
                 await response.aclose()
-            self._keys.accepted(key)
+            if self._keys.accepted(key):
+                self._count_keys()
             return result
 
     async def _error(self, response: httpx.Response) -> errors.BananaError:

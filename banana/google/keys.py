@@ -65,9 +65,11 @@ class KeyRing:
             seconds = min(failure.retry_after_seconds, MAX_REST_SECONDS)
             key.rests[model] = Rest(self._clock() + seconds, failure.per_day)
 
-    def accepted(self, key: Key) -> None:
-        """Take `key` back into turn: Google has just answered with it."""
+    def accepted(self, key: Key) -> bool:
+        """Take `key` back into turn: Google has just answered with it. Return whether it was refused before."""
+        was_refused = self._is_refused(key)
         key.refused_until = 0
+        return was_refused
 
     def exhausted_error(self, model: str, last: errors.BananaError | None) -> errors.BananaError:
         """Return the error for when no key is left: Google's `last` one, with the time until the first key is ready.
@@ -99,6 +101,10 @@ class KeyRing:
     def resting_count(self) -> int:
         """Return how many keys rest for some model."""
         return sum(any(self.rest_seconds_of(key, model) for model in tuple(key.rests)) for key in self.keys)
+
+    def refused_count(self) -> int:
+        """Return how many keys are refused."""
+        return sum(map(self._is_refused, self.keys))
 
     def has_usable_key(self) -> bool:
         """Return whether any key is not refused."""

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
+from fastapi import Security
 from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -26,6 +28,9 @@ from banana.images import Images
 
 Handler = Callable[[Request, Exchange], Awaitable[Response]]
 Claim = Callable[[Request], bool]
+
+# For the documentation alone: `Auth` looks at every place where a token may be.
+_TOKEN = HTTPBearer(auto_error=False, description="One of ACCESS_TOKENS; x-goog-api-key and x-api-key take it as well.")
 
 log = structlog.get_logger(__name__)
 
@@ -103,6 +108,8 @@ class DialectRoute(APIRoute):
     def __init__(
         self, path: str, handler: Handler, dialects: Sequence[Dialect], services: Services, **documentation: Any
     ) -> None:
+        if services.auth.needs_token:
+            documentation["dependencies"] = [Security(_TOKEN)]
         super().__init__(path, _documented, response_model=None, response_class=Response, **documentation)
         self.app = self._serve
         self._handler = handler
@@ -127,6 +134,8 @@ class DialectRoute(APIRoute):
             exchange.caller = address_of(request)
             await self.services.rate_limit.count_refusal(request)
             raise
+        if self.services.auth.needs_token:
+            exchange.caller_label = exchange.caller
         await self.services.rate_limit.admit(request, exchange)
         return await self._handler(request, exchange)
 

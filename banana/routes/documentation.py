@@ -7,7 +7,11 @@ from pydantic import BaseModel
 
 from banana.routes.fields import MAX_PICTURES
 
-ERROR_STATUSES = (400, 401, 404, 413, 422, 429, 500, 502, 503, 504)
+ERROR_STATUSES = (400, 401, 403, 404, 413, 422, 429, 500, 502, 503, 504)
+
+EXAMPLE_PROMPT = "A banana on the moon"
+# One pixel, for an example of a picture that is sent.
+EXAMPLE_PICTURE = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
 
 
 def responses(content: Mapping[str, Any], error: Mapping[str, Any]) -> dict[int | str, dict[str, Any]]:
@@ -19,10 +23,13 @@ def responses(content: Mapping[str, Any], error: Mapping[str, Any]) -> dict[int 
     return {200: {"description": "The result.", "content": content}, **errors}
 
 
-def request_body(model: type[BaseModel], pictures: str, *, form: bool) -> dict[str, Any]:
-    """Return a body: the model as JSON, and where `form` is true as a form whose pictures are files named `image`."""
+def request_body(model: type[BaseModel], pictures: str, example: Mapping[str, Any], *, form: bool) -> dict[str, Any]:
+    """Return a body: the model as JSON, and where `form` is true as a form whose pictures are files named `image`.
+
+    `example` is what /docs sends when nothing is changed.
+    """
     schema = model.model_json_schema()
-    content = {"application/json": {"schema": schema}}
+    content: dict[str, Any] = {"application/json": {"schema": schema, "example": example}}
     if form:
         fields = {name: field for name, field in schema["properties"].items() if name != pictures}
         files = {"type": "array", "items": {"type": "string", "format": "binary"}, "maxItems": MAX_PICTURES}

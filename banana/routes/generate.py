@@ -156,7 +156,11 @@ ENDPOINT = ImageEndpoint(
             " is server-sent events: `image` for each one as soon as it is there, `failed`, and `done` at the end."
         ),
         "responses": documentation.responses(_CONTENT, ERROR_SCHEMA),
-        "openapi_extra": {"requestBody": documentation.request_body(GenerateRequest, "image_base64", form=True)},
+        "openapi_extra": {
+            "requestBody": documentation.request_body(
+                GenerateRequest, "image_base64", {"prompt": documentation.EXAMPLE_PROMPT}, form=True
+            )
+        },
     },
 )
 

@@ -166,13 +166,18 @@ def _writer_for(event_name: str) -> Callable[[ImagesRequest, Order, Headers], Im
 
 
 def _documentation(model: type[ImagesRequest], summary: str, operation_id: str) -> dict[str, Any]:
+    example = {"prompt": documentation.EXAMPLE_PROMPT}
+    if model is EditRequest:
+        example["image"] = documentation.EXAMPLE_PICTURE
     return {
         "operation_id": operation_id,
         "tags": ["OpenAI"],
         "summary": summary,
         "description": "In OpenAI's API format, for its SDKs: JSON, or events with `stream`.",
         "responses": documentation.responses(_CONTENT, openai.ERROR_SCHEMA),
-        "openapi_extra": {"requestBody": documentation.request_body(model, "image", form=model is EditRequest)},
+        "openapi_extra": {
+            "requestBody": documentation.request_body(model, "image", example, form=model is EditRequest),
+        },
     }
 
 

@@ -112,7 +112,7 @@ class Settings(BaseSettings):
     # Origins of other sites whose pages may use the service, separated by commas; * for all.
     cors_origins: CommaSeparated = ()
     # Requests served at once, in each worker, /health aside; a hundred callers of a page are a hundred.
-    max_requests: int = Field(default=4096, ge=1, le=100_000)
+    max_requests: int = Field(default=2048, ge=1, le=100_000)
     # How long a caller may take without sending or reading one byte, in seconds; mobile networks pause for some.
     idle_seconds: float = Field(default=30, gt=0, le=3600)
 

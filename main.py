@@ -71,6 +71,7 @@ def _metrics_folder() -> Path | None:
 def main() -> None:
     """Check the settings, and serve until stopped. Exits 1 with one line when it cannot."""
     arguments = _arguments()
+    os.umask(0o077)  # the log, the store and what is kept are nobody else's to read
     if arguments.demo:
         os.environ["DEMO"] = "true"
     try:
@@ -83,7 +84,6 @@ def main() -> None:
     if arguments.check:
         _check(settings, port_too=not arguments.running)
         return
-    os.umask(0o077)  # the log, the store and what is kept are nobody else's to read
     listener = _listen(settings.host, settings.port)
     _prepare(settings)
     descriptors.raise_limit(settings.max_requests, settings.max_connections)

@@ -21,30 +21,32 @@ def main() -> None:
     settings = config.read(demo=True)
     address = address_of(settings)
     print(f"The service at {address}")
-    health = _json(f"{address}/health", None, 5)
+    token = settings.access_tokens[0].rpartition(":")[2] if settings.access_tokens else ""
+    health = _json(f"{address}/health", None, token, 5)
     if health.get("status") != "healthy":
         sys.exit(f"error: GET /health answered {health}")
     print(f"  GET  /health                      healthy, version {health['version']}")
     timeout_seconds = settings.request_timeout_seconds + 10
-    first = _picture(address, {"prompt": "A ripe banana floating in space"}, timeout_seconds)
+    first = _picture(address, {"prompt": "A ripe banana floating in space"}, token, timeout_seconds)
     print(f"{CLEAR}  POST /generate  words → picture   {_save(first, 'from_words')}")
     edit = {"prompt": "The same banana at sunset", "image_base64": base64.b64encode(first).decode()}
-    second = _picture(address, edit, timeout_seconds)
+    second = _picture(address, edit, token, timeout_seconds)
     print(f"{CLEAR}  POST /generate  picture → picture {_save(second, 'from_picture')}")
 
 
-def _picture(address: str, body: dict[str, Any], timeout_seconds: float) -> bytes:
+def _picture(address: str, body: dict[str, Any], token: str, timeout_seconds: float) -> bytes:
     if sys.stdout.isatty():  # gone again when the answer is there
         print(f"  asking for: {body['prompt']} …", end="\r", flush=True)
-    answer = _json(f"{address}/generate", body, timeout_seconds)
+    answer = _json(f"{address}/generate", body, token, timeout_seconds)
     if len(answer.get("images", [])) != 1:
         sys.exit(f"error: POST /generate answered without exactly one image: {str(answer)[:200]}")
     return base64.b64decode(answer["images"][0], validate=True)
 
 
-def _json(url: str, body: dict[str, Any] | None, timeout_seconds: float) -> Any:
+def _json(url: str, body: dict[str, Any] | None, token: str, timeout_seconds: float) -> Any:
     data = json.dumps(body).encode() if body else None
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
+    request = urllib.request.Request(url, data, headers)
     try:
         with open_url(request, timeout_seconds) as response:
             return json.load(response)

@@ -95,3 +95,14 @@ def needs(command: str) -> pytest.MarkDecorator:
     if missing and os.environ.get("CI"):
         raise RuntimeError(f"{command} is not installed, and CI skips nothing")
     return pytest.mark.skipif(missing, reason=f"{command} is not installed")
+
+
+def needs_answer(command: str, *arguments: str) -> pytest.MarkDecorator:
+    """Skip where `command` is installed and does not work, as docker without its daemon; in CI that is an error instead."""
+    if shutil.which(command) is None:
+        return pytest.mark.skipif(True, reason=f"{command} is not installed")
+    ran = subprocess.run([command, *arguments], capture_output=True, text=True, timeout=60, check=False)
+    if ran.returncode != 0 and os.environ.get("CI"):
+        raise RuntimeError(f"{command} does not work, and CI skips nothing: {ran.stderr}")
+    words = f"{command} {' '.join(arguments)} fails: {ran.stderr.strip().splitlines()[-1:]}"
+    return pytest.mark.skipif(ran.returncode != 0, reason=words)

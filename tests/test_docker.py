@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from tests.services import ROOT, free_port, needs
+from tests.services import ROOT, free_port, needs, needs_answer
 
 ENGINE = shutil.which("podman") or shutil.which("docker") or "docker"
-pytestmark = [pytest.mark.slow, needs(Path(ENGINE).name)]
+pytestmark = [pytest.mark.slow, needs(Path(ENGINE).name), needs_answer(ENGINE, "info")]
 IMAGE = "banana-service-test"
 # What pip inside the build needs of this machine to reach its packages (certificates, its configuration).
 MACHINE = [path for path in ("/etc/ssl/certs", "/etc/pip.conf") if Path(path).exists()]
@@ -120,3 +120,50 @@ def test_compose_brings_it_up_and_down(image: str, tmp_path: Path) -> None:
         assert "banana-service" in engine("ps", "--format", "{{.Names}}").split()
     finally:
         run("down")
+
+
+def test_settings_meant_for_this_machine_do_not_close_the_container(image: str, tmp_path: Path) -> None:
+    """PORT and HOST in .env are not the container's: -p 8000:8000 works as it is printed, read-only too."""
+    name, port = f"banana-test-env-{os.getpid()}", free_port()
+    (tmp_path / ".env").write_text("DEMO=true\nWORKERS=1\nPORT=9999\nHOST=127.0.0.1\n")
+    engine(
+        "run",
+        "-d",
+        "--read-only",
+        "--name",
+        name,
+        "-p",
+        f"127.0.0.1:{port}:8000",
+        "--env-file",
+        f"{tmp_path}/.env",
+        image,
+    )
+    try:
+        wait_for(port)
+        assert len(generate(port)["images"]) == 1
+        engine("healthcheck", "run", name) if Path(ENGINE).name == "podman" else None
+    finally:
+        engine("rm", "-f", name)
+
+
+def test_what_is_missing_is_one_line(image: str) -> None:
+    """Without a key, or without a place for the store: what to do, no traceback, and no script that the image has not."""
+    without_key = subprocess.run(
+        [ENGINE, "run", "--rm", image], capture_output=True, text=True, timeout=60, check=False
+    )
+    store = ["-e", "DEMO=true", "-e", "STORE_URL=sqlite:////nowhere/x.db"]
+    without_store = subprocess.run(
+        [ENGINE, "run", "--rm", "--read-only", *store, image], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert (without_key.returncode, "GEMINI_API_KEY is missing" in without_key.stderr) == (1, True)
+    assert "DEMO=true" in without_key.stderr
+    assert (without_store.returncode, "STORE_URL cannot be used" in without_store.stderr) == (1, True)
+    assert "Traceback" not in without_key.stderr + without_store.stderr
+
+
+def test_the_image_says_what_it_is(image: str) -> None:
+    """Its labels are those that registries show."""
+    labels = json.loads(engine("inspect", image, "--format", "{{json .Config.Labels}}"))
+
+    assert labels["org.opencontainers.image.title"] == "BananaService"

@@ -284,3 +284,147 @@ def test_a_fresh_clone_needs_one_command(tmp_path: Path) -> None:
     assert started.returncode == 0, started.stderr
     assert "Installing" in started.stdout
     assert asked.returncode == 0, asked.stderr
+
+
+def test_two_starts_at_the_same_moment_are_one_service(service: Service) -> None:
+    """Of five, one starts it and four find it running; one stop ends it all."""
+    with ThreadPoolExecutor() as pool:
+        ran = list(pool.map(lambda _: service.run("start.sh", "--demo"), range(5)))
+    parents = [pid for pid in service.processes() if b"main.py" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    stopped = service.run("stop.sh")
+
+    assert [one.returncode for one in ran] == [0] * 5
+    assert sum("running already" in one.stdout for one in ran) == 4
+    assert (len(parents), stopped.returncode, service.processes()) == (1, 0, [])
+
+
+def test_two_parents_cannot_listen_on_one_port(service: Service) -> None:
+    """Also without the scripts: the second `python main.py` ends with one line."""
+    command = [".venv/bin/python", "main.py", "--demo"]
+    with subprocess.Popen(command, cwd=service.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
+        until(lambda: listens(service.port))
+        second = subprocess.run(command, cwd=service.folder, capture_output=True, text=True, timeout=30, check=False)
+        first.terminate()
+
+    assert second.returncode == 1
+    assert "set another PORT in .env" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_by_another_name_of_the_folder_it_is_the_same_service(
+    service: Service, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """Started here, stopped through a symbolic link; moved while it runs, it is still found."""
+    link = tmp_path_factory.mktemp("link") / "service"
+    link.symlink_to(service.folder)
+    assert service.run("start.sh", "--demo").returncode == 0
+    again = subprocess.run([f"{link}/start.sh", "--demo"], capture_output=True, text=True, timeout=60, check=False)
+    stopped = subprocess.run([f"{link}/stop.sh"], capture_output=True, text=True, timeout=60, check=False)
+
+    assert "running already" in again.stdout
+    assert "Stopped." in stopped.stdout
+    assert service.processes() == []
+
+
+def test_the_pid_file_of_a_process_that_lives_is_kept(service: Service) -> None:
+    """What it names lives and is not recognized: nothing is stopped, nothing is deleted, and the script says so."""
+    with subprocess.Popen(["sleep", "60"]) as other:
+        started = Path(f"/proc/{other.pid}/stat").read_text().rpartition(") ")[2].split()[19]
+        (service.folder / ".state").mkdir()
+        (service.folder / ".state/banana.pid").write_text(f"{other.pid}\n{started}\n")
+        ran = service.run("stop.sh")
+        assert other.poll() is None
+        other.terminate()
+
+    assert ran.returncode == 1
+    assert f"process {other.pid}" in ran.stderr
+    assert (service.folder / ".state/banana.pid").exists()
+
+
+def test_nothing_that_was_open_stays_open_in_the_service(service: Service) -> None:
+    """A lock held around start.sh is free when start.sh has ended."""
+    lock = service.folder / "lock"
+    command = ["flock", str(lock), "./start.sh", "--demo"]
+    assert subprocess.run(command, cwd=service.folder, capture_output=True, timeout=60, check=False).returncode == 0
+    free = subprocess.run(["flock", "-n", str(lock), "true"], timeout=10, check=False)
+    service.run("stop.sh")
+
+    assert free.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "script", ["start.sh", "stop.sh", "restart.sh", "run.sh", "test_request.sh", "check.sh", "logs.sh"]
+)
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_every_script_says_what_it_does(service: Service, script: str, option: str) -> None:
+    """Asked for help it does nothing else."""
+    ran = service.run(script, option)
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert len(ran.stdout) > 80
+    assert not ran.stdout.startswith("#")
+    assert service.processes() == []
+
+
+def test_what_is_private_is_readable_by_its_owner_alone(service: Service) -> None:
+    """.env, the log and the store."""
+    (service.folder / ".env").unlink()
+    assert service.run("start.sh", "--demo", PORT=str(service.port)).returncode == 0
+    service.run("stop.sh", PORT=str(service.port))
+
+    for name in (".env", "logs/app.log", ".state/banana.db", ".state"):
+        assert (service.folder / name).stat().st_mode & 0o077 == 0, name
+
+
+def test_the_last_words_say_what_matters(service: Service) -> None:
+    """The page, that it is the demo, where the log is; and that anyone may spend money, where anyone may."""
+    service.set(port=service.port, workers=1, host="0.0.0.0", log_file="elsewhere/service.log")
+    ran = service.run("start.sh", "--demo")
+    shown = service.run("logs.sh")
+    service.run("stop.sh")
+
+    assert f"{service.address}/" in ran.stdout
+    assert "demo" in ran.stdout
+    assert "elsewhere/service.log" in ran.stdout
+    assert "Anyone who reaches it may spend your money." in ran.stdout
+    assert "open_to_everyone" in shown.stdout
+
+
+def test_a_key_is_asked_for_before_anything_is_installed(service: Service) -> None:
+    """And where one is had."""
+    shutil.rmtree(service.folder / ".venv")
+    ran = service.run("start.sh")
+
+    assert ran.returncode == 1
+    assert "https://aistudio.google.com/apikey" in ran.stderr
+    assert not (service.folder / ".venv").exists()
+
+
+def test_the_requests_script_uses_a_token_and_knows_an_installation_that_failed(service: Service) -> None:
+    """ACCESS_TOKENS of .env open the door; without packages there is one line."""
+    service.set(port=service.port, workers=1, access_tokens="anna:first-token,second-token")
+    assert service.run("start.sh", "--demo").returncode == 0
+    ran = service.run("test_request.sh")
+    service.run("stop.sh")
+    (service.folder / ".venv/installed-requirements.txt").unlink()
+    without = service.run("test_request.sh")
+
+    assert ran.returncode == 0, ran.stderr
+    assert (without.returncode, "Traceback" in without.stderr) == (1, False)
+    assert "./start.sh" in without.stderr
+
+
+def test_the_log_is_readable(demo: Service) -> None:
+    """A line a request, its status first, within the width of a screen; of probes that went well there is none."""
+    demo.run("test_request.sh")
+    shown = demo.run("logs.sh", "--last", "20").stdout
+    requests = [line for line in shown.splitlines() if "POST /generate" in line]
+
+    assert "200 " in requests[-1]
+    assert "/health" not in shown
+    assert "images_returned=1" in requests[-1]

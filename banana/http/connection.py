@@ -92,7 +92,7 @@ class CallerTransport(asyncio.Transport):
         self._transport.abort()
 
     def discard(self, size_bytes: int) -> None:
-        """Count what came after the response was complete; too much of it ends the connection."""
+        """Count what came and is not read any more; too much of it ends the connection."""
         self._discarded_bytes += size_bytes
         if self._discarded_bytes > LINGER_BYTES:
             self._close()

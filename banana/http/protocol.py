@@ -46,7 +46,7 @@ class Connections:
 
     """
 
-    max_requests: int = 4096
+    max_requests: int = 2048
     max_upstream_connections: int = 100
     idle_seconds: float = 30
     # Those that wait for a request, longest first.
@@ -77,6 +77,7 @@ class ServerProtocol(HttpToolsProtocol):
         self._head_timer: Any = None
         self._in_head = False
         self._head_bytes = 0  # that came and were no body
+        self._reads_no_more = False
 
     def connection_made(self, transport: Any) -> None:
         """Take a connection; one that a retiring worker still accepted is to be short."""
@@ -97,12 +98,12 @@ class ServerProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, never more of a head than it may have."""
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._reads_no_more:
             self._caller.discard(len(data))
             return
         self._unset_keepalive_if_required()
         rest = memoryview(data)
-        while rest and not self.transport.is_closing():
+        while rest and not self.transport.is_closing() and not self._reads_no_more:
             rest = self._parse(rest)
         if self in self._of_worker.waiting and self._head_timer is None:
             self._limit_head_time()
@@ -240,6 +241,19 @@ class ServerProtocol(HttpToolsProtocol):
         """Answer what never becomes a request, in the shape of every error, and close."""
         if self.transport.is_closing():
             return
+        cycle = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            if (
+                not cycle.more_body
+            ):  # a whole request stands before it, and may have been paid for: it is answered first
+                cycle.keep_alive = False
+                self._reads_no_more = True
+                return
+            cycle.disconnected = True
+            cycle.message_event.set()
+            if cycle.response_started:
+                self._caller.abort()
+                return
         # Not at the top: the launcher imports this module, and prepares the files of the metrics only afterwards.
         from banana import metrics
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -255,3 +256,29 @@ async def test_http_1_0_gets_no_chunks(stand_in: StandIn, accept: str) -> None:
     assert b"transfer-encoding" not in start.lower()
     assert body.startswith(b"event: image\ndata: {" if "event" in accept else b'{"images":["')
     assert body.endswith(b'"failed":[]}\n\n' if "event" in accept else b'"metadata":null}')
+
+
+@pytest.mark.parametrize(
+    "behind", [b"nonsense\r\n\r\n", GET + b"X: " + LONG, b"\0" * 100], ids=["nonsense", "long head", "zeros"]
+)
+async def test_what_comes_behind_a_whole_request_does_not_cost_its_picture(stand_in: StandIn, behind: bytes) -> None:
+    """The request is answered first; what is refused comes after it, or not at all."""
+    head = b"POST /generate HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+    async with served(create_app(settings_for(stand_in))) as address:
+        received = await exchanged(address, head + BODY + behind, behind)
+
+    assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert received.count(b"HTTP/1.1 200 ") == 1
+    assert b'"images":["' in received
+
+
+async def test_a_body_that_breaks_is_refused_and_is_no_defect(stand_in: StandIn) -> None:
+    """Chunks that are none: 400, nothing is asked of Google, and no traceback."""
+    chunked = b"POST /generate HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with served(create_app(settings_for(stand_in))) as address:
+        received = await exchanged(address, chunked, b"5\r\nhello\r\n", b"no chunk\r\n")
+
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert received.count(b"HTTP/1.1 ") == 1
+    assert not stand_in.calls
+    assert "internal_error" not in Path("logs/app.log").read_text(encoding="utf-8")

@@ -19,14 +19,14 @@ step() {
   "$@"
 }
 
-selection=()
+slow=yes
 case ${1-} in
   --fix)
     step ruff format .
     step ruff check --fix .
     step biome check --write .
     ;;
-  --fast) selection=(-m "not slow") ;;
+  --fast) slow=no ;;
   "") ;;
   *) die "unknown argument $1; see ./check.sh --help" ;;
 esac
@@ -36,4 +36,6 @@ step ruff check .
 step mypy
 step biome ci .
 step shellcheck ./*.sh scripts/*.sh .ci/run
-step pytest ${selection[@]+"${selection[@]}"}
+# A core for each process, but not for what starts whole services or counts on a machine of its own.
+step pytest -m "not slow" --numprocesses logical --dist worksteal
+if [[ $slow == yes ]]; then step pytest -m slow; fi

@@ -78,15 +78,7 @@ def create_app(
     sink = logs.configure(settings.log_file, settings.log_level, settings.log_max_bytes, settings.log_backups)
     keys = KeyRing(settings.gemini_api_key)
     buffers = Buffers(settings.max_buffered_bytes)
-    client = GeminiClient(
-        transport=transport or AiohttpTransport(settings.upstream_proxy, settings.upstream_idle_seconds),
-        base_url=settings.gemini_base_url,
-        keys=keys,
-        slots=Slots(settings.max_connections, settings.max_waiting),
-        retry_policy=RetryPolicy(settings.retries, settings.retry_backoff_seconds),
-        max_response_bytes=settings.max_response_bytes,
-        buffers=buffers,
-    )
+    client = _client(settings, transport, keys, buffers)
     model_names = ModelNames(settings.default_model, settings.model_aliases)
     converter = ThreadPoolExecutor(CONVERTER_THREADS, "converter")
     rate_limit = RateLimit(settings.store_url, settings.rate_limit_per_minute, settings.workers)
@@ -113,6 +105,18 @@ def create_app(
         app.router.routes += api_format.routes(services)
     app.router.routes += page.routes()
     return app
+
+
+def _client(settings: Settings, transport: Transport | None, keys: KeyRing, buffers: Buffers) -> GeminiClient:
+    return GeminiClient(
+        transport=transport or AiohttpTransport(settings.upstream_proxy, settings.upstream_idle_seconds),
+        base_url=settings.gemini_base_url,
+        keys=keys,
+        slots=Slots(settings.max_connections, settings.max_waiting),
+        retry_policy=RetryPolicy(settings.retries, settings.retry_backoff_seconds),
+        max_response_bytes=settings.max_response_bytes,
+        buffers=buffers,
+    )
 
 
 def _app_without_routes(settings: Settings, buffers: Buffers, lifespan: Callable[[FastAPI], Any]) -> FastAPI:

@@ -10,7 +10,8 @@
     ├── NotFound                404 not_found              no such route
     │   └── ModelNotFound       404 model_not_found        Google does not know the model
     ├── MethodNotAllowed        405 method_not_allowed
-    ├── TooLarge                413 too_large
+    ├── TooLarge                413 too_large              the body
+    ├── HeadTooLarge            431 too_large              the request line and headers
     ├── RateLimited             429 rate_limited           our limit
     ├── UpstreamQuota           429 upstream_quota         Google's
     ├── UpstreamError           502 upstream_error         an error of Google's or of the way there
@@ -138,6 +139,13 @@ class TooLarge(BananaError):
     """The body is over the limit."""
 
     status = 413
+    code = "too_large"
+
+
+class HeadTooLarge(BananaError):
+    """The request line and headers are over the limit."""
+
+    status = 431
     code = "too_large"
 
 

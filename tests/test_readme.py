@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+import config
 from banana import errors
 from tests.services import ROOT, Service
 
@@ -80,3 +81,12 @@ def test_the_architecture_names_what_is_there() -> None:
     assert len(re.findall(r"^\*\*\d\.", english, re.MULTILINE)) == len(re.findall(r"^\*\*\d\.", chinese, re.MULTILINE))
     assert len(named) > 12
     assert {name for name in named if not (ROOT / "banana" / f"{name}.py").is_file()} == set()
+
+
+def test_the_security_page_says_the_same_in_both_languages() -> None:
+    """The same headings and rows, and every setting in it exists."""
+    english, chinese = (ROOT / "SECURITY.md").read_text(encoding="utf-8").split("\n## 中文\n")
+    names = [set(re.findall(r"`([A-Z_]{5,})`", half)) for half in (english, chinese)]
+
+    assert shape_of(english) == shape_of(chinese)
+    assert names[0] == names[1] <= {name.upper() for name in config.Settings.model_fields}

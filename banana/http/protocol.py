@@ -15,6 +15,7 @@ import sys
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any
 
 import httptools
@@ -22,6 +23,7 @@ import msgspec
 import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from banana import errors
 from banana.http.connection import CallerTransport
 from banana.http.descriptors import SPARE_CONNECTIONS, requests_within_limit
 
@@ -177,7 +179,7 @@ class ServerProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP."""
-        self._refuse(b"400 Bad Request", "invalid_request", "The request is not HTTP/1.1.")
+        self._refuse(errors.InvalidRequest("The request is not HTTP/1.1."), HTTPStatus.BAD_REQUEST)
 
     @property
     def _caller(self) -> CallerTransport:
@@ -198,7 +200,7 @@ class ServerProtocol(HttpToolsProtocol):
             return data[:0]
         if self._head_bytes > MAX_HEAD_BYTES:
             message = f"The request line and headers are over this service's limit of {MAX_HEAD_BYTES} bytes."
-            self._refuse(b"431 Request Header Fields Too Large", "too_large", message)
+            self._refuse(errors.HeadTooLarge(message))
         return data[taken:]
 
     def _fed(self, data: memoryview) -> int:
@@ -237,7 +239,7 @@ class ServerProtocol(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
 
-    def _refuse(self, status: bytes, code: str, message: str) -> None:
+    def _refuse(self, error: errors.BananaError, status_code: int | None = None) -> None:
         """Answer what never becomes a request, in the shape of every error, and close."""
         if self.transport.is_closing():
             return
@@ -254,19 +256,28 @@ class ServerProtocol(HttpToolsProtocol):
             if cycle.response_started:
                 self._caller.abort()
                 return
+        self.transport.write(self._refusal(error, HTTPStatus(status_code or error.status)))
+        self._unset_head_timer()
+        self._caller.close_after_refusal()
+
+    def _refusal(self, error: errors.BananaError, status: HTTPStatus) -> bytes:
+        """Return the response, counted and logged like any other."""
         # Not at the top: the launcher imports this module, and prepares the files of the metrics only afterwards.
         from banana import metrics
 
         request_id = uuid.uuid4().hex
-        status_code = status[:3].decode()
-        metrics.requests.labels("unmatched", status_code).inc()
-        address = self.client[0] if self.client else None
-        log.info("request_refused", request_id=request_id, status=int(status_code), code=code, caller=address)
-        body = msgspec.json.encode({"error": {"code": code, "message": message, "request_id": request_id}})
-        head = b"HTTP/1.1 %s\r\ncontent-type: application/json\r\nx-request-id: %s\r\ncontent-length: %d\r\n"
-        self.transport.write(head % (status, request_id.encode(), len(body)) + b"connection: close\r\n\r\n" + body)
-        self._unset_head_timer()
-        self._caller.close_after_refusal()
+        metrics.requests.labels("unmatched", str(status.value)).inc()
+        caller = self.client[0] if self.client else None
+        log.warning("request_refused", request_id=request_id, status=status.value, code=error.code, caller=caller)
+        body = msgspec.json.encode({"error": {"code": error.code, "message": error.message, "request_id": request_id}})
+        lines = [
+            f"HTTP/1.1 {status.value} {status.phrase}",
+            "content-type: application/json",
+            f"x-request-id: {request_id}",
+            f"content-length: {len(body)}",
+            "connection: close",
+        ]
+        return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 def _framed(app: Any, cycle: RequestResponseCycle) -> Callable[..., Awaitable[None]]:

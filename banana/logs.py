@@ -181,34 +181,29 @@ class _Foreign(logging.Handler):
         return dict(structlog.processors.format_exc_info(None, "", stamped))
 
 
-# What the head of a readable line already says, or nobody looks for there.
-_IN_HEAD = (
-    "timestamp",
-    "level",
-    "event",
-    "status",
-    "method",
-    "path",
-    "duration_ms",
-    "route",
-    "outcome",
-    "model",
-    "logger",
+# What the head of a readable line already says, or only the JSON line has.
+_NOT_FOR_PEOPLE = (
+    *("timestamp", "level", "event", "status", "method", "path", "duration_ms", "route", "outcome", "model", "logger"),
+    *("exception", "request_id", "bytes_in", "bytes_out", "dialect", "upstream_ms", "images_asked", "images_returned"),
+    *("attempt", "attempts", "trace_id"),
 )
 _COLOURS = {"debug": "\033[2m", "warning": "\033[33m", "error": "\033[31m"}
 _END_OF_COLOUR = "\033[0m"
 
 
 def readable(event: Mapping[str, Any], *, in_colour: bool) -> str:
-    """Return an event of the log as one line for people: the time, what happened, how it ended, then the rest.
+    """Return an event of the log as one line for people: the time, how it ended, what happened, then what else matters.
 
     Tracebacks follow on lines of their own.
     """
     at = str(event.get("timestamp", ""))[11:19]
-    details = {name: value for name, value in event.items() if name not in (*_IN_HEAD, "exception", "request_id")}
-    rest = "  ".join(f"{name}={value}" for name, value in details.items())
-    request_id = f"  [{event['request_id']}]" if "request_id" in event else ""
-    text = f"{at}  {_head(event)}  {rest}".rstrip() + request_id
+    details = [f"{name}={value}" for name, value in event.items() if name not in _NOT_FOR_PEOPLE]
+    if "images_asked" in event:
+        details.append(f"images={event.get('images_returned')}/{event['images_asked']}")
+    if event.get("attempts", 1) > 1 or event.get("attempt", 1) > 1:
+        details.append(f"attempt {event.get('attempt') or event.get('attempts')}")
+    request_id = f"[{event['request_id']}]" if "request_id" in event else ""
+    text = "  ".join(filter(None, [at, _head(event), *details, request_id]))
     if "exception" in event:
         text += f"\n{event['exception']}"
     colour = _COLOURS.get(str(event.get("level"))) if in_colour else None

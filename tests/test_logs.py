@@ -120,3 +120,19 @@ def test_a_log_that_cannot_be_opened_is_one_line(file: str) -> None:
     """The message names the setting."""
     with pytest.raises(logs.LogFileError, match="LOG_FILE"):
         logs.configure(file, "info")
+
+
+def test_a_line_is_readable() -> None:
+    """The time, the status, what was asked and what came of it: within the width of a screen, in colour where it went wrong."""
+    event = {
+        "timestamp": "2026-11-23T08:26:18.1Z", "level": "info", "event": "request", "request_id": "abc", "route": "/generate",
+        "method": "POST", "path": "/generate", "status": 200, "duration_ms": 594.2, "bytes_in": 45, "bytes_out": 75555,
+        "dialect": "generate", "caller": "127.0.0.1", "images_asked": 2, "images_returned": 1, "attempts": 3, "tokens": 7,
+    }  # fmt: skip
+    text = "08:26:18  200      594 ms  POST /generate  caller=127.0.0.1  tokens=7  images=1/2  attempt 3  [abc]"
+
+    assert logs.readable(event, in_colour=False) == logs.readable(event, in_colour=True) == text
+    assert logs.readable({"event": "store_failed", "level": "error", "error": "x"}, in_colour=True).startswith(
+        "\033[31m"
+    )
+    assert logs.readable({"event": "odd", "exception": "one\ntwo"}, in_colour=False).endswith("odd\none\ntwo")

@@ -427,4 +427,4 @@ def test_the_log_is_readable(demo: Service) -> None:
 
     assert "200 " in requests[-1]
     assert "/health" not in shown
-    assert "images_returned=1" in requests[-1]
+    assert "images=1/1" in requests[-1]

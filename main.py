@@ -133,9 +133,12 @@ def _server_options(settings: config.Settings) -> dict[str, Any]:
 def _check_store(settings: config.Settings) -> None:
     """Open the store once, before the workers do: what is wrong with it is said in one line."""
     from banana.admission.rate import StoreError, open_storage
+    from banana.admission.sqlite import SQLiteStorage
 
     try:
-        open_storage(settings.store_url)
+        storage = open_storage(settings.store_url)
+        if isinstance(storage, SQLiteStorage):
+            storage.close()
     except StoreError as error:
         sys.exit(f"banana-service: {error}")
 

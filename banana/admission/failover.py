@@ -115,8 +115,11 @@ class FailoverStorage(Storage, MovingWindowSupport):
         self._current.clear(key)
 
     def close(self) -> None:
-        """Stop checking a storage that failed."""
+        """Stop checking a storage that failed, and close both."""
         self._closed.set()
+        for storage in (self._primary, self._memory):
+            if isinstance(storage, SQLiteStorage):
+                storage.close()
 
     @property
     def _current(self) -> _MovingWindow:

@@ -92,7 +92,7 @@ class RateLimit:
             ) from None
 
     def close(self) -> None:
-        """Stop checking a store that failed."""
+        """Stop checking a store that failed, and close it."""
         self._storage.close()
 
     def _write_headers(self, exchange: Exchange) -> Decision:

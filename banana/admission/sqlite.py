@@ -12,6 +12,7 @@ import os
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -162,6 +163,11 @@ class SQLiteStorage(Storage, MovingWindowSupport):
             execute("DELETE FROM hits WHERE key = ?", key)
             execute("DELETE FROM counters WHERE key = ?", key)
 
+    def close(self) -> None:
+        """Close the file; the next decision opens it again."""
+        with self._lock:
+            self._close()
+
     def _execute(self, statement: str, *values: object) -> Any:
         """Run one statement; return its first row, or an empty one."""
         return self._connection().execute(statement, values).fetchone() or ()
@@ -206,6 +212,7 @@ class SQLiteStorage(Storage, MovingWindowSupport):
         connection = sqlite3.connect(
             self._path or IN_MEMORY, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
         )
+        weakref.finalize(self, connection.close)  # also where nobody closes the storage
         self._inode = self._inode_of_name()
         try:
             # What a power cut may take is the last minute's counts.

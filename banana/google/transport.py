@@ -43,15 +43,22 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request`; return the response when its head is there. Its body is read by `chunks_of`."""
-        with translate_errors():
-            response = await self._get_session().request(
-                request.method,
-                str(request.url),
-                headers=request.headers,
-                data=_data_of(request),
-                allow_redirects=False,
-                proxy=self._proxy_url,
-            )
+        try:
+            with translate_errors():
+                response = await self._get_session().request(
+                    request.method,
+                    str(request.url),
+                    headers=request.headers,
+                    data=_data_of(request),
+                    allow_redirects=False,
+                    proxy=self._proxy_url,
+                )
+        except errors.UpstreamError as error:
+            if type(error) is errors.UpstreamError and _was_cut(request):
+                raise errors.NotConnected(
+                    "The connection to Google was lost before the request was sent whole; it was not carried out."
+                ) from error
+            raise
         return httpx.Response(response.status, headers=response.raw_headers, stream=_Body(response))
 
     async def aclose(self) -> None:
@@ -86,11 +93,22 @@ def _data_of(request: httpx.Request) -> bytes | httpx.AsyncByteStream | httpx.Sy
     return request.content or None
 
 
+def _was_cut(request: httpx.Request) -> bool:
+    """Return whether a part of the body was never handed to the connection: Google cannot have carried it out."""
+    return isinstance(request.stream, PiecesStream) and not request.stream.was_sent
+
+
 class PiecesStream(httpx.AsyncByteStream):
-    """The body of a request in pieces; it can be sent again."""
+    """The body of a request in pieces; it can be sent again.
+
+    Attributes:
+        was_sent: whether all of it was handed to a connection.
+
+    """
 
     def __init__(self, pieces: Pieces) -> None:
         self._pieces = pieces
+        self.was_sent = False
 
     async def __aiter__(self) -> AsyncIterator[Bytes]:  # type: ignore[override] # aiohttp takes memoryviews as well
         for piece in self._pieces:
@@ -98,6 +116,7 @@ class PiecesStream(httpx.AsyncByteStream):
             # and the failed write would hide it.
             await asyncio.sleep(0)
             yield piece
+        self.was_sent = True
 
 
 class _Body(httpx.AsyncByteStream):

@@ -109,6 +109,7 @@ def test_sqlite_decides_and_tells_the_window_in_one_transaction(monkeypatch: pyt
         storage.acquire_entry("a", 2, 60)
         assert storage.decision is not None
         assert storage.decision.remaining == left
+    storage.close()
 
 
 def test_the_rest_of_the_interface_is_the_shared_storages(storage: FailoverStorage) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -58,9 +59,8 @@ def test_the_file_stays_as_small_as_its_live_callers(storage: SQLiteStorage) -> 
     for _ in range(12):
         storage.acquire_entry("again", 1000, 60)
 
-    with sqlite3.connect(Path("state/test.db")) as connection:
+    with closing(sqlite3.connect("state/test.db")) as connection:
         (rows,) = connection.execute("SELECT count(*) FROM hits").fetchone()
-    connection.close()
     assert rows <= 12
 
 
@@ -100,13 +100,12 @@ def test_a_decision_is_written_also_while_an_exception_is_handled(storage: SQLit
 
 def test_what_fails_inside_is_taken_back(storage: SQLiteStorage) -> None:
     """A statement that fails leaves no transaction open, and the next decision works."""
-    with sqlite3.connect("state/test.db") as connection:
+    with closing(sqlite3.connect("state/test.db")) as connection:
         connection.execute("ALTER TABLE hits RENAME TO elsewhere")
     with pytest.raises(sqlite3.OperationalError):
         storage.acquire_entry("a", 1, 60)
-    with sqlite3.connect("state/test.db") as connection:
+    with closing(sqlite3.connect("state/test.db")) as connection:
         connection.execute("ALTER TABLE elsewhere RENAME TO hits")
-    connection.close()
 
     assert storage.acquire_entry("a", 1, 60)
     assert storage.check()
@@ -166,9 +165,8 @@ def test_a_file_that_breaks_while_it_is_used_is_moved_aside(storage: SQLiteStora
     """The decision that finds it fails, once; the next is made in a new file."""
     for number in range(300):
         storage.acquire_entry(f"caller {number}", 1, 60)
-    with sqlite3.connect("state/test.db") as connection:
+    with closing(sqlite3.connect("state/test.db")) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    connection.close()
     broken_page(Path("state/test.db"))
     outcomes = [_outcome(storage) for _ in range(3)]
 

@@ -1,9 +1,12 @@
 """The calls to Google: retries, keys, slots, and what becomes of a call whose caller has gone."""
 
 import asyncio
+import socket
+import struct
+import threading
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import httpx
@@ -293,3 +296,54 @@ async def test_resting_keys_are_counted_until_they_rest_no_more(stand_in: StandI
         assert "banana_keys_resting 1.0" in metrics.exposition(None).decode()
         await asyncio.sleep(0.6)
         assert "banana_keys_resting 0.0" in metrics.exposition(None).decode()
+
+
+def answer_early(listener: socket.socket) -> None:
+    """Answer 400 to the head of each request, and reset the connection while the body is still being sent."""
+    content = b'{"error":{"code":400,"message":"Request payload size exceeds the limit","status":"INVALID_ARGUMENT"}}'
+    with suppress(OSError):
+        while True:
+            peer, _ = listener.accept()
+            with peer:
+                received = b""
+                while b"\r\n\r\n" not in received:
+                    received += peer.recv(65536)
+                peer.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n%s" % (len(content), content))
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+async def test_an_early_answer_is_believed_before_the_reset(stand_in: StandIn) -> None:
+    """Google refuses 20 MB by their head and resets the connection: its words arrive, every time.
+
+    Where the reset is faster than the look at what has come, the call is retried: half a request was not carried out.
+    """
+    body = [b"x" * (256 << 10)] * 80
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        peer = threading.Thread(target=answer_early, args=(listener,), daemon=True)
+        peer.start()
+        stand_in.base_url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        async with wired(stand_in, retries=5) as given:
+            for _ in range(20):
+                with pytest.raises(errors.InvalidRequest, match="payload size"):
+                    await given.client.image(MODEL, body, exchange())
+        listener.shutdown(socket.SHUT_RDWR)
+    peer.join(5)
+
+
+async def test_a_connection_lost_in_the_middle_of_the_body_costs_nothing(stand_in: StandIn) -> None:
+    """Google never had the whole request: it is retried; after the last byte it is not."""
+    connections: list[int] = []
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(1)
+        await reader.readexactly(1 << 20)
+        writer.transport.abort()
+
+    server = await asyncio.start_server(peer, "127.0.0.1", 0)
+    stand_in.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with wired(stand_in, retries=2) as given:
+        with pytest.raises(errors.NotConnected, match="not carried out"):
+            await given.client.image(MODEL, [b"x" * (256 << 10)] * 80, exchange())
+    server.close()
+
+    assert len(connections) == 3

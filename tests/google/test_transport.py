@@ -3,7 +3,6 @@
 import asyncio
 import gzip
 import socket
-import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -258,37 +257,6 @@ async def test_a_proxy_is_used_when_it_is_named() -> None:
         _, content = await fetched("http://google.invalid/v1beta", AiohttpTransport(url))
 
     assert (content, lines) == (b"hi", [b"POST http://google.invalid/v1beta HTTP/1.1"])
-
-
-def answer_early(listener: socket.socket, times: int) -> None:
-    """Answer 400 to the head of each request, and reset the connection while the body is still being sent."""
-    content = b'{"error":{"code":400,"message":"too big","status":"INVALID_ARGUMENT"}}'
-    for _ in range(times):
-        peer, _ = listener.accept()
-        with peer:
-            received = b""
-            while b"\r\n\r\n" not in received:
-                received += peer.recv(65536)
-            peer.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n%s" % (len(content), content))
-            peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-
-async def test_an_early_answer_is_believed_before_the_reset() -> None:
-    """Google refuses 20 MB by their head and resets the connection: its words arrive, every time."""
-    times = 20
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        peer = asyncio.create_task(asyncio.to_thread(answer_early, listener, times))
-        transport = AiohttpTransport()
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        pieces = [b"x" * (256 << 10)] * 80
-        request = httpx.Request("POST", url, headers={"Content-Length": str(20 << 20)}, stream=PiecesStream(pieces))
-        for _ in range(times):
-            response = await transport.handle_async_request(request)
-            content = b"".join([chunk async for chunk in chunks_of(response)])
-            await response.aclose()
-            assert (response.status_code, b"too big" in content) == (400, True)
-        await transport.aclose()
-        await peer
 
 
 async def test_an_unused_connection_is_closed_before_the_peer_does() -> None:

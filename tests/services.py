@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,26 @@ def free_port() -> int:
         return port
 
 
+def project_files() -> list[str]:
+    """The project's files, relative to its folder: what git knows and what is new; all but what is made, without git."""
+    with suppress(OSError, subprocess.CalledProcessError):
+        command = ["git", "ls-files", "-co", "--exclude-standard"]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    made = {
+        ".git",
+        ".venv",
+        ".state",
+        "test_pictures",
+        "__pycache__",
+        ".pytest_cache",
+        ".mypy_cache",
+        ".ruff_cache",
+        ".hypothesis",
+    }
+    paths = (path.relative_to(ROOT) for path in ROOT.rglob("*") if path.is_file())
+    return [str(path) for path in paths if not made & set(path.parts) and str(path) not in (".env", "logs/app.log")]
+
+
 class Service:
     """The project, copied as git would clone it, with the virtual environment of the tests already in place."""
 
@@ -29,10 +50,7 @@ class Service:
         self.token = ""
         folder.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
-        names = subprocess.run(
-            ["git", "ls-files", "-co", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
-        )
-        for name in names.stdout.splitlines():
+        for name in project_files():
             if (ROOT / name).is_file():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, folder / name)

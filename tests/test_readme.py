@@ -8,7 +8,7 @@ import pytest
 
 import config
 from banana import errors
-from tests.services import ROOT, Service
+from tests.services import ROOT, Service, needs
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ENGLISH, CHINESE = README.split("\n## 中文\n")
@@ -43,6 +43,7 @@ def examples_of(half: str) -> list[tuple[str, str]]:
     return [(command, output) for command, _, output in parts]
 
 
+@needs("curl")
 @pytest.mark.slow
 @pytest.mark.parametrize("half", [ENGLISH, CHINESE], ids=["english", "chinese"])
 def test_every_example_gives_what_is_printed(half: str, demo: Service) -> None:

@@ -18,7 +18,7 @@ import httpx
 import pytest
 from PIL import Image
 
-from tests.services import Service
+from tests.services import Service, needs
 
 pytestmark = pytest.mark.slow
 
@@ -346,6 +346,7 @@ def test_the_pid_file_of_a_process_that_lives_is_kept(service: Service) -> None:
     assert (service.folder / ".state/banana.pid").exists()
 
 
+@needs("flock")
 def test_nothing_that_was_open_stays_open_in_the_service(service: Service) -> None:
     """A lock held around start.sh is free when start.sh has ended."""
     lock = service.folder / "lock"

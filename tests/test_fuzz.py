@@ -174,8 +174,10 @@ async def google(answers: dict[str, bytes]) -> AsyncIterator[str]:
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1beta"
-    await runner.cleanup()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1beta"
+    finally:
+        await runner.cleanup()
 
 
 async def probe(port: int, until: float, seconds: list[float]) -> None:

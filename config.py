@@ -36,8 +36,8 @@ MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _USERINFO = re.compile(r"//[^/\s]*@")
 _SECRET = ("gemini_api_key", "access_tokens", "metrics_token")
 # Scheme, host and port, as a browser writes them: https://developer.mozilla.org/docs/Web/HTTP/Headers/Origin
-_ORIGIN = re.compile(r"https?://[^/?#@\s]+|[a-z][a-z0-9+.-]*-extension://[^/?#@\s]+")
-LOOPBACK_HOSTS = ("127.0.0.1", "::1", "localhost")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9.:\[\]_-]+")
+_DEFAULT_PORT = re.compile(r"(?<=^http://)(.*):80$|(?<=^https://)(.*):443$")
 
 
 class SettingsError(Exception):
@@ -173,7 +173,10 @@ class Settings(BaseSettings):
     @property
     def on_loopback(self) -> bool:
         """Whether only this machine reaches the service."""
-        return self.host in LOOPBACK_HOSTS
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
 
     @field_validator("gemini_base_url", "upstream_proxy", "public_url")
     @classmethod
@@ -187,17 +190,17 @@ class Settings(BaseSettings):
     @field_validator("gemini_api_key", "access_tokens", "metrics_token")
     @classmethod
     def _can_be_a_header(cls, value: tuple[str, ...] | str | None) -> tuple[str, ...] | str | None:
-        if not all(key.isascii() and key.isprintable() and not set(" \"'") & set(key) for key in value or ()):
+        if not all(key.isascii() and key.isprintable() and not set(" \"'`") & set(key) for key in value or ()):
             raise ValueError("holds a character that no key has (remove spaces and quotes)")
         return value
 
     @field_validator("cors_origins")
     @classmethod
     def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        origins = tuple(origin.lower().removesuffix("/") for origin in value)
+        origins = tuple(_DEFAULT_PORT.sub(r"\1\2", origin.lower().removesuffix("/")) for origin in value)
         for origin in origins:
             if origin != "*" and not _ORIGIN.fullmatch(origin):
-                raise ValueError(f"holds {origin}, which is no origin; one is written https://host or http://host:port")
+                raise ValueError("holds what is no origin; one is written https://host or http://host:port")
         return origins
 
     @field_validator("forwarded_allow_ips")
@@ -211,10 +214,18 @@ class Settings(BaseSettings):
     @field_validator("access_tokens")
     @classmethod
     def _has_tokens(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for entry in value:
-            name, _, token = entry.rpartition(":")
-            if not token:
-                raise ValueError(f"has an entry without a token: {name}:")
+        for number, entry in enumerate(value, 1):
+            if not entry.rpartition(":")[2]:
+                raise ValueError(f"has an entry without a token: number {number}")
+        return value
+
+    @field_validator("access_tokens", mode="before")
+    @classmethod
+    def _has_any_token(cls, value: object) -> object:
+        if isinstance(value, str) and not value.replace(",", "").strip():
+            raise ValueError(
+                "holds no token, only separators (is a variable unset?); leave it empty to let everybody in"
+            )
         return value
 
     @field_validator("store_url")
@@ -273,5 +284,6 @@ def _sentence(problem: ErrorDetails) -> str:
     if not problem["loc"]:
         return message
     name = str(problem["loc"][0])
-    given = "" if name in _SECRET else f"{without_userinfo(str(problem['input']))!r} "
+    # An address may hold a password, however it is written wrong.
+    given = "" if name in _SECRET or "@" in str(problem["input"]) else f"{str(problem['input'])!r} "
     return f"{name.upper()}: {given}{message}"

@@ -51,9 +51,14 @@ API_FORMATS = (generate, openai_images, google, models)
 DIALECTS = tuple(api_format.DIALECT for api_format in API_FORMATS)
 # Pictures converted at once, in each worker: a 4K picture takes 50 MB while it is.
 CONVERTER_THREADS = 2
+# On every response: no page of another site shows one in a frame, where clicks could be led to /docs; no guessing of types.
+SAFETY_HEADERS = {"X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff"}
 DEMO_HEADERS = {"X-Demo": "true"}
-# What programs in other sites' pages may read of a response.
-EXPOSED_HEADERS = ("X-Request-ID", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "Retry-After")
+# What programs in other sites' pages may read of a response; without x-should-retry OpenAI's SDK retries what it must not.
+EXPOSED_HEADERS = (
+    *("X-Request-ID", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "Retry-After", "X-Demo"),
+    *("x-should-retry", "WWW-Authenticate"),
+)
 
 log = structlog.get_logger(__name__)
 
@@ -147,7 +152,7 @@ def _middleware(settings: Settings, buffers: Buffers) -> list[Middleware]:
         Middleware(
             RequestLog,
             timeout_seconds=settings.request_timeout_seconds,
-            headers=DEMO_HEADERS if settings.demo else {},
+            headers=SAFETY_HEADERS | (DEMO_HEADERS if settings.demo else {}),
             buffers=buffers,
         ),
         Middleware(OriginCheck, rules=rules, error_response=_error_response),

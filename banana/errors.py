@@ -35,6 +35,8 @@ from dataclasses import dataclass
 
 # Sent to callers when there is no room and nobody knows for how long.
 RETRY_AFTER_SECONDS = 5
+# Google has named delays of a year; quotas are refilled within a day.
+MAX_RETRY_AFTER_SECONDS = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,7 @@ class BananaError(Exception):
         # As Google sent it, for callers who use Google's own API format.
         self.upstream_response: UpstreamResponse | None = None
         if retry_after_seconds is not None:
-            whole_seconds = max(1, math.ceil(retry_after_seconds))
+            whole_seconds = max(1, math.ceil(min(retry_after_seconds, MAX_RETRY_AFTER_SECONDS)))
             self.extra["retry_after"] = whole_seconds
             self.headers["Retry-After"] = str(whole_seconds)
 

@@ -8,6 +8,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import json
 import logging
 import os
 import sys
@@ -238,4 +239,8 @@ def _write_all(descriptor: int, line: bytes) -> None:
 def _json(event: Mapping[str, Any]) -> bytes:
     """Return the line, what people look for first in front."""
     first = {name: event[name] for name in _FIRST if name in event}
-    return msgspec.json.encode(first | dict(event), enc_hook=str) + b"\n"
+    line = first | dict(event)
+    try:
+        return msgspec.json.encode(line, enc_hook=str) + b"\n"
+    except UnicodeEncodeError:  # half a surrogate pair: escaped, it can be written
+        return json.dumps(line, default=str).encode() + b"\n"

@@ -29,10 +29,13 @@ def test_dotenv_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch
             "FORWARDED_ALLOW_IPS: 'nonsense' holds 'nonsense', which is neither an address nor",
         ),
         ("FORWARDED_ALLOW_IPS=10.0.0.1,", "FORWARDED_ALLOW_IPS"),
-        ("CORS_ORIGINS=app.example", "CORS_ORIGINS: 'app.example' holds app.example, which is no origin"),
+        ("CORS_ORIGINS=app.example", "CORS_ORIGINS: 'app.example' holds what is no origin"),
         ("CORS_ORIGINS=https://app.example/path", "CORS_ORIGINS"),
         ("PUBLIC_URL=pictures.example.org", "PUBLIC_URL: 'pictures.example.org' is not an http:// or https:// address"),
         ("METRICS_TOKEN='two words'", "METRICS_TOKEN: holds a character"),
+        ("ACCESS_TOKENS=${UNSET},${UNSET}", "ACCESS_TOKENS: holds no token, only separators"),
+        ("CORS_ORIGINS=https://*.app.example", "CORS_ORIGINS: 'https://*.app.example' holds what is no origin"),
+        ("GEMINI_API_KEY=`key`", "GEMINI_API_KEY: holds a character"),
         ("IDLE_SECONDS=0", "IDLE_SECONDS: '0'"),
         ("GEMINI_API_KEY='quoted key'", "GEMINI_API_KEY: holds a character"),
         ("GEMINI_API_KEY='\"quoted-key\"'", "GEMINI_API_KEY: holds a character"),
@@ -46,8 +49,8 @@ def test_dotenv_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch
         ("GEMINI_BASE_URL=http://google:99999/v1", "GEMINI_BASE_URL: 'http://google:99999/v1' is not an http://"),
         ("MODEL_ALIASES=a-b", "MODEL_ALIASES: 'a-b' is written old=new,old=new"),
         ("STORE_URL=mysql://x", "STORE_URL"),
-        ("ACCESS_TOKENS=alice:s3cret,bob:", "ACCESS_TOKENS: has an entry without a token: bob:"),
-        ("ACCESS_TOKENS=anna:${UNSET},b", "ACCESS_TOKENS: has an entry without a token: anna:"),
+        ("ACCESS_TOKENS=alice:s3cret,bob:", "ACCESS_TOKENS: has an entry without a token: number 2"),
+        ("ACCESS_TOKENS=anna:${UNSET},b", "ACCESS_TOKENS: has an entry without a token: number 1"),
         ("LOG_LEVEL=loud", "LOG_LEVEL: 'loud'"),
         ("DEFAULT_MODEL=a/b", "DEFAULT_MODEL: 'a/b'"),
     ],
@@ -117,8 +120,28 @@ def test_names_of_other_programs_are_none_of_ours() -> None:
 
 def test_origins_are_understood_as_browsers_write_them() -> None:
     """In small letters and without a slash at the end; everybody's is *."""
-    given = " https://App.Example/, http://localhost:3000,chrome-extension://abcdefgh , *"
+    given = " https://App.Example:443/, http://localhost:3000,chrome-extension://abcdefgh , capacitor://localhost, *"
 
     assert config.read(gemini_api_key=("k",), cors_origins=given).cors_origins == (
-        "https://app.example", "http://localhost:3000", "chrome-extension://abcdefgh", "*",
+        "https://app.example", "http://localhost:3000", "chrome-extension://abcdefgh", "capacitor://localhost", "*",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["UPSTREAM_PROXY=user:hunter2@h:80", "GEMINI_BASE_URL=http:user:hunter2@h", "UPSTREAM_PROXY=ftp://u:hunter2/@h",
+     "PUBLIC_URL=u:hunter2 x@h", "CORS_ORIGINS=https://u:hunter2@h", "STORE_URL=redis:/u:hunter2@h", "ACCESS_TOKENS=hunter2:"],
+)  # fmt: skip
+def test_no_password_is_shown_however_it_is_written(line: str) -> None:
+    """A wrong address is named by its setting alone when it may hold one."""
+    Path(".env").write_text(f"GEMINI_API_KEY=k\n{line}\n")
+    with pytest.raises(config.SettingsError, match=line.partition("=")[0]) as caught:
+        config.read()
+
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("host", "expected"), [("127.0.0.1", True), ("127.0.0.2", True), ("::1", True), ("localhost", True), ("0.0.0.0", False), ("::", False), ("banana", False)])  # fmt: skip
+def test_a_loopback_address_is_known(host: str, expected: bool) -> None:
+    """Whatever it is."""
+    assert config.read(gemini_api_key=("k",), host=host).on_loopback == expected

@@ -138,9 +138,9 @@ def open_storage(store_url: str) -> Storage:
         assert isinstance(storage, Storage)  # and not one for asyncio
         return storage
     except (OSError, sqlite3.Error, ConfigurationError, ValueError) as error:
-        raise StoreError(
-            f"STORE_URL cannot be used: {type(error).__name__}: {error}".replace(store_url, "…")
-        ) from error
+        # The library's words may quote the address, with its password.
+        words = type(error).__name__ if "@" in store_url else f"{type(error).__name__}: {error}".replace(store_url, "…")
+        raise StoreError(f"STORE_URL cannot be used: {words}") from error
 
 
 def _refusal(decision: Decision) -> errors.RateLimited:

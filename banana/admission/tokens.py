@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from slowapi.util import get_remote_address
+from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from banana import errors
@@ -82,11 +83,16 @@ def is_same(token: str, candidate: str) -> bool:
 
 def bearer_of(headers: Mapping[str, str]) -> str:
     """Return the credential in `Authorization: Bearer`; empty when there is none."""
-    scheme, _, bearer = headers.get("authorization", "").partition(" ")
-    return bearer.strip() if scheme.lower() == "bearer" else ""
+    return _bearer_in(headers.get("authorization", ""))
 
 
-def _tokens_in(headers: Mapping[str, str]) -> list[str]:
+def _bearer_in(authorization: str) -> str:
+    scheme, *rest = authorization.split(None, 1) or [""]
+    return rest[0].strip() if rest and scheme.lower() == "bearer" else ""
+
+
+def _tokens_in(headers: Headers) -> list[str]:
     """Return every credential that is given; a blank one is none, and any of them may be the right one."""
-    given = [bearer_of(headers), *(headers.get(name, "").strip() for name in TOKEN_HEADERS)]
+    given = [_bearer_in(value) for value in headers.getlist("authorization")]
+    given += [value.strip() for name in TOKEN_HEADERS for value in headers.getlist(name)]
     return [token for token in given if token]

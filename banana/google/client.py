@@ -45,10 +45,11 @@ class Call:
     """A call to Google's API.
 
     Attributes:
-        model: whose quota it counts against; empty where it is no model's.
+        model: as the log has it; empty where it is no model's.
         path: below the base URL, with its query.
         body: in pieces; they are sent again when the call is retried.
         method: of HTTP.
+        other_quota: what it is, where it does not count against the model's quota of images.
 
     """
 
@@ -56,6 +57,12 @@ class Call:
     path: str
     body: Pieces = ()
     method: str = "POST"
+    other_quota: str = ""
+
+    @property
+    def quota(self) -> str:
+        """The quota that it counts against: a key at its end rests for this one alone."""
+        return self.model + self.other_quota
 
 
 class GeminiClient:
@@ -101,10 +108,13 @@ class GeminiClient:
 
         async def read(response: httpx.Response) -> wire.Image:
             parser = wire.ImageParser()
-            async with aclosing(self._chunks(response, exchange)) as chunks:
-                async for chunk in chunks:
-                    parser.feed(chunk)
-            image = parser.close()
+            try:
+                async with aclosing(self._chunks(response, exchange)) as chunks:
+                    async for chunk in chunks:
+                        parser.feed(chunk)
+                image = parser.close()
+            except errors.UpstreamError as cut:
+                image = _whole_image(parser, cut)
             exchange.tokens += image.total_tokens
             metrics.tokens.inc(image.total_tokens)
             return image
@@ -169,32 +179,31 @@ class GeminiClient:
     async def _with_retries(self, call: Call, exchange: Exchange, read: Reader[T]) -> T:
         """Attempt `call` until there is a response, or an error after which it must not be retried."""
         retry = self._retry_policy.begin(exchange.deadline)
-        tried: set[Key] = set()
-        failure: errors.BananaError | None = None
+        tried: dict[Key, errors.BananaError] = {}
         while True:
-            key = self._keys.take(call.model, tried)
+            failure: errors.BananaError
+            key = self._keys.take(call.quota, tried)
             if key is None:
-                failure = self._keys.exhausted_error(call.model, failure)
+                failure = self._keys.exhausted_error(call.quota, list(tried.values()))
             else:
                 try:
                     async with self._slots:
                         return await self._attempt(retry.attempt, key, call, exchange, read)
                 except (errors.UpstreamQuota, errors.RejectedKey) as error:
-                    self._set_aside(key, call.model, error)
-                    tried.add(key)
-                    failure = error
+                    self._set_aside(key, call.quota, error)
+                    tried[key] = error
                     continue
                 except errors.BananaError as error:
                     failure = error
             await retry.pause_after(failure)
             tried.clear()
 
-    def _set_aside(self, key: Key, model: str, failure: errors.UpstreamQuota | errors.RejectedKey) -> None:
+    def _set_aside(self, key: Key, quota: str, failure: errors.UpstreamQuota | errors.RejectedKey) -> None:
         """Set `key` aside, and count the keys that are, now and again when this one is not."""
-        self._keys.set_aside(key, model, failure)
+        self._keys.set_aside(key, quota, failure)
         self._count_keys()
         is_refused = isinstance(failure, errors.RejectedKey)
-        seconds = REFUSED_SECONDS if is_refused else self._keys.rest_seconds_of(key, model)
+        seconds = REFUSED_SECONDS if is_refused else self._keys.rest_seconds_of(key, quota)
         if seconds:
             # A little later than exactly then, so that it is not any more.
             asyncio.get_running_loop().call_later(seconds + 0.1, self._count_keys)
@@ -277,6 +286,16 @@ def _logged_attempt(number: int, key: Key, call: Call, exchange: Exchange) -> It
             outcome=outcome,
             duration_ms=round(seconds * 1000, 1),
         )
+
+
+def _whole_image(parser: wire.ImageParser, cut: errors.UpstreamError) -> wire.Image:
+    """Return the image of a response whose end was lost, when that was only the connection's. Raises `cut`."""
+    try:
+        image = parser.close()
+    except errors.BananaError:
+        raise cut from None
+    log.warning("response_cut_behind_its_image", error=cut.message)
+    return image
 
 
 def _content_type(response: httpx.Response) -> str:

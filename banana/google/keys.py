@@ -13,8 +13,6 @@ from banana.logs import digest_of
 
 # How long a refused key is the last resort before it takes its turn again.
 REFUSED_SECONDS = 60
-# Google has named delays of a year; quotas are refilled within a day.
-MAX_REST_SECONDS = 86_400
 
 
 class Rest(NamedTuple):
@@ -62,7 +60,7 @@ class KeyRing:
         if isinstance(failure, errors.RejectedKey):
             key.refused_until = self._clock() + REFUSED_SECONDS
         elif failure.retry_after_seconds:
-            seconds = min(failure.retry_after_seconds, MAX_REST_SECONDS)
+            seconds = min(failure.retry_after_seconds, errors.MAX_RETRY_AFTER_SECONDS)
             key.rests[model] = Rest(self._clock() + seconds, failure.per_day)
 
     def accepted(self, key: Key) -> bool:
@@ -71,23 +69,25 @@ class KeyRing:
         key.refused_until = 0
         return was_refused
 
-    def exhausted_error(self, model: str, last: errors.BananaError | None) -> errors.BananaError:
-        """Return the error for when no key is left: Google's `last` one, with the time until the first key is ready.
+    def exhausted_error(self, model: str, failures: Sequence[errors.BananaError]) -> errors.BananaError:
+        """Return the error for when no key is left, after `failures`: Google's, with the time until the first key is ready.
 
-        The order in which the keys were tried does not matter: a quota that is refilled today goes before one of the day.
+        The order in which the keys were tried does not matter: a quota goes before a refusal, one that is refilled today
+        before one of the day, and the sooner one first.
         """
         rests = [key.rests[model] for key in self.keys if self.rest_seconds_of(key, model)]
+        quotas = [failure for failure in failures if isinstance(failure, errors.UpstreamQuota)]
         if not rests:
-            return last or errors.Internal()
+            return next(iter(quotas or failures), errors.Internal())
         soonest = min(rests, key=lambda rest: (rest.per_day, rest.until))
-        is_quota = isinstance(last, errors.UpstreamQuota)
         message = "Google's quota is used up for every key of this service; the call was not sent."
+        google = min(quotas, key=_readiness, default=None)
         error = errors.UpstreamQuota(
-            last.message if last and is_quota else message,
+            google.message if google else message,
             retry_after_seconds=soonest.until - self._clock(),
             per_day=soonest.per_day,
         )
-        error.upstream_response = last.upstream_response if last and is_quota else None
+        error.upstream_response = google.upstream_response if google else None
         return error
 
     def rest_seconds_of(self, key: Key, model: str) -> float:
@@ -118,3 +118,7 @@ class KeyRing:
         for key in self.keys:
             text = text.replace(key.secret, f"[key {key.digest}]")
         return text
+
+
+def _readiness(failure: errors.UpstreamQuota) -> tuple[bool, float]:
+    return failure.per_day, failure.retry_after_seconds or 0

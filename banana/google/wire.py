@@ -94,7 +94,7 @@ class ImageParser:
     """A parser of one response of `generateContent`: `feed` it the chunks, then `close` it for the image."""
 
     def __init__(self) -> None:
-        self._json = LazyJsonParser()
+        self._json = LazyJsonParser(lenient=True)
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes of the response. Raises InvalidResponse."""
@@ -107,7 +107,7 @@ class ImageParser:
         """Return the image. Raises Blocked, NoImage or InvalidResponse, with Google's reason."""
         try:
             # What stands beside the picture may be odd: the picture counts.
-            return _image(self._json.close(lenient=True))
+            return _image(self._json.close())
         except InvalidJson as error:
             raise errors.InvalidResponse(f"Google's response is not JSON: {error}") from None
         except _NotGemini as error:
@@ -144,6 +144,15 @@ def _error(status: int, name: object, message: str, details: list[dict[str, Any]
     return errors.UpstreamError(f"{status}: {message}")
 
 
+_ABOUT_THE_KEY = (
+    "your api key",
+    "api key",
+    "the api key",
+    "permission denied: consumer 'api_key:",
+    "consumer 'api_key:",
+)
+
+
 def _is_about_the_key(status: int, message: str, details: list[dict[str, Any]]) -> bool:
     """Return whether an error concerns the API key, and not what the caller asked for.
 
@@ -153,7 +162,8 @@ def _is_about_the_key(status: int, message: str, details: list[dict[str, Any]]) 
     reasons = [str(item.get("reason")) for item in details if "reason" in item]
     if any(reason.startswith(("API_KEY_", "CONSUMER_")) for reason in reasons):
         return True
-    return status == 403 and not reasons and ("api key" in message.lower() or "api_key:" in message)
+    # Only as Google's own sentences begin: further on a caller's file name may be quoted.
+    return status == 403 and not reasons and message.lower().startswith(_ABOUT_THE_KEY)
 
 
 def _error_object(document: object) -> dict[str, Any]:
@@ -169,7 +179,7 @@ def _retry_delay(details: list[dict[str, Any]]) -> float | None:
     for item in details:
         delay = item.get("retryDelay")
         if isinstance(delay, str) and (seconds := _DURATION.fullmatch(delay)):
-            return float(seconds[1])
+            return min(float(seconds[1]), errors.MAX_RETRY_AFTER_SECONDS)
     return None
 
 
@@ -189,44 +199,63 @@ class _NotGemini(Exception):
 
 
 def _image(document: object) -> Image:
+    if isinstance(document, list) and len(document) == 1:  # as a stream without events wraps it
+        (document,) = document
     if not isinstance(document, dict):
         raise _NotGemini("it is not an object")
-    if error := _error_object(document):
-        raise _NotGemini(f"an error came as 200: {_shortened(error.get('message'))}")
-    if not any(_get(document, name) is not None for name in _RESPONSE_FIELDS):
-        raise _NotGemini("it has no candidates")
-    candidates = _list(_get(document, "candidates"), "candidates")
+    candidates = _objects(_get(document, "candidates"))
     chosen = _selected_image(candidates)
     if chosen is None:
         raise _failure(document, candidates)
-    usage = _get(document, "usageMetadata")
     picture, declared_type = chosen
-    mime_type = picture.mime_type or declared_type
-    return Image(picture, mime_type, with_texts(usage) if isinstance(usage, dict) else {})
+    return Image(picture, picture.mime_type or declared_type, _usage(_get(document, "usageMetadata")))
+
+
+def _usage(usage: object) -> dict[str, Any]:
+    """Return Google's count of tokens; nothing where it cannot be read, because the picture counts."""
+    try:
+        return with_texts(usage) if isinstance(usage, dict) else {}
+    except (InvalidJson, RecursionError):
+        return {}
 
 
 def _selected_image(candidates: list[dict[str, Any]]) -> tuple[EncodedPicture, str] | None:
     """Return the image that counts and the type that Google declares.
 
-    The last image part that is not a thought; else the last thought, unless policy refused what it led to.
+    The last image part that is not a thought; else the last thought, unless policy refused what it led to. What is offered
+    beside it and is no picture does not count.
     """
-    final = draft = None
+    offered = [(part, data) for part in _parts(candidates) if isinstance(data := _get(part, "inlineData"), dict)]
+    final = [data for part, data in reversed(offered) if part.get("thought") is not True]
     refused = _finish_reason(candidates) in POLICY_REASONS
-    for part in _parts(candidates):
-        data = _get(part, "inlineData")
-        if isinstance(data, dict) and data.get("data") and _may_be_image(data):
-            if part.get("thought") is True:
-                draft = data
-            else:
-                final = data
-    chosen = final or (None if refused else draft)
-    return _encoded(chosen) if chosen else None
+    drafts = [] if refused else [data for part, data in reversed(offered) if part.get("thought") is True]
+    problem: _NotGemini | None = None
+    unknown: tuple[EncodedPicture, str] | None = None
+    for data in [*final, *drafts]:
+        if not data.get("data"):
+            continue
+        try:
+            encoded = _encoded(data)
+        except _NotGemini as error:
+            problem = problem or error
+            continue
+        if _is_picture(*encoded):
+            return encoded
+        if unknown is None and _may_be_image(data):
+            unknown = encoded
+    if unknown is None and problem is not None:
+        raise problem
+    return unknown
+
+
+def _is_picture(picture: EncodedPicture, declared_type: str) -> bool:
+    return picture.mime_type is not None or declared_type.startswith("image/")
 
 
 def _may_be_image(data: dict[str, Any]) -> bool:
-    """Return whether inline data is not declared as something else: text, sound, a film."""
-    declared = str(text_of(_get(data, "mimeType")) or "")
-    return not declared.startswith(("text/", "audio/", "video/"))
+    """Return whether inline data is not declared as something else: text, sound, a film, a document."""
+    declared = str(text_of(_get(data, "mimeType")) or "").lower()
+    return not declared.startswith(("text/", "audio/", "video/", "application/json", "application/pdf"))
 
 
 def _encoded(data: dict[str, Any]) -> tuple[EncodedPicture, str]:
@@ -238,11 +267,17 @@ def _encoded(data: dict[str, Any]) -> tuple[EncodedPicture, str]:
     except PictureError as error:
         raise _NotGemini(f"inlineData.data {error}") from None
     declared = text_of(_get(data, "mimeType"))
-    plausible = isinstance(declared, str) and re.fullmatch(r"image/[\w.+-]+", declared, re.ASCII)
-    return picture, str(declared) if plausible else "application/octet-stream"
+    plausible = isinstance(declared, str) and re.fullmatch(r"image/[\w.+-]+", declared, re.ASCII | re.IGNORECASE)
+    return picture, str(declared).lower() if plausible else "application/octet-stream"
 
 
 def _failure(document: dict[str, Any], candidates: list[dict[str, Any]]) -> errors.BananaError:
+    """Return why there is no image. Raises _NotGemini when that is no answer of Gemini's."""
+    if error := _error_object(document):
+        raise _NotGemini(f"an error came as 200: {_shortened(error.get('message'))}")
+    if not any(_get(document, name) is not None for name in _RESPONSE_FIELDS):
+        raise _NotGemini("it has no candidates")
+    _check_shape(document)
     feedback = _get(document, "promptFeedback")
     feedback = feedback if isinstance(feedback, dict) else {}
     if block_reason := text_of(_get(feedback, "blockReason")):
@@ -271,10 +306,17 @@ def _texts(candidates: list[dict[str, Any]]) -> Iterator[str]:
 
 def _parts(candidates: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for candidate in candidates:
+        content = candidate.get("content")
+        if isinstance(content, dict):
+            yield from _objects(content.get("parts"))
+
+
+def _check_shape(document: dict[str, Any]) -> None:
+    for candidate in _list(_get(document, "candidates"), "candidates"):
         content = candidate.get("content") or {}
         if not isinstance(content, dict):
             raise _NotGemini("content is not an object")
-        yield from _list(content.get("parts"), "parts")
+        _list(content.get("parts"), "parts")
 
 
 def _list(value: object, name: str) -> list[dict[str, Any]]:

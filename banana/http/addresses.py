@@ -39,8 +39,11 @@ class ForwardedAddress:
 def caller_of_address(text: str) -> str:
     """Return what counts as one caller: an IPv4 address, or the network of an IPv6 address."""
     address = _address(text)
-    if not isinstance(address, ipaddress.IPv6Address) or address.is_loopback:
+    if not isinstance(address, ipaddress.IPv6Address):
         return text if address is None else str(address)
+    address = ipaddress.IPv6Address(int(address))  # without its zone, which anybody may write
+    if address.is_loopback:
+        return str(address)
     if address.ipv4_mapped:
         return str(address.ipv4_mapped)
     return str(ipaddress.ip_network((address, IPV6_PREFIX), strict=False))

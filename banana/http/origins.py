@@ -18,8 +18,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from banana import errors
 
 ANY_ORIGIN = "*"
-# A page of another site can send these, but not read what comes back, and nothing is paid for them.
-_SAFE_METHODS = ("GET", "HEAD")
 # What probes ask, by whatever name they know the service.
 _PROBES = ("/health",)
 _DEFAULT_PORTS = (":80", ":443")
@@ -51,8 +49,8 @@ class OriginRules:
         if path not in _PROBES:
             for host in headers.getlist("host"):
                 self._check_host(host, headers)
-        if method not in _SAFE_METHODS:
-            self._check_site(headers)
+            if not _is_visit(method, headers):
+                self._check_site(headers)
 
     def _check_host(self, host: str, headers: Headers) -> None:
         """Refuse a name that a foreign page may have pointed at this machine (DNS rebinding)."""
@@ -83,7 +81,7 @@ class OriginRules:
         if is_foreign:
             raise errors.ForeignOrigin(
                 f"A page of another site ({_shown(origin or 'unknown')}) may not use this service. To let it, add its"
-                " origin to CORS_ORIGINS."
+                " origin to CORS_ORIGINS; if it is this service's own page behind a reverse proxy, set PUBLIC_URL."
             )
 
     def _is_own(self, origin: str, host: str) -> bool:
@@ -136,8 +134,15 @@ def _is_loopback(name: str) -> bool:
     return _is_address(name) and ipaddress.ip_address(name).is_loopback
 
 
+def _is_visit(method: str, headers: Headers) -> bool:
+    """Return whether a person follows a link or opens an address: the page shows itself, and nothing is spent."""
+    is_document = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+    return method in ("GET", "HEAD") and is_document
+
+
 def _is_of_browser(headers: Headers) -> bool:
-    return "origin" in headers or any(name.startswith("sec-fetch-") for name in headers.keys())  # noqa: SIM118 # a list
+    """Return whether a browser sends it; Node's fetch has a Sec-Fetch-Mode, and neither of these."""
+    return "origin" in headers or "sec-fetch-site" in headers
 
 
 def _netloc_of(url: str) -> str:

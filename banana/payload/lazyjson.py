@@ -29,6 +29,15 @@ _PLACEHOLDER = "\0"
 _PLACEHOLDER_BYTES = b"\\u0000"
 
 
+# Escapes as they stand in JSON: of a backslash, of a character beyond the first 65,536 as a pair, of half of one.
+_SURROGATES = re.compile(
+    r"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+)
+_HALF_PAIR_CHARACTERS = 6
+# Longer integers are read as floats; what Python reads is limited, and says so in words of its own.
+_INTEGER_CHARACTERS = 18
+
+
 class InvalidJson(ValueError):
     """The bytes are not JSON; the message says why, without quoting them."""
 
@@ -40,19 +49,21 @@ class LongString:
         pieces: views into the chunks, in order.
         size_bytes: their length together.
         first_escape: where the first backslash is (index of the piece, offset in it), None where there is none.
+        lenient: whether it is read leniently, as its document.
 
     """
 
-    __slots__ = ("first_escape", "pieces", "size_bytes")
+    __slots__ = ("first_escape", "lenient", "pieces", "size_bytes")
 
-    def __init__(self, pieces: Pieces, first_escape: tuple[int, int] | None) -> None:
+    def __init__(self, pieces: Pieces, first_escape: tuple[int, int] | None, *, lenient: bool = False) -> None:
         self.pieces = pieces
         self.size_bytes = size_of(pieces)
         self.first_escape = first_escape
+        self.lenient = lenient
 
     def text(self) -> str:
         """Return the string's value; this copies it. Raises InvalidJson."""
-        return _decoded(self.pieces)
+        return _decoded(self.pieces, lenient=self.lenient)
 
     def unescaped(self) -> Pieces:
         """Return the string's value as UTF-8, copying only from its first escape on. Raises InvalidJson."""
@@ -62,20 +73,25 @@ class LongString:
         unescaped_pieces, escaped_pieces = list(self.pieces[:index]), list(self.pieces[index:])
         unescaped_pieces.append(escaped_pieces[0][:offset])
         escaped_pieces[0] = escaped_pieces[0][offset:]
-        return [*unescaped_pieces, _decoded(escaped_pieces).encode()]
+        return [*unescaped_pieces, _decoded(escaped_pieces, lenient=self.lenient).encode()]
 
 
-def _decoded(pieces: Pieces) -> str:
+def _decoded(pieces: Pieces, *, lenient: bool) -> str:
     try:
-        return msgspec.json.decode(b'"' + b"".join(pieces) + b'"', type=str)
+        return str(_parsed(b'"' + b"".join(pieces) + b'"', lenient=lenient))
     except _MALFORMED as error:
         raise InvalidJson(str(error)) from None
 
 
 class LazyJsonParser:
-    """A parser of one JSON document that arrives in chunks: `feed` each, then `close` for the parsed document."""
+    """A parser of one JSON document that arrives in chunks: `feed` each, then `close` for the parsed document.
 
-    def __init__(self) -> None:
+    `lenient` takes what Python's own parser does (NaN, raw newlines), and replaces what is no Unicode: bytes that are not
+    UTF-8, and half surrogate pairs, which nothing could write again.
+    """
+
+    def __init__(self, *, lenient: bool = False) -> None:
+        self._lenient = lenient
         self._document = bytearray()
         self._long_strings: list[LongString] = []
         self._pieces: list[Bytes] | None = None  # of the string that is open, or None outside one
@@ -94,15 +110,12 @@ class LazyJsonParser:
         if len(self._document) > MAX_DOCUMENT_BYTES:
             raise InvalidJson(f"more than {MAX_DOCUMENT_BYTES} bytes beside its long strings")
 
-    def close(self, *, lenient: bool = False) -> Any:
-        """Return the document, its long strings as `LongString`. Raises InvalidJson.
-
-        A byte order mark is passed over. `lenient` takes what Python's own parser does: NaN, and lone surrogates.
-        """
+    def close(self) -> Any:
+        """Return the document, its long strings as `LongString`; a byte order mark is passed over. Raises InvalidJson."""
         if self._pieces is not None:
             raise InvalidJson("it ends inside a string")
         try:
-            document = _parsed(self._document.removeprefix(codecs.BOM_UTF8), lenient=lenient)
+            document = _parsed(self._document.removeprefix(codecs.BOM_UTF8), lenient=self._lenient)
             return self._with_long_strings(document) if self._long_strings else document
         except _MALFORMED as error:
             raise InvalidJson(str(error)) from None
@@ -150,7 +163,7 @@ class LazyJsonParser:
         return text.end()
 
     def _close_string(self, pieces: list[Bytes]) -> None:
-        long_string = LongString(pieces, self._first_escape)
+        long_string = LongString(pieces, self._first_escape, lenient=self._lenient)
         if long_string.size_bytes >= LONG_STRING_BYTES or head(pieces, 6) == _PLACEHOLDER_BYTES:
             self._document += b'%s%d"' % (_PLACEHOLDER_BYTES, len(self._long_strings))
             self._long_strings.append(long_string)
@@ -173,13 +186,22 @@ class LazyJsonParser:
         return self._long_strings[int(key[1:])].text() if key.startswith(_PLACEHOLDER) else key
 
 
-def _parsed(document: bytearray, *, lenient: bool) -> Any:
+def _parsed(document: bytes | bytearray, *, lenient: bool) -> Any:
     try:
         return msgspec.json.decode(document)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         if not lenient:
             raise
-        return json.loads(document)
+        text = _SURROGATES.sub(_whole_character, document.decode("utf-8", "replace"))
+        return json.loads(text, strict=False, parse_int=_integer)
+
+
+def _whole_character(escape: re.Match[str]) -> str:
+    return "\\ufffd" if len(escape[0]) == _HALF_PAIR_CHARACTERS else escape[0]
+
+
+def _integer(digits: str) -> int | float:
+    return int(digits) if len(digits) <= _INTEGER_CHARACTERS else float(digits)
 
 
 def text_of(value: object) -> object:

@@ -29,6 +29,8 @@ PREFIXES = ("/v1beta", "/v1", "/v1beta1/publishers/google", "")
 MAX_QUERY_CHARACTERS = 8192
 # Where clients of Google's API may put their key; here it is a token of this service, and goes no further.
 TOKEN_PARAMETER = "key"  # noqa: S105 # its name
+# What a query may name beside it to be somebody else: with ours it would look to Google as if our key were wrong.
+CREDENTIALS = (TOKEN_PARAMETER, "api_key", "access_token", "oauth_token", "$userproject", "userproject")
 METHODS = (":generateContent", ":streamGenerateContent", ":countTokens")
 STATUSES = {
     400: "INVALID_ARGUMENT",
@@ -76,12 +78,13 @@ def call_of(request: Request, method: str, body: Pieces, services: Services, exc
     if model:
         exchange.model = model = services.models.resolve(model)
     path = f"models/{quote(model, safe='')}{method}" if model else "models"
-    query = [(name, value) for name, value in parse_qsl(request.url.query) if name != TOKEN_PARAMETER]
+    query = [(name, value) for name, value in parse_qsl(request.url.query) if name.lower() not in CREDENTIALS]
     encoded = urlencode(query)
     if len(encoded) > MAX_QUERY_CHARACTERS:
         problem = f"has more than {MAX_QUERY_CHARACTERS} characters"
         raise errors.InvalidRequest.of_fields([("query", problem)])
-    return Call(model, f"{path}?{encoded}" if query else path, body, request.method)
+    other_quota = "" if method.endswith("enerateContent") else f"{request.method}{method}"
+    return Call(model, f"{path}?{encoded}" if query else path, body, request.method, other_quota)
 
 
 def forward_handler(method: str, services: Services) -> Handler:

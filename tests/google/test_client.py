@@ -347,3 +347,51 @@ async def test_a_connection_lost_in_the_middle_of_the_body_costs_nothing(stand_i
     server.close()
 
     assert len(connections) == 3
+
+
+@pytest.mark.parametrize("damage", ["short", "trailer"])
+async def test_a_response_that_loses_only_its_end_keeps_its_image(stand_in: StandIn, damage: str) -> None:
+    """The JSON is whole and the connection ends before its framing does: it was paid for, and it is delivered."""
+    content = (
+        b'{"candidates":[{"content":{"parts":[{"inlineData":{"mimeType":"image/png","data":"iVBORw0KGgoAAAAA"}}]}}]}'
+    )
+    framing = b"Content-Length: %d\r\n\r\n%s" % (len(content) + 9, content)
+    if damage == "trailer":
+        framing = b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n" % (len(content), content)
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n" + framing)
+        writer.close()
+
+    server = await asyncio.start_server(peer, "127.0.0.1", 0)
+    stand_in.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with wired(stand_in) as given:
+        image = await one(given)
+    server.close()
+
+    assert isinstance(image, wire.Image)
+
+
+async def test_another_quota_does_not_rest_the_key_for_images(stand_in: StandIn) -> None:
+    """429 for counting tokens or for a model's description says nothing of images."""
+    stand_in.plan.append(faults.quota("300s"))
+    async with wired(stand_in, retries=0) as given:
+        with pytest.raises(errors.UpstreamQuota):
+            await given.client.forward(
+                Call(MODEL, f"models/{MODEL}:countTokens", (), other_quota=":countTokens"), exchange()
+            )
+        image = await one(given)
+
+    assert isinstance(image, wire.Image)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_delay_without_end_is_a_day(stand_in: StandIn, status: int) -> None:
+    """A number of 400 digits is no defect of ours."""
+    stand_in.plan.append(faults.fails(status, "RESOURCE_EXHAUSTED", "wait", faults.retry_info("9" * 400 + "s")))
+    async with wired(stand_in, retries=0) as given:
+        outcome = await one(given)
+
+    assert isinstance(outcome, errors.BananaError)
+    assert 86_390 <= int(outcome.headers["Retry-After"]) <= 86_400

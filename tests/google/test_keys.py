@@ -68,7 +68,7 @@ def test_when_all_rest_the_shortest_rest_is_told(clock: Clock) -> None:
     ring.set_aside(ring.keys[0], MODEL, quota(50))
     ring.set_aside(ring.keys[1], MODEL, quota(20))
 
-    told = ring.exhausted_error(MODEL, None)
+    told = ring.exhausted_error(MODEL, [])
 
     assert isinstance(told, errors.UpstreamQuota)
     assert told.headers["Retry-After"] == "20"
@@ -114,7 +114,7 @@ def test_the_order_of_the_keys_does_not_decide(clock: Clock, first_per_day: bool
         last = quota(1 if per_day else 7, per_day=per_day)
         ring.set_aside(key, MODEL, last)
 
-    error = ring.exhausted_error(MODEL, last)
+    error = ring.exhausted_error(MODEL, [last])
 
     assert isinstance(error, errors.UpstreamQuota)
     assert (error.per_day, error.headers["Retry-After"]) == (False, "7")
@@ -125,7 +125,7 @@ def test_no_key_rests_for_more_than_a_day(clock: Clock) -> None:
     ring = KeyRing(["a"], clock)
     ring.set_aside(ring.keys[0], MODEL, quota(31_536_000))
 
-    assert ring.exhausted_error(MODEL, None).headers["Retry-After"] == "86400"
+    assert ring.exhausted_error(MODEL, []).headers["Retry-After"] == "86400"
 
 
 def test_googles_own_response_goes_with_its_error(clock: Clock) -> None:
@@ -135,5 +135,23 @@ def test_googles_own_response_goes_with_its_error(clock: Clock) -> None:
     last.upstream_response = errors.UpstreamResponse(429, "application/json", [b"{}"])
     ring.set_aside(ring.keys[0], MODEL, last)
 
-    assert ring.exhausted_error(MODEL, last).upstream_response is last.upstream_response
-    assert ring.exhausted_error(MODEL, None).upstream_response is None
+    assert ring.exhausted_error(MODEL, [last]).upstream_response is last.upstream_response
+    assert ring.exhausted_error(MODEL, []).upstream_response is None
+
+
+@pytest.mark.parametrize("refused_first", [True, False])
+@pytest.mark.parametrize("delay_seconds", [None, 5])
+def test_a_quota_goes_before_a_refusal(clock: Clock, refused_first: bool, delay_seconds: int | None) -> None:
+    """One key is wrong and one has no quota: the caller may wait, whichever was tried first."""
+    ring = KeyRing(["a", "b"], clock)
+    failures: list[errors.BananaError] = [
+        errors.RejectedKey("no"),
+        errors.UpstreamQuota("used up", retry_after_seconds=delay_seconds),
+    ]
+    for key, failure in zip(list(ring.keys), failures, strict=True):
+        assert isinstance(failure, errors.RejectedKey | errors.UpstreamQuota)
+        ring.set_aside(key, MODEL, failure)
+
+    error = ring.exhausted_error(MODEL, failures if refused_first else failures[::-1])
+
+    assert (type(error), error.message) == (errors.UpstreamQuota, "used up")

@@ -130,3 +130,48 @@ def test_an_error_of_any_kind_is_one_of_ours(status: int, body: bytes) -> None:
     assert isinstance(error, errors.BananaError)
     assert error.message
     assert len(error.message) < 2000
+
+
+PNG = image(png())
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        answer(PNG, image(b'{"a":1}', "application/json")),
+        answer(PNG, image(b"%PDF-1.7 and more", "application/pdf")),
+        answer(PNG, image(b"anything", "application/octet-stream")),
+        answer(PNG, image(b"words", "TEXT/plain")),
+        answer(PNG, {"inlineData": {"data": encoded(b"no type")}}),
+        answer(PNG, {"inlineData": {"mimeType": "image/png", "data": "no base64!"}}),
+        answer(PNG, {"inlineData": {"mimeType": "image/png", "data": 5}}),
+        answer(PNG, {"inlineData": {"mimeType": "image/png", "data": {"a": 1}}}),
+        {"candidates": [{"content": {"parts": [None, "odd", PNG, 5]}}]},
+        {"candidates": [None, {"content": {"parts": [PNG]}}, {"content": "odd"}, {"content": {"parts": "odd"}}]},
+        answer(PNG, error={"code": 400, "message": "odd"}),
+        [answer(PNG)],
+        answer(PNG, **{"k" * 2000: "v" * 2000}),
+        answer(PNG, usageMetadata={"deep": json.loads("[" * 600 + "]" * 600)}),
+    ],
+)  # fmt: skip
+def test_what_stands_beside_a_picture_does_not_take_its_place(document: Any) -> None:
+    """Documents, broken pictures, odd parts and candidates: the picture that is one is delivered."""
+    assert b"".join(parsed(document).picture.decoded()) == png()
+
+
+def test_words_that_cannot_be_written_are_made_so() -> None:
+    """Half an emoji in Google's words: the error can be written in every shape."""
+    raw = rb'{"candidates":[{"content":{"parts":[{"text":"sorry \ud83d"}]},"finishReason":"NO_IMAGE\udc00"}]}'
+    with pytest.raises(errors.NoImage) as caught:
+        parsed(raw)
+
+    assert caught.value.message.encode()
+    assert str(caught.value.extra["reason"]).encode()
+
+
+def test_a_callers_words_do_not_condemn_a_key() -> None:
+    """A 403 that quotes a file's name is the request's, whatever the name is."""
+    message = "You do not have permission to access the File Your API key api_key:x or it may not exist."
+    body = json.dumps({"error": {"code": 403, "status": "PERMISSION_DENIED", "message": message}}).encode()
+
+    assert type(error_of(403, body)) is errors.InvalidRequest

@@ -58,7 +58,11 @@ def test_a_page_of_another_site_is_refused(headers: dict[str, Any], expected: bo
     """By what the browser says; programs say nothing and are served."""
     assert is_served(**OWN, **headers) == expected
     assert is_served(**OWN, **headers, needs_token=True)  # it would need a token, which no page has
-    assert is_served("GET", **OWN, **headers)  # it cannot read what comes back
+    assert is_served("GET", **OWN, **headers) == expected  # it could use up the rate limit
+    visit = {"sec_fetch_mode": "navigate", "sec_fetch_dest": "document"}
+    assert is_served("GET", "/", **OWN, **(headers | visit))  # somebody follows a link
+    assert is_served("POST", **OWN, **(headers | visit)) == expected  # a form
+    assert is_served("GET", **OWN, **(headers | visit | {"sec_fetch_dest": "iframe"})) == expected
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8000", "127.0.0.1:8000", "127.8.0.1", "[::1]:8000", "[::1]", "me.localhost", "localhost."])  # fmt: skip
@@ -108,7 +112,7 @@ def test_elsewhere_only_browsers_are_asked_for_the_name(host: str, browser: bool
     """Listening on all interfaces: addresses, names of compose services and programs pass."""
     assert is_served(on_loopback=False, host=host, sec_fetch_site="same-origin") == browser
     assert is_served(on_loopback=False, host=host, origin=f"http://{host}") == browser
-    assert is_served("GET", on_loopback=False, host=host, sec_fetch_mode="cors") == browser
+    assert is_served("GET", on_loopback=False, host=host, sec_fetch_mode="cors")  # as Node's fetch
     assert is_served(on_loopback=False, host=host) == program
 
 
@@ -152,6 +156,7 @@ async def test_a_named_origin_reads_what_it_gets(stand_in: StandIn) -> None:
     assert [response.status_code for response in responses] == [200, 422]
     for response in responses:
         assert response.headers["access-control-allow-origin"] == "https://app.example"
+        assert "x-should-retry" in response.headers["access-control-expose-headers"]
         assert "X-Request-ID" in response.headers["access-control-expose-headers"]
 
 

@@ -104,12 +104,33 @@ def test_a_byte_order_mark_is_passed_over(cut: int) -> None:
     assert parse(b'\xef\xbb\xbf{"a":1}', [cut]) == {"a": 1}
 
 
-@pytest.mark.parametrize("odd", ["NaN", "-Infinity", '"\\ud800"', "9" * 400, "1e999"])
-def test_a_lenient_parser_takes_what_is_odd(odd: str) -> None:
-    """Beside a picture that was paid for, anything Python's own parser takes may stand; elsewhere JSON is JSON."""
-    parser = LazyJsonParser()
-    parser.feed(f'{{"odd":{odd},"picture":"{LONG}"}}'.encode())
+@pytest.mark.parametrize(
+    "odd", [b"NaN", b"-Infinity", b'"\\ud800"', b"9" * 400, b"-" + b"9" * 6000, b"1e999", b'"a\nb"', b'"\xff\xfe"'],
+    ids=["NaN", "infinity", "surrogate", "400 digits", "6000 digits", "1e999", "newline", "no UTF-8"],
+)  # fmt: skip
+def test_a_lenient_parser_takes_what_is_odd(odd: bytes) -> None:
+    """Beside a picture that was paid for, anything that can be read may stand; elsewhere JSON is JSON."""
+    parser = LazyJsonParser(lenient=True)
+    parser.feed(b'{"odd":%s,"picture":"%s"}' % (odd, LONG.encode()))
 
-    document = parser.close(lenient=True)
+    document = parser.close()
 
     assert with_texts(document["picture"]) == LONG
+    strict = LazyJsonParser()
+    strict.feed(b'{"odd":%s}' % odd)
+    if odd not in (b"9" * 400, b"-" + b"9" * 6000):
+        with pytest.raises(InvalidJson):
+            strict.close()
+
+
+@pytest.mark.parametrize("filler", ["", "x" * 2000])
+def test_half_a_pair_becomes_a_character_that_can_be_written(filler: str) -> None:
+    """Whole pairs and escaped backslashes stay as they are, in short strings and in long ones."""
+    parser = LazyJsonParser(lenient=True)
+    text = rf"{filler}\ud83d\ude00 \ud83d \ude00 \\ud83d \\\ud83d"
+    parser.feed(f'["{text}"]'.encode())
+
+    (read,) = with_texts(parser.close())
+
+    assert read == filler + "\U0001f600 \ufffd \ufffd \\ud83d \\\ufffd"
+    assert read.encode()

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from banana.app import create_app
+from standin import faults
 from standin.server import StandIn, answer
 from tests.conftest import KEY, client_of, error_of, settings_for
 from tests.pictures import encoded, opened, png
@@ -412,3 +413,20 @@ async def test_a_model_of_many_letters_is_422(client: httpx.AsyncClient, stand_i
 async def test_json_with_a_byte_order_mark_is_json(client: httpx.AsyncClient) -> None:
     """As Windows' editors save it."""
     assert (await client.post("/generate", content=b'\xef\xbb\xbf{"prompt":"x"}')).status_code == 200
+
+
+@pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
+async def test_words_that_are_no_unicode_cost_no_picture(
+    client: httpx.AsyncClient, stand_in: StandIn, accept: str
+) -> None:
+    """One of four answers has half an emoji in its words: the other three are delivered, and the fourth is told."""
+    odd = faults.says(r'{"candidates":[{"content":{"parts":[{"text":"sorry \ud83d"}]},"finishReason":"NO_IMAGE"}]}')
+    stand_in.plan.extend([odd, None, None, None])
+    response = await client.post("/generate", json={"prompt": "x", "number_of_images": 4}, headers={"Accept": accept})
+
+    assert response.status_code == 200
+    if accept == "application/json":
+        assert len(response.json()["images"]) == 3
+        assert [failed["code"] for failed in response.json()["metadata"]["failed"]] == ["no_image"]
+    else:
+        assert [response.text.count(f"event: {name}\n") for name in ("image", "failed", "done")] == [3, 1, 1]

@@ -166,3 +166,19 @@ async def test_a_stream_that_breaks_inside_an_event_is_cut(stand_in: StandIn) ->
     assert received == b'data: {"candidates":[]}\r\n\r\ndata: {"cand'
     assert '"response_cut"' in log
     assert "Traceback" not in log
+
+
+async def test_a_callers_credentials_go_no_further(stand_in: StandIn) -> None:
+    """With them Google would refuse the call, and it would look as if our key were wrong."""
+    asked: list[httpx.URL] = []
+
+    class Recorded(httpx.AsyncBaseTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            asked.append(request.url)
+            return httpx.Response(200, content=b"{}")
+
+    query = "key=a&access_token=b&Oauth_Token=c&%24userProject=d&api_key=e&alt=json"
+    async with client_of(create_app(settings_for(stand_in), Recorded())) as client:
+        await client.post(f"{PATH}?{query}", json=BODY)
+
+    assert dict(asked[0].params) == {"alt": "json"}

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 
 import config
 from banana.app import create_app
-from banana.http.protocol import Connections
+from banana.http.protocol import Connections, ServerProtocol
 from standin.server import StandIn
 from tests.services import Service
 
@@ -94,6 +94,7 @@ async def served(app: FastAPI, http: Any = None) -> AsyncIterator[str]:
             proxy_headers=False,
         )
     )
+    ServerProtocol.draining = False  # of the whole process: an earlier server may have ended in it
     task = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)

@@ -249,7 +249,7 @@ def _selected_image(candidates: list[dict[str, Any]]) -> tuple[EncodedPicture, s
 
 
 def _is_picture(picture: EncodedPicture, declared_type: str) -> bool:
-    return picture.mime_type is not None or declared_type.startswith("image/")
+    return (picture.mime_type or declared_type).startswith("image/")
 
 
 def _may_be_image(data: dict[str, Any]) -> bool:

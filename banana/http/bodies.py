@@ -11,13 +11,14 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 
 from banana import errors
-from banana.payload.lazyjson import InvalidJson, LazyJsonParser
+from banana.payload.lazyjson import InvalidJson, JsonTooLarge, LazyJsonParser
 from banana.payload.multipart import FormParser, InvalidForm, fields_of
 
 Model = TypeVar("Model", bound=BaseModel)
 
 # How many wrong fields an error names, and how much of a name it shows.
 MAX_PROBLEMS = 20
+SMALL_CHUNK_BYTES = 8192
 MAX_NAME_CHARACTERS = 100
 
 
@@ -40,6 +41,8 @@ class BodyReader:
             parser = FormParser(content_type, files) if is_form else LazyJsonParser()
             await self._feed(parser.feed, request, deadline)
             document = fields_of(parser.close(), files) if isinstance(parser, FormParser) else parser.close()
+        except JsonTooLarge as error:
+            raise errors.InvalidRequest.of_fields([("body", f"has {error}")]) from None
         except InvalidJson as error:
             raise errors.InvalidRequest.of_fields([("body", f"is not JSON: {error}")]) from None
         except InvalidForm as error:
@@ -57,9 +60,18 @@ class BodyReader:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout_at(min(deadline, loop.time() + self._idle_seconds)) as timer:
+                small = bytearray()
                 async for chunk in request.stream():
                     timer.reschedule(min(deadline, loop.time() + self._idle_seconds))
-                    feed(chunk)
+                    if len(chunk) >= SMALL_CHUNK_BYTES and not small:
+                        feed(chunk)
+                        continue
+                    # What is kept beside a chunk takes some 300 bytes: those of a few bytes are joined.
+                    small += chunk
+                    if len(small) >= SMALL_CHUNK_BYTES:
+                        feed(bytes(small))
+                        small.clear()
+                feed(bytes(small))
         except TimeoutError:
             message = "The deadline passed before the request had arrived whole."
             if loop.time() < deadline:

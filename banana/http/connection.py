@@ -16,9 +16,9 @@ LINGER_SECONDS = 5
 LINGER_BYTES = 8 << 20
 # How often unsent bytes are looked at while a caller does not read, as a part of the seconds it may take.
 _CHECKS = 10
-# After a caller stopped sending: when the connection is looked at, doubled each time up to a second…
+# After a caller stopped sending: when the connection is looked at, doubled each time up to the last…
 _FIRST_CHECK_SECONDS = 0.02
-_LAST_CHECK_SECONDS = 1
+_LAST_CHECK_SECONDS = 0.2
 # …and when an interim response is sent, which a proxy passes on where it does not pass on the first probe.
 INTERIM_SECONDS = 2
 # struct linger: on, for no seconds (socket(7)).
@@ -34,6 +34,7 @@ class CallerTransport(asyncio.Transport):
         loop: which it belongs to.
         idle_seconds: after this long without one sent byte, while some wait, the connection is aborted.
         is_receiving: whether a request has begun and is not whole.
+        on_linger: called when the connection only waits for the caller to stop sending.
 
     """
 
@@ -43,12 +44,14 @@ class CallerTransport(asyncio.Transport):
         loop: asyncio.AbstractEventLoop,
         idle_seconds: float,
         is_receiving: Callable[[], bool],
+        on_linger: Callable[[], None],
     ) -> None:
         super().__init__()
         self._transport = transport
         self._loop = loop
         self._idle_seconds = idle_seconds
         self._is_receiving = is_receiving
+        self._on_linger = on_linger
         # What is called for every piece of a response goes to the transport without a step between.
         self.write = transport.write  # type: ignore[method-assign]
         self.pause_reading = transport.pause_reading  # type: ignore[method-assign]
@@ -71,7 +74,10 @@ class CallerTransport(asyncio.Transport):
 
     def close(self) -> None:
         """Send what is left, and close; a caller who still sends is listened to for a moment, so that it can read it."""
-        if self._closing or self._lost:
+        if self._lost:
+            return
+        if self._closing:  # it lingers: long enough
+            self._close()
             return
         self._closing = True
         if self._is_receiving() and not self._transport.is_closing():
@@ -116,10 +122,15 @@ class CallerTransport(asyncio.Transport):
         urgent data is sent, which a caller who reads does not see (RFC 6093: it is not part of the stream); after a
         while also an interim response, where `may_interim` says so, because a proxy on the way swallows the byte.
         """
-        descriptor = os.dup(self._transport.get_extra_info("socket").fileno())
-        probe = socket.socket(fileno=descriptor)
+        try:
+            probe = socket.socket(fileno=os.dup(self._transport.get_extra_info("socket").fileno()))
+        except OSError:  # no descriptor is left
+            self.abort()
+            return
         try:
             probe.send(b"\0", socket.MSG_OOB)
+        except BlockingIOError:
+            pass  # a response is under way, which finds out as well
         except OSError:
             probe.close()
             self.abort()
@@ -134,6 +145,7 @@ class CallerTransport(asyncio.Transport):
         self._timers.clear()
 
     def _linger(self) -> None:
+        self._on_linger()
         self._transport.write_eof()
         self._timers["linger"] = self._loop.call_later(LINGER_SECONDS, self._close)
         if self._transport.get_write_buffer_size():

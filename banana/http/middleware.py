@@ -207,22 +207,22 @@ class BodyLimit:
         exchange = exchange_of(scope)
 
         async def limited_receive() -> Message:
-            self._make_room(exchange, expected_bytes)
+            if expected_bytes and not exchange.bytes_in:
+                self._check_size(expected_bytes)
+                # What is only declared is not held: whoever sends nothing takes no room from others.
+                self._buffers.check(expected_bytes)
             message = await receive()
-            exchange.bytes_in += len(message.get("body", b""))
-            self._make_room(exchange, exchange.bytes_in)
+            if body := message.get("body"):
+                exchange.bytes_in += len(body)
+                self._check_size(exchange.bytes_in)
+                self._buffers.reserve(exchange, len(body))
             return message
 
         await self._app(scope, limited_receive, send)
 
-    def _make_room(self, exchange: Exchange, body_bytes: int) -> None:
-        """Make sure that there is room for `body_bytes` of the body. Raises TooLarge and Overloaded."""
+    def _check_size(self, body_bytes: int) -> None:
         if body_bytes > self._max_bytes:
             raise errors.TooLarge(f"The body is over this service's limit of {self._max_bytes} bytes.")
-        missing_bytes = body_bytes - exchange.held_bytes
-        # While the body arrives, nothing else is held for the request.
-        if missing_bytes > 0:
-            self._buffers.reserve(exchange, missing_bytes)
 
 
 class CancelOnDisconnect:

@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from itertools import chain
 from typing import Any
 
 import httptools
@@ -33,6 +34,8 @@ DRAIN_SECONDS = 2
 MAX_HEAD_BYTES = 64 * 1024
 # From the connection, or the first byte of another request on it, to the end of the head.
 HEAD_SECONDS = 10
+# Requests that may wait for the one before them on their connection; browsers and SDKs send none so.
+MAX_PIPELINED = 8
 
 log = structlog.get_logger(__name__)
 
@@ -51,20 +54,28 @@ class Connections:
     max_requests: int = 2048
     max_upstream_connections: int = 100
     idle_seconds: float = 30
-    # Those that wait for a request, longest first.
+    # Those that wait for a request, and those whose callers only go on sending; longest first.
     waiting: "dict[ServerProtocol, None]" = field(default_factory=dict, repr=False)
+    lingering: "dict[ServerProtocol, None]" = field(default_factory=dict, repr=False)
 
     def __call__(self, **of_uvicorn: Any) -> "ServerProtocol":
         """Return the protocol of a new connection."""
         return ServerProtocol(self, **of_uvicorn)
 
-    def make_room(self, connections: int) -> None:
-        """Close the connection that has waited longest, when there are too many."""
+    def make_room(self, newest: "ServerProtocol", connections: int) -> None:
+        """Close a connection that nobody needs, when there are too many; what was sent on it still arrives."""
         limit = requests_within_limit(self.max_requests, self.max_upstream_connections) + SPARE_CONNECTIONS
-        if connections > limit and self.waiting:
-            longest = next(iter(self.waiting))
-            del self.waiting[longest]
-            longest.transport.abort()
+        if connections <= limit:
+            return
+        longest = next((other for other in chain(self.lingering, self.waiting) if other is not newest), None)
+        if longest is not None:
+            self.forget(longest)
+            longest.transport.close()
+
+    def forget(self, protocol: "ServerProtocol") -> None:
+        """Take a connection out of those that may be closed."""
+        self.waiting.pop(protocol, None)
+        self.lingering.pop(protocol, None)
 
 
 class ServerProtocol(HttpToolsProtocol):
@@ -80,22 +91,29 @@ class ServerProtocol(HttpToolsProtocol):
         self._in_head = False
         self._head_bytes = 0  # that came and were no body
         self._reads_no_more = False
+        self._answering: RequestResponseCycle | None = (
+            None  # uvicorn's own `cycle` is the newest, which may wait its turn
+        )
 
     def connection_made(self, transport: Any) -> None:
         """Take a connection; one that a retiring worker still accepted is to be short."""
-        caller = CallerTransport(transport, self.loop, self._of_worker.idle_seconds, self._is_receiving)
+        caller = CallerTransport(
+            transport, self.loop, self._of_worker.idle_seconds, self._is_receiving, self._wait_for_end
+        )
         super().connection_made(caller)
         self._of_worker.waiting[self] = None
-        self._of_worker.make_room(len(self.connections))
+        self._of_worker.make_room(self, len(self.connections))
         self._limit_head_time()
         if self.draining:
             self._drain()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End what belongs to the connection."""
-        self._of_worker.waiting.pop(self, None)
+        self._of_worker.forget(self)
         self._unset_head_timer()
         self._caller.lost()
+        if self._answering is not None:
+            _disconnect(self._answering)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -112,12 +130,11 @@ class ServerProtocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override] # uvicorn keeps none
         """Keep the connection for a response that is still to come; return whether it is kept."""
-        cycle = self.cycle
+        cycle = self._answering
         if self.transport.is_closing() or cycle is None or cycle.response_complete or cycle.more_body:
             return False
-        cycle.keep_alive = False
-        is_first_line = cycle.scope["http_version"] != "1.0"
-        self._caller.watch_half_closed(lambda: is_first_line and not cycle.response_started)
+        self._end_after_whole_requests()
+        self._caller.watch_half_closed(self._may_send_interim)
         return True
 
     def on_message_begin(self) -> None:
@@ -137,9 +154,11 @@ class ServerProtocol(HttpToolsProtocol):
                 raise ValueError("CONNECT is not served")
             return
         self._in_head = False
-        self._of_worker.waiting.pop(self, None)
+        self._of_worker.forget(self)
         self._unset_head_timer()
         super().on_headers_complete()
+        if 0 < len(self.pipeline) < MAX_PIPELINED:
+            self.flow.resume_reading()  # else nobody would see that the caller left
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
@@ -180,6 +199,22 @@ class ServerProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP."""
         self._refuse(errors.InvalidRequest("The request is not HTTP/1.1."), HTTPStatus.BAD_REQUEST)
+
+    def _wait_for_end(self) -> None:
+        self._of_worker.lingering[self] = None
+
+    def _may_send_interim(self) -> bool:
+        cycle = self._answering
+        return cycle is not None and not cycle.response_started and cycle.scope["http_version"] != "1.0"
+
+    def _end_after_whole_requests(self) -> None:
+        """Read nothing more, and close when the requests that came whole are answered."""
+        self._reads_no_more = True
+        while self.pipeline and self.pipeline[0][0].more_body:
+            self.pipeline.popleft()
+        last = self.pipeline[0][0] if self.pipeline else self._answering
+        assert last is not None
+        last.keep_alive = False
 
     @property
     def _caller(self) -> CallerTransport:
@@ -223,6 +258,7 @@ class ServerProtocol(HttpToolsProtocol):
         return b"\r\n".join([*lines, b"", b""])
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._answering = cycle
         if self.draining:
             cycle.keep_alive = False
         super()._start_asgi_task(cycle, _framed(app, cycle))
@@ -243,16 +279,14 @@ class ServerProtocol(HttpToolsProtocol):
         """Answer what never becomes a request, in the shape of every error, and close."""
         if self.transport.is_closing():
             return
-        cycle = self.cycle
+        cycle = self._answering
         if cycle is not None and not cycle.response_complete:
             if (
                 not cycle.more_body
             ):  # a whole request stands before it, and may have been paid for: it is answered first
-                cycle.keep_alive = False
-                self._reads_no_more = True
+                self._end_after_whole_requests()
                 return
-            cycle.disconnected = True
-            cycle.message_event.set()
+            _disconnect(cycle)
             if cycle.response_started:
                 self._caller.abort()
                 return
@@ -278,6 +312,12 @@ class ServerProtocol(HttpToolsProtocol):
             "connection: close",
         ]
         return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def _disconnect(cycle: RequestResponseCycle) -> None:
+    if not cycle.response_complete:
+        cycle.disconnected = True
+        cycle.message_event.set()
 
 
 def _framed(app: Any, cycle: RequestResponseCycle) -> Callable[..., Awaitable[None]]:

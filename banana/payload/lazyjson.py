@@ -21,6 +21,8 @@ _MALFORMED = (msgspec.MsgspecError, ValueError, RecursionError)
 LONG_STRING_BYTES = 1024
 # A document without its long strings; a real request or response has a few kilobytes.
 MAX_DOCUMENT_BYTES = 1 << 20
+# Each is a step in Python: so many take some 20 ms. A real request has a few hundred.
+MAX_STRINGS = 20_000
 
 # The rest of a string from its first escape on, up to the closing quote or the end of the chunk.
 _ESCAPED_TEXT = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
@@ -40,6 +42,10 @@ _INTEGER_CHARACTERS = 18
 
 class InvalidJson(ValueError):
     """The bytes are not JSON; the message says why, without quoting them."""
+
+
+class JsonTooLarge(InvalidJson):
+    """The document has more of something than is read; the message says of what."""
 
 
 class LongString:
@@ -92,6 +98,7 @@ class LazyJsonParser:
 
     def __init__(self, *, lenient: bool = False) -> None:
         self._lenient = lenient
+        self._strings = 0
         self._document = bytearray()
         self._long_strings: list[LongString] = []
         self._pieces: list[Bytes] | None = None  # of the string that is open, or None outside one
@@ -108,7 +115,7 @@ class LazyJsonParser:
             else:
                 position = self._inside(chunk, position)
         if len(self._document) > MAX_DOCUMENT_BYTES:
-            raise InvalidJson(f"more than {MAX_DOCUMENT_BYTES} bytes beside its long strings")
+            raise JsonTooLarge(f"more than {MAX_DOCUMENT_BYTES} bytes beside its long strings")
 
     def close(self) -> Any:
         """Return the document, its long strings as `LongString`; a byte order mark is passed over. Raises InvalidJson."""
@@ -163,6 +170,9 @@ class LazyJsonParser:
         return text.end()
 
     def _close_string(self, pieces: list[Bytes]) -> None:
+        self._strings += 1
+        if self._strings > MAX_STRINGS:
+            raise JsonTooLarge(f"more than {MAX_STRINGS} strings")
         long_string = LongString(pieces, self._first_escape, lenient=self._lenient)
         if long_string.size_bytes >= LONG_STRING_BYTES or head(pieces, 6) == _PLACEHOLDER_BYTES:
             self._document += b'%s%d"' % (_PLACEHOLDER_BYTES, len(self._long_strings))

@@ -31,14 +31,18 @@ class Buffers:
         self.held_bytes = 0
         self.peak_bytes = 0  # as `trim_when_quiet` last looked, and since
 
-    def reserve(self, exchange: Exchange, size_bytes: int) -> None:
-        """Hold `size_bytes` more of a body that arrives. Raises Overloaded when there is no room."""
+    def check(self, size_bytes: int) -> None:
+        """Return when there is room for `size_bytes` more. Raises Overloaded."""
         if self.held_bytes + size_bytes > self._max_bytes:
             raise errors.Overloaded(
                 f"This service holds {self.held_bytes} bytes of other requests, and takes none that makes them more than"
                 f" {self._max_bytes} (MAX_BUFFERED_BYTES); the request was not carried out.",
                 retry_after_seconds=errors.RETRY_AFTER_SECONDS,
             )
+
+    def reserve(self, exchange: Exchange, size_bytes: int) -> None:
+        """Hold `size_bytes` more of a body that arrives. Raises Overloaded when there is no room."""
+        self.check(size_bytes)
         self.hold(exchange, size_bytes)
 
     def hold(self, exchange: Exchange, size_bytes: int) -> None:

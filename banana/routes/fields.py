@@ -14,10 +14,14 @@ from banana.payload.pictures import EncodedPicture, PictureError, read_input_pic
 
 MAX_PICTURES = 14
 MAX_IMAGES = 10
+# A prompt; Gemini's image models read some 200 KB of text.
+MAX_TEXT_BYTES = 1 << 20
 _DIGITS = re.compile(r"-?[0-9]{1,18}")
 
 
 def _text(value: object) -> object:
+    if isinstance(value, LongString) and value.size_bytes > MAX_TEXT_BYTES:
+        raise ValueError(f"is over {MAX_TEXT_BYTES} bytes")
     try:
         return text_of(value)
     except InvalidJson as error:

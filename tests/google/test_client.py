@@ -379,7 +379,7 @@ async def test_another_quota_does_not_rest_the_key_for_images(stand_in: StandIn)
     async with wired(stand_in, retries=0) as given:
         with pytest.raises(errors.UpstreamQuota):
             await given.client.forward(
-                Call(MODEL, f"models/{MODEL}:countTokens", (), other_quota=":countTokens"), exchange()
+                Call(MODEL, f"models/{MODEL}:generateContent", BODY, other_quota=":countTokens"), exchange()
             )
         image = await one(given)
 

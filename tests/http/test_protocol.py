@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import time
 from pathlib import Path
 
@@ -9,8 +10,9 @@ import httpx
 import pytest
 
 from banana.app import create_app
-from banana.http import protocol
+from banana.http import connection, protocol
 from banana.http.protocol import ServerProtocol
+from standin import faults
 from standin.server import StandIn
 from tests.conftest import served, settings_for
 
@@ -282,3 +284,135 @@ async def test_a_body_that_breaks_is_refused_and_is_no_defect(stand_in: StandIn)
     assert received.count(b"HTTP/1.1 ") == 1
     assert not stand_in.calls
     assert "internal_error" not in Path("logs/app.log").read_text(encoding="utf-8")
+
+
+POST = b"POST /generate HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
+CHUNKED = b"POST /generate HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "behind", [CHUNKED + b"ZZZ\r\n", CHUNKED + b"1;" + LONG], ids=["broken chunk", "long extension"]
+)
+async def test_a_broken_request_behind_one_that_is_answered_waits(stand_in: StandIn, behind: bytes) -> None:
+    """The picture goes to the request that asked for it; the broken one ends the connection."""
+    stand_in.latency_seconds = 0.4
+    async with served(create_app(settings_for(stand_in))) as address:
+        received = await exchanged(address, POST, behind)
+
+    assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b'"images":["' in received
+    assert received.count(b"HTTP/1.1 ") == 1
+    assert "internal_error" not in Path("logs/app.log").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "behind", [b"", HEALTH, HEALTH[:20], POST[:-5]], ids=["nothing", "whole", "half a head", "half a body"]
+)
+async def test_what_came_whole_before_the_caller_stopped_sending_is_answered(stand_in: StandIn, behind: bytes) -> None:
+    """Whatever stands behind it; what came half is not."""
+    stand_in.latency_seconds = 0.2
+    async with served(create_app(settings_for(stand_in))) as address:
+        reader, writer = await connected(address)
+        writer.write(POST + behind)
+        writer.write_eof()
+        received = await asyncio.wait_for(reader.read(), 10)
+        writer.transport.abort()
+
+    assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b'"images":["' in received
+    assert received.count(b"HTTP/1.1 ") == (2 if behind == HEALTH else 1)
+
+
+async def test_no_interim_response_stands_inside_another(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Events that take long, another request behind them, and a caller who stops sending."""
+    monkeypatch.setattr(connection, "INTERIM_SECONDS", 0.05)
+    stand_in.latency_seconds = 0.5
+    events = POST.replace(b"Host", b"Accept: text/event-stream\r\nHost")
+    monkeypatch.setattr("banana.images.SILENCE_SECONDS", 0.1)  # the response begins early
+    async with served(create_app(settings_for(stand_in))) as address:
+        reader, writer = await connected(address)
+        writer.write(events + HEALTH)
+        await reader.readuntil(b"keep-alive")
+        writer.write_eof()
+        received = await asyncio.wait_for(reader.read(), 10)
+        writer.transport.abort()
+
+    assert b"100 Continue\r\n" not in received.partition(b"event: done")[0]
+    assert received.endswith(b'"version":"1.0.0"}')
+
+
+@pytest.mark.parametrize("behind", [HEALTH, POST])
+async def test_a_caller_who_leaves_with_a_request_waiting_has_left(stand_in: StandIn, behind: bytes) -> None:
+    """The call is cancelled at once, and what waited behind it is not begun."""
+    stand_in.plan.append("hang")
+    async with served(create_app(settings_for(stand_in))) as address:
+        _, writer = await connected(address)
+        writer.write(POST)
+        while not stand_in.calls:
+            await asyncio.sleep(0.01)
+        writer.write(behind)
+        await asyncio.sleep(0.1)
+        writer.close()
+        left = time.monotonic()
+        while not stand_in.calls[0].aborted:
+            await asyncio.sleep(0.01)
+            assert time.monotonic() - left < 5
+
+    assert len(stand_in.calls) == 1
+
+
+async def test_refused_callers_who_go_on_sending_make_room(stand_in: StandIn) -> None:
+    """Sixty unfinished uploads that were refused: /health is answered on a new connection, every time."""
+    async with served(create_app(settings_for(stand_in)), http=protocol.Connections(max_requests=5)) as address:
+        refused = [await connected(address) for _ in range(60)]
+        for _, writer in refused:
+            writer.write(b"POST /nowhere HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nxx")
+        await asyncio.sleep(0.2)
+        for _ in range(10):
+            await health_seconds(address)
+        for _, writer in refused:
+            writer.transport.abort()
+
+
+def read_to_the_end(connection: socket.socket) -> bytes:
+    """All that comes, until the end of the JSON."""
+    connection.settimeout(10)
+    received = b""
+    while not received.endswith(b'"metadata":null}') and (chunk := connection.recv(65536)):
+        received += chunk
+    return received
+
+
+async def test_a_picture_in_delivery_is_not_reset_for_idle_connections(stand_in: StandIn) -> None:
+    """A caller who reads slowly gets it all, whoever else connects meanwhile."""
+    stand_in.plan.append(
+        faults.says(
+            {
+                "candidates": [
+                    {
+                        "content": {
+                            "parts": [
+                                {"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgoA" + "A" * (1 << 20)}}
+                            ]
+                        }
+                    }
+                ]
+            }
+        )
+    )
+    async with served(create_app(settings_for(stand_in)), http=protocol.Connections(max_requests=5)) as address:
+        slow = socket.socket()
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        slow.connect(("127.0.0.1", int(address.rpartition(":")[2])))
+        slow.sendall(POST)
+        while not stand_in.calls or not stand_in.calls[0].ended:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.3)
+        silent = [await connected(address) for _ in range(60)]
+        await asyncio.sleep(0.1)
+        received = await asyncio.to_thread(read_to_the_end, slow)
+        for _, writer in silent:
+            writer.transport.abort()
+        slow.close()
+
+    assert received.endswith(b'"metadata":null}')

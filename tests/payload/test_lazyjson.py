@@ -98,6 +98,12 @@ def test_a_document_of_bones_alone_is_refused() -> None:
         parse(b"[" + b"1," * 600_000 + b"1]", [])
 
 
+def test_a_document_of_short_strings_alone_is_refused() -> None:
+    """Each costs a step: twenty thousand are no request, and are refused before more are looked at."""
+    with pytest.raises(InvalidJson, match="more than 20000 strings"):
+        parse(b"[" + b'"",' * 300_000 + b'""]', [])
+
+
 @pytest.mark.parametrize("cut", [0, 1, 2, 3, 9])
 def test_a_byte_order_mark_is_passed_over(cut: int) -> None:
     """Windows' editors write one."""

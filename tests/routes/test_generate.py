@@ -121,11 +121,12 @@ async def test_n_images_are_n_calls_and_keep_their_order(stand_in: StandIn) -> N
     }
 
 
-async def test_when_all_fail_the_answer_is_the_first_error(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+async def test_when_all_fail_the_answer_is_the_first_error(stand_in: StandIn) -> None:
     """Of several failures the first is told."""
     stand_in.plan.extend(["image-safety", "404"])
 
-    response = await client.post("/generate", json={"prompt": "two", "number_of_images": 2})
+    async with client_of(create_app(settings_for(stand_in, max_connections=1))) as client:  # one after the other
+        response = await client.post("/generate", json={"prompt": "two", "number_of_images": 2})
 
     assert response.status_code == 422
     assert error_of(response)["reason"] == "IMAGE_SAFETY"

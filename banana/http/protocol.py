@@ -91,9 +91,8 @@ class ServerProtocol(HttpToolsProtocol):
         self._in_head = False
         self._head_bytes = 0  # that came and were no body
         self._reads_no_more = False
-        self._answering: RequestResponseCycle | None = (
-            None  # uvicorn's own `cycle` is the newest, which may wait its turn
-        )
+        # Whose response is being made; uvicorn's own `cycle` is the newest, which may have to wait its turn.
+        self._answering: RequestResponseCycle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Take a connection; one that a retiring worker still accepted is to be short."""
@@ -281,9 +280,8 @@ class ServerProtocol(HttpToolsProtocol):
             return
         cycle = self._answering
         if cycle is not None and not cycle.response_complete:
-            if (
-                not cycle.more_body
-            ):  # a whole request stands before it, and may have been paid for: it is answered first
+            if not cycle.more_body:
+                # A whole request stands before it, and may have been paid for: that one is answered first.
                 self._end_after_whole_requests()
                 return
             _disconnect(cycle)

@@ -156,14 +156,7 @@ def _middleware(settings: Settings, buffers: Buffers) -> list[Middleware]:
             buffers=buffers,
         ),
         Middleware(OriginCheck, rules=rules, error_response=_error_response),
-        Middleware(
-            CORSMiddleware,
-            allow_origins=settings.cors_origins,
-            allow_methods=["*"],
-            allow_headers=["*"],
-            allow_private_network=True,
-            expose_headers=EXPOSED_HEADERS,
-        ),
+        *([_cors(settings)] if settings.cors_origins else []),
         Middleware(ErrorResponses, error_response=_error_response),
         Middleware(
             RequestLimit,
@@ -173,6 +166,18 @@ def _middleware(settings: Settings, buffers: Buffers) -> list[Middleware]:
         Middleware(CancelOnDisconnect),
         Middleware(BodyLimit, max_bytes=settings.max_request_bytes, buffers=buffers),
     ]
+
+
+def _cors(settings: Settings) -> Middleware:
+    """Return what lets pages of other sites read what they get."""
+    return Middleware(
+        CORSMiddleware,
+        allow_origins=settings.cors_origins,
+        allow_methods=["*"],
+        allow_headers=["*"],
+        allow_private_network=True,
+        expose_headers=EXPOSED_HEADERS,
+    )
 
 
 def _lifespan(

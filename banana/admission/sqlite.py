@@ -177,9 +177,13 @@ class SQLiteStorage(Storage, MovingWindowSupport):
         """Yield the means to execute, and the time, which is the same for all processes' order of transactions."""
         with self._lock:
             connection = self._connection()
+
+            def execute(statement: str, *values: object) -> Any:
+                return connection.execute(statement, values).fetchone() or ()
+
             try:
                 connection.execute("BEGIN IMMEDIATE")
-                yield self._execute, time.time()
+                yield execute, time.time()
                 connection.execute("COMMIT")
             except BaseException as error:
                 if connection.in_transaction:

@@ -1,6 +1,7 @@
 """Whose address a request comes from: the peer's, or the one that a trusted proxy forwards; nothing else counts."""
 
 import ipaddress
+from functools import lru_cache
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
@@ -31,11 +32,13 @@ class ForwardedAddress:
 
     async def _checked(self, scope: Scope, receive: Receive, send: Send) -> None:
         peer = scope.pop("peer")
-        if scope.get("client") and _address(scope["client"][0]) is None:
+        client = scope.get("client")
+        if client and client is not peer and _address(client[0]) is None:
             scope["client"] = peer
         await self._app(scope, receive, send)
 
 
+@lru_cache(4096)
 def caller_of_address(text: str) -> str:
     """Return what counts as one caller: an IPv4 address, or the network of an IPv6 address."""
     address = _address(text)

@@ -83,8 +83,10 @@ class BodyReader:
 
 def _validated(document: Any, model: type[Model], *, strict: bool) -> Model:
     """Return `document` as `model`. Raises InvalidRequest, which names what is wrong, but no more than `MAX_PROBLEMS`."""
-    unknown = set(document) - set(model.model_fields) if isinstance(document, dict) else set()
-    if len(unknown) > MAX_PROBLEMS:  # pydantic would write an error for each, however many there are
+    # pydantic would write an error for each unknown field, however many there are.
+    has_many_fields = isinstance(document, dict) and len(document) > MAX_PROBLEMS
+    unknown = set(document) - set(model.model_fields) if has_many_fields else set()
+    if len(unknown) > MAX_PROBLEMS:
         names = [name for name in document if name in unknown][:MAX_PROBLEMS]
         raise _invalid_request([(name, _unknown_field(model)) for name in names], len(unknown))
     try:

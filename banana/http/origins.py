@@ -6,8 +6,9 @@ it. What browsers say of a request cannot be forged by a page: `Sec-Fetch-Site`,
 """
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
@@ -18,8 +19,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from banana import errors
 
 ANY_ORIGIN = "*"
+# A name in the DNS has 253 at most; what is longer is none, and is not remembered whole.
+MAX_HOST_CHARACTERS = 300
 # What probes ask, by whatever name they know the service.
 _PROBES = ("/health",)
+_HEADERS = frozenset(
+    (b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode", b"sec-fetch-dest", b"access-control-request-method")
+)
 _DEFAULT_PORTS = (":80", ":443")
 
 
@@ -54,7 +60,7 @@ class OriginRules:
 
     def _check_host(self, host: str, headers: Headers) -> None:
         """Refuse a name that a foreign page may have pointed at this machine (DNS rebinding)."""
-        name = _name_of(host)
+        name = _name_of(host[:MAX_HOST_CHARACTERS])
         if _is_loopback(name) or (self.public_url and name == _name_of(_netloc_of(self.public_url))):
             return
         if self.on_loopback:
@@ -105,12 +111,18 @@ class OriginCheck:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         try:
-            self._rules.check(scope["method"], scope["path"], Headers(scope=scope))
+            self._rules.check(scope["method"], scope["path"], Headers(raw=_said_by_browsers(scope["headers"])))
         except errors.ForeignOrigin as error:
             return await self._error_response(Request(scope), error)(scope, receive, send)
         await self._app(scope, receive, send)
 
 
+def _said_by_browsers(headers: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Return the headers that matter here, of which programs send one: what is looked through is short."""
+    return [header for header in headers if header[0] in _HEADERS]
+
+
+@lru_cache(256)
 def _name_of(host: str) -> str:
     """Return the name in a `Host` header, without its port, brackets and the dot of the root."""
     name, _, port = host.strip().lower().rpartition(":")
@@ -127,6 +139,7 @@ def _is_address(name: str) -> bool:
     return True
 
 
+@lru_cache(256)
 def _is_loopback(name: str) -> bool:
     """Return whether the name always means the machine that asks (RFC 6761, section 6.3)."""
     if name == "localhost" or name.endswith(".localhost"):

@@ -225,7 +225,8 @@ class ServerProtocol(HttpToolsProtocol):
 
     def _parse(self, data: memoryview) -> memoryview:
         """Parse `data` or a part of it; return the rest."""
-        part = data[: MAX_HEAD_BYTES + 1 - self._head_bytes]
+        in_body = self._is_receiving() and not self._in_head
+        part = data if in_body else data[: MAX_HEAD_BYTES + 1 - self._head_bytes]
         self._head_bytes += len(part)
         try:
             taken = self._fed(part)

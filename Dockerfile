@@ -25,6 +25,6 @@ EXPOSE 8000
 ENTRYPOINT ["env", "HOST=0.0.0.0", "PORT=8000"]
 # No curl in the image: the probe asks /health with Python.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10s CMD ["env", "HOST=0.0.0.0", "PORT=8000", "python", "-m", "scripts.probe"]
-# SIGTERM lets requests in flight finish; give it time: docker stop -t 130, or compose's stop_grace_period.
+# SIGTERM lets requests and tasks in flight finish; give it time: docker stop -t 610, or compose's stop_grace_period.
 STOPSIGNAL SIGTERM
 CMD ["python", "main.py"]

@@ -29,12 +29,13 @@ OPENAI_MODELS = (
     "gpt-image-1=gemini-3-pro-image,gpt-image-1.5=gemini-3-pro-image,gpt-image-2=gemini-3-pro-image,"
     "gpt-image-1-mini=gemini-nano-banana-2.1,dall-e-3=gemini-3-pro-image,dall-e-2=gemini-nano-banana-2.1"
 )
+STATE_FOLDER = Path(".state")
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 # RFC 3986, section 3.2.1.
 _USERINFO = re.compile(r"//[^/\s]*@")
-_SECRET = ("gemini_api_key", "access_tokens", "metrics_token")
+_SECRET = ("gemini_api_key", "access_tokens", "metrics_token", "results_secret")
 # Scheme, host and port, as a browser writes them: https://developer.mozilla.org/docs/Web/HTTP/Headers/Origin
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9.:\[\]_-]+")
 _DEFAULT_PORT = re.compile(r"(?<=^http://)(.*):80$|(?<=^https://)(.*):443$")
@@ -156,6 +157,18 @@ class Settings(BaseSettings):
     # worker by itself.
     store_url: str = "sqlite:///.state/banana.db"
 
+    # --- What is kept: results of requests with an Idempotency-Key, of tasks, and pictures given as links (banana/results).
+    # For how long, in seconds; 0: nothing is kept, and what needs it is refused.
+    keep_results_seconds: int = Field(default=86_400, ge=0, le=31_536_000)
+    # How much, in bytes, over all workers: the oldest make room.
+    keep_results_bytes: int = Field(default=2_147_483_648, ge=1024)
+    # The folder.
+    results_url: str = ".state/results"
+    # What links are signed with; where it is not set, the service makes a secret of its own. The same on all machines.
+    results_secret: str | None = Field(default=None, min_length=16, repr=False)
+    # One total deadline for a task, in seconds.
+    task_timeout_seconds: float = Field(default=600, gt=0, le=3600)
+
     # --- The log (banana/logs.py).
     # The log, one JSON object a line; - is standard output (the Docker image sets that itself).
     log_file: str = "logs/app.log"
@@ -169,6 +182,14 @@ class Settings(BaseSettings):
     # --- Trying it.
     # Answer from the built-in stand-in for Google's API, with demo pictures; no key, no cost.
     demo: bool = False
+
+    @property
+    def ledger_file(self) -> Path:
+        """Where keys and tasks are recorded: beside the store, where that is a file."""
+        folder = (
+            Path(self.store_url.removeprefix("sqlite:///")).parent if self.store_url.startswith("sqlite:") else None
+        )
+        return (folder or STATE_FOLDER) / "ledger.db"
 
     @property
     def on_loopback(self) -> bool:
@@ -226,6 +247,13 @@ class Settings(BaseSettings):
             raise ValueError(
                 "holds no token, only separators (is a variable unset?); leave it empty to let everybody in"
             )
+        return value
+
+    @field_validator("results_url")
+    @classmethod
+    def _is_a_folder(cls, value: str) -> str:
+        if "://" in value:
+            raise ValueError("is no folder")
         return value
 
     @field_validator("store_url")

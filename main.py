@@ -28,7 +28,13 @@ METRICS_VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
 # The files that prometheus-client maps into memory, for each kind of value there is in banana/metrics.py, in bytes. It
 # would make them with holes, and a write into a hole of a full disk kills the process (SIGBUS): here they are written
 # beforehand. Every route takes some 4 KB of the histograms.
-METRICS_FILES = {"counter": 256 << 10, "histogram": 256 << 10, "gauge_livesum": 64 << 10, "gauge_livemax": 64 << 10}
+METRICS_FILES = {
+    "counter": 256 << 10,
+    "histogram": 256 << 10,
+    "gauge_livesum": 64 << 10,
+    "gauge_livemax": 64 << 10,
+    "gauge_livemostrecent": 64 << 10,
+}
 # Longer than load balancers keep an idle connection (60 s as a rule), so that it is never we who close first.
 IDLE_CONNECTION_SECONDS = 75
 # Connections that wait until a worker takes them.
@@ -131,15 +137,19 @@ def _server_options(settings: config.Settings) -> dict[str, Any]:
 
 
 def _check_store(settings: config.Settings) -> None:
-    """Open the store once, before the workers do: what is wrong with it is said in one line."""
+    """Open store and ledger once, before the workers do: what is wrong with them is said in one line."""
     from banana.admission.rate import StoreError, open_storage
     from banana.admission.sqlite import SQLiteStorage
+    from banana.results.ledger import LedgerError
+    from banana.results.sqlite import SQLiteLedger
 
     try:
+        if settings.keep_results_seconds:
+            SQLiteLedger(settings.ledger_file).check()
         storage = open_storage(settings.store_url)
         if isinstance(storage, SQLiteStorage):
             storage.close()
-    except StoreError as error:
+    except (StoreError, LedgerError) as error:
         sys.exit(f"banana-service: {error}")
 
 

@@ -9,7 +9,7 @@ source scripts/process.sh
 
 help_if_wanted "$@"
 # Beyond the deadline of any request and the grace that the workers have after it (main.py).
-stop_seconds=$(.venv/bin/python -m scripts.probe --stop-seconds 2>/dev/null) || stop_seconds=130
+stop_seconds=$(.venv/bin/python -m scripts.probe --stop-seconds 2>/dev/null) || stop_seconds=610
 
 if pid=$(running_pid); then
   group=$pid

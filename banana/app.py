@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -16,6 +17,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from banana import __version__, errors, logs
 from banana.admission.rate import RateLimit
@@ -41,8 +43,17 @@ from banana.http.origins import OriginCheck, OriginRules
 from banana.http.protocol import ServerProtocol
 from banana.images import Images
 from banana.payload.memory import Buffers
-from banana.routes import generate, google, models, openai_images, ops, page
-from banana.routes.dialect import Services, dialect_of
+from banana.results.files import Files
+from banana.results.links import Links
+from banana.results.requests import KeptRequests, NothingKept
+from banana.results.sqlite import SQLiteLedger
+from banana.results.thread import LedgerThread
+from banana.results.upkeep import SweepOnly, Upkeep
+from banana.results.works import Job, Works
+from banana.routes import generate, google, models, openai_images, ops, page, results, tasks
+from banana.routes.dialect import Dialect, Services, dialect_of
+from banana.routes.image_endpoint import ImageEndpoint
+from banana.routes.submission import TaskFormat
 from config import Settings, without_userinfo
 
 # Every API format, its routes in this order: a model's name matches more than Google's methods, so they go first.
@@ -57,7 +68,7 @@ DEMO_HEADERS = {"X-Demo": "true"}
 # What programs in other sites' pages may read of a response; without x-should-retry OpenAI's SDK retries what it must not.
 EXPOSED_HEADERS = (
     *("X-Request-ID", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "Retry-After", "X-Demo"),
-    *("x-should-retry", "WWW-Authenticate"),
+    *("x-should-retry", "WWW-Authenticate", "X-Cost-USD", "Idempotent-Replayed", "Location", "Preference-Applied"),
 )
 
 log = structlog.get_logger(__name__)
@@ -84,10 +95,40 @@ def create_app(
     keys = KeyRing(settings.gemini_api_key)
     buffers = Buffers(settings.max_buffered_bytes)
     client = _client(settings, transport, keys, buffers)
-    model_names = ModelNames(settings.default_model, settings.model_aliases)
-    converter = ThreadPoolExecutor(CONVERTER_THREADS, "converter")
     rate_limit = RateLimit(settings.store_url, settings.rate_limit_per_minute, settings.workers)
-    services = Services(
+    converter = ThreadPoolExecutor(CONVERTER_THREADS, "converter")
+    keeping = _Keeping(settings, buffers)
+    services = _services(settings, client, rate_limit, converter, keeping)
+    formats = _task_formats(services)
+    upkeep = keeping.upkeep({route: task_format.job_of for route, task_format in formats.items()})
+    lifespan = _lifespan(settings, client, rate_limit, converter, buffers, upkeep)
+    app = _app_without_routes(settings, buffers, lifespan)
+    app.router.routes += [
+        *ops.routes(
+            __version__,
+            reasons=lambda: _not_ready(keys),
+            degraded=lambda: [*degraded, *_degraded(rate_limit, sink), *upkeep.degraded],
+            metrics_folder=metrics_folder,
+            metrics_token=settings.metrics_token,
+        ),
+        *(route for api_format in API_FORMATS for route in api_format.routes(services)),
+        *tasks.routes(services, formats),
+        *results.routes(keeping.files, keeping.links, rate_limit),
+        *page.routes(),
+    ]
+    return app
+
+
+def _services(
+    settings: Settings,
+    client: GeminiClient,
+    rate_limit: RateLimit,
+    converter: ThreadPoolExecutor,
+    keeping: "_Keeping",
+) -> Services:
+    """Return what the routes are handed."""
+    model_names = ModelNames(settings.default_model, settings.model_aliases)
+    return Services(
         auth=TokenAuth(settings.access_tokens) if settings.access_tokens else NoAuth(),
         rate_limit=rate_limit,
         bodies=BodyReader(settings.idle_seconds),
@@ -96,20 +137,42 @@ def create_app(
         ),
         client=client,
         models=model_names,
+        requests=keeping.requests,
         keepalive_seconds=settings.keepalive_seconds,
+        public_url=settings.public_url,
     )
-    app = _app_without_routes(settings, buffers, _lifespan(settings, client, rate_limit, converter, buffers))
-    app.router.routes += ops.routes(
-        __version__,
-        reasons=lambda: _not_ready(keys),
-        degraded=lambda: [*degraded, *_degraded(rate_limit, sink)],
-        metrics_folder=metrics_folder,
-        metrics_token=settings.metrics_token,
-    )
-    for api_format in API_FORMATS:
-        app.router.routes += api_format.routes(services)
-    app.router.routes += page.routes()
-    return app
+
+
+class _Keeping:
+    """What keeps results, built; with KEEP_RESULTS_SECONDS=0 what stands for it."""
+
+    def __init__(self, settings: Settings, buffers: Buffers) -> None:
+        self._task_seconds = settings.task_timeout_seconds
+        self.files = Files(Path(settings.results_url), settings.keep_results_seconds, settings.keep_results_bytes)
+        self.links = Links(settings.results_secret, settings.ledger_file.with_name("results.secret"))
+        self._ledger = LedgerThread(SQLiteLedger(settings.ledger_file))
+        self._works = Works(self._ledger, self.files, buffers, owner=secrets.token_hex(8))
+        self._requests = KeptRequests(
+            self._ledger, self.files, self.links, buffers, self._works, settings.task_timeout_seconds
+        )
+        self.requests = self._requests if settings.keep_results_seconds else NothingKept()
+
+    def upkeep(self, jobs: dict[str, Callable[[bytes], Job]]) -> Upkeep | SweepOnly:
+        """Return what runs beside the requests; `jobs` read the orders of tasks."""
+        if isinstance(self.requests, NothingKept):
+            return SweepOnly(self.files)
+        return Upkeep(self._ledger, self.files, self._works, self._requests, jobs, self._task_seconds)
+
+
+def _task_formats(services: Services) -> dict[str, TaskFormat]:
+    """Return what the tasks of each route are."""
+    endpoints: list[tuple[ImageEndpoint[Any], Dialect]] = [
+        (generate.ENDPOINT, generate.DIALECT),
+        (openai_images.GENERATIONS, openai_images.DIALECT),
+        (openai_images.EDITS, openai_images.DIALECT),
+    ]
+    formats = {endpoint.path: endpoint.task_format(dialect, services) for endpoint, dialect in endpoints}
+    return formats | {google.JOB_ROUTE: google.task_format(services)}
 
 
 def _client(settings: Settings, transport: Transport | None, keys: KeyRing, buffers: Buffers) -> GeminiClient:
@@ -186,6 +249,7 @@ def _lifespan(
     rate_limit: RateLimit,
     converter: ThreadPoolExecutor,
     buffers: Buffers,
+    upkeep: Upkeep | SweepOnly,
 ) -> Callable[[FastAPI], Any]:
     """Return the lifespan, which only closes what was built."""
 
@@ -200,9 +264,13 @@ def _lifespan(
             upstream=without_userinfo(settings.gemini_base_url),
             keys=len(settings.gemini_api_key),
         )
-        trimmer = asyncio.create_task(buffers.trim_when_quiet())
+        beside = [asyncio.create_task(buffers.trim_when_quiet()), asyncio.create_task(upkeep.run())]
         yield
-        trimmer.cancel()
+        await upkeep.drain()
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, return_exceptions=True)
+        await upkeep.close()
         rate_limit.close()
         converter.shutdown(wait=False)
         await client.close()
@@ -240,13 +308,21 @@ async def _banana_error_response(request: Request, error: Exception) -> Response
 
 async def _http_error_response(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return _error_response(request, _from_http_exception(request.method, exchange_of(request.scope).path, error))
+    return _error_response(request, _from_http_exception(request, error))
 
 
-def _from_http_exception(method: str, path: str, error: HTTPException) -> errors.BananaError:
+def _methods_of(request: Request) -> list[str]:
+    """Return the methods that a path answers; the framework names those of the first route that has it."""
+    routes = [route for route in request.app.router.routes if isinstance(route, Route)]
+    first = next(route.path for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+    return sorted({method for route in routes if route.path == first for method in route.methods or ()})
+
+
+def _from_http_exception(request: Request, error: HTTPException) -> errors.BananaError:
     """Return what an error of the framework means."""
+    method, path = request.method, exchange_of(request.scope).path
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
+        allowed = ", ".join(_methods_of(request))
         not_allowed = errors.MethodNotAllowed(f"{path} does not answer {method}; it answers {allowed}.")
         not_allowed.headers["Allow"] = allowed
         return not_allowed

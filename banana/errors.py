@@ -4,23 +4,31 @@
 
     BananaError
     ├── InvalidRequest          422 invalid_request        names each field and what is wrong with it
-    │   └── Blocked             422 blocked                Google's policy refused
+    │   ├── Blocked             422 blocked                Google's policy refused
+    │   └── IdempotencyMismatch 422 idempotency_mismatch   the same Idempotency-Key with another request
     ├── Unauthorized            401 unauthorized           access tokens are set, and none or a wrong one came
     ├── ForeignOrigin           403 foreign_origin         a browser's request from another site, or for another host
-    ├── NotFound                404 not_found              no such route
+    ├── BadSignature            403 bad_signature          a link to a kept picture that this service did not make
+    ├── NotFound                404 not_found              no such route or task
     │   └── ModelNotFound       404 model_not_found        Google does not know the model
     ├── MethodNotAllowed        405 method_not_allowed
+    ├── InProgress              409 in_progress            a request with the same Idempotency-Key is still being served
+    ├── Expired                 410 expired                a kept result is gone
     ├── TooLarge                413 too_large              the body
     ├── HeadTooLarge            431 too_large              the request line and headers
     ├── RateLimited             429 rate_limited           our limit
     ├── UpstreamQuota           429 upstream_quota         Google's
     ├── UpstreamError           502 upstream_error         an error of Google's or of the way there
     │   ├── NotConnected        502 upstream_error         …that happened before the request was sent
+    │   ├── ConnectionLost      502 upstream_error         …that happened after it
     │   ├── UpstreamFault       502 upstream_error         …that Google itself reports as its own
     │   ├── RejectedKey         502 upstream_rejected_key  Google refused our key
-    │   ├── InvalidResponse         502 upstream_invalid       a response that is cut short, too large or no response of Gemini's
-    │   └── NoImage             502 no_image               a response without an image
+    │   ├── InvalidResponse     502 upstream_invalid       a response that is too large or no response of Gemini's
+    │   │   └── CutResponse     502 upstream_invalid       …or cut short
+    │   ├── NoImage             502 no_image               a response without an image
+    │   └── OutcomeUnknown      502 outcome_unknown        sent under an Idempotency-Key, and the response never came
     ├── Overloaded              503 overloaded             no room here
+    │   ├── LedgerUnavailable   503 overloaded             it cannot be recorded that a call is made
     │   └── UpstreamOverloaded  503 overloaded             no room at Google's
     ├── DeadlineExceeded        504 timeout
     └── Internal                500 internal               a defect of ours
@@ -53,10 +61,20 @@ class BananaError(Exception):
 
     `extra` holds more keys for the error object (`fields`, `reason`, `retry_after`); `retry_after_seconds`,
     where it is known, is also sent in the `Retry-After` header, in whole seconds, rounded up, at least 1.
+
+    Attributes:
+        status, code: as they are answered.
+        in_doubt: whether a call was sent and what became of it was not learnt: it may have been billed.
+        was_answered: whether it is Google's response to a call that may have been billed.
+        request_id: of the request that it answered first, where that is an earlier one.
+
     """
 
     status = 500
     code = "internal"
+    in_doubt = False
+    was_answered = False
+    request_id: str | None = None
 
     def __init__(self, message: str, *, retry_after_seconds: float | None = None, **extra: object) -> None:
         super().__init__(message)
@@ -74,6 +92,8 @@ class BananaError(Exception):
 
 class Internal(BananaError):
     """A defect of ours; the log has the traceback, the caller has the request id."""
+
+    in_doubt = True
 
     def __init__(self) -> None:
         super().__init__("An error of this service's own. Please report it with the request_id; nothing was retried.")
@@ -97,6 +117,13 @@ class Blocked(InvalidRequest):
     """Google's policy refused the prompt or the picture."""
 
     code = "blocked"
+    was_answered = True
+
+
+class IdempotencyMismatch(InvalidRequest):
+    """The Idempotency-Key was used for another request."""
+
+    code = "idempotency_mismatch"
 
 
 class Unauthorized(BananaError):
@@ -117,8 +144,15 @@ class ForeignOrigin(BananaError):
     code = "foreign_origin"
 
 
+class BadSignature(BananaError):
+    """A link to a kept picture that this service did not make."""
+
+    status = 403
+    code = "bad_signature"
+
+
 class NotFound(BananaError):
-    """No such route."""
+    """No such route, or no such task of the caller's."""
 
     status = 404
     code = "not_found"
@@ -135,6 +169,20 @@ class MethodNotAllowed(BananaError):
 
     status = 405
     code = "method_not_allowed"
+
+
+class InProgress(BananaError):
+    """A request with the same Idempotency-Key is still being served."""
+
+    status = 409
+    code = "in_progress"
+
+
+class Expired(BananaError):
+    """A kept result is gone."""
+
+    status = 410
+    code = "expired"
 
 
 class TooLarge(BananaError):
@@ -180,6 +228,12 @@ class NotConnected(UpstreamError):
     """The connection failed before the request was sent: a retry costs nothing."""
 
 
+class ConnectionLost(UpstreamError):
+    """The connection failed after the request was sent: Google may have carried it out, and billed it."""
+
+    in_doubt = True
+
+
 class UpstreamFault(UpstreamError):
     """Google answered 500, 502 or 504."""
 
@@ -191,15 +245,37 @@ class RejectedKey(UpstreamError):
 
 
 class InvalidResponse(UpstreamError):
-    """Google's response is cut short, too large, or not in Google's format."""
+    """Google's response is too large, or not in Google's format."""
 
     code = "upstream_invalid"
+    was_answered = True
+
+
+class CutResponse(InvalidResponse):
+    """Google's response is cut short."""
+
+    in_doubt = True
+    was_answered = False
 
 
 class NoImage(UpstreamError):
     """Google answered, but without an image."""
 
     code = "no_image"
+    was_answered = True
+
+
+class OutcomeUnknown(UpstreamError):
+    """A call was sent under an Idempotency-Key or for a task, and what became of it was never learnt."""
+
+    code = "outcome_unknown"
+    was_answered = True
+
+    def __init__(self) -> None:
+        super().__init__(
+            "The call was sent to Google, and its response never came: it may have been billed. It is not sent again for"
+            " this Idempotency-Key or task; to try again, send it with a new key, which may be billed a second time."
+        )
 
 
 class Overloaded(BananaError):
@@ -207,6 +283,17 @@ class Overloaded(BananaError):
 
     status = 503
     code = "overloaded"
+
+
+class LedgerUnavailable(Overloaded):
+    """The ledger cannot be used, so nothing that it must record is begun."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This service cannot record requests with an Idempotency-Key and tasks at the moment (is its disk full?);"
+            " this one was not carried out.",
+            retry_after_seconds=RETRY_AFTER_SECONDS,
+        )
 
 
 class UpstreamOverloaded(Overloaded):
@@ -222,3 +309,13 @@ class DeadlineExceeded(BananaError):
 
     status = 504
     code = "timeout"
+
+
+def recorded(status: int, code: str, message: str, extra: dict[str, object]) -> BananaError:
+    """Return an error of an earlier request, as it was kept."""
+    error = BananaError(message)
+    error.extra = dict(extra)
+    error.status = status
+    error.code = code
+    error.was_answered = True
+    return error

@@ -7,6 +7,7 @@ metrics are read from its attributes; the log line is written from them, and dec
 import enum
 import time
 import uuid
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +21,10 @@ class Progress(enum.Enum):
     NOT_STARTED = enum.auto()
     STARTED = enum.auto()
     COMPLETE = enum.auto()
+
+
+async def _nothing() -> None:
+    """Do nothing before a call is sent."""
 
 
 @dataclass(slots=True)
@@ -48,6 +53,11 @@ class Exchange:
         images_requested, images_returned: how many images were requested, and how many the response holds.
         attempts, upstream_seconds, tokens: of all calls to Google: how many, how long together, and Google's count.
         error_code: of the error that was sent.
+        before_sending: awaited before the first byte of each call goes to Google; what it raises ends the call.
+        idempotency_key: of the request, if any.
+        admit_claim: counts the request against its rate limit, given whether it begins something; set with the key.
+        kept_id: of what is kept of it, by which it is found in the ledger.
+        replayed: whether the response is that of an earlier request with the same Idempotency-Key.
 
     """
 
@@ -76,6 +86,11 @@ class Exchange:
     upstream_seconds: float = 0
     tokens: int = 0
     error_code: str | None = None
+    before_sending: Callable[[], Awaitable[None]] = _nothing
+    idempotency_key: str | None = None
+    admit_claim: Callable[[bool], Awaitable[None]] | None = None
+    kept_id: str | None = None
+    replayed: bool = False
 
     @property
     def status(self) -> int:
@@ -88,6 +103,13 @@ class Exchange:
         """Add one call to Google that took `seconds`."""
         self.attempts += 1
         self.upstream_seconds += seconds
+
+    def copy_counts(self, work: "Exchange", *, as_replay: bool) -> None:
+        """Take over what `work` counted for this request; what another request paid for is not this one's."""
+        self.model, self.user, self.prompt = work.model, work.user, work.prompt
+        self.images_requested, self.images_returned = work.images_requested, work.images_returned
+        if not as_replay:
+            self.attempts, self.upstream_seconds, self.tokens = work.attempts, work.upstream_seconds, work.tokens
 
     def log_fields(self, seconds: float) -> dict[str, Any]:
         """Return the fields of the request's log line; `seconds` is how long it took. What is not known is left out."""
@@ -108,6 +130,8 @@ class Exchange:
             "attempts": self.attempts or None,
             "upstream_ms": round(self.upstream_seconds * 1000, 1) if self.attempts else None,
             "tokens": self.tokens or None,
+            "kept_id": self.kept_id,
+            "replayed": self.replayed or None,
             "code": self.error_code,
         }
         return {name: value for name, value in fields.items() if value is not None}

@@ -5,9 +5,10 @@ its own outcome: nothing that was paid for is lost because of another.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Coroutine, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -57,10 +58,22 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one call of an order became; `index` counts the calls from 0."""
+    """What one call became.
+
+    Attributes:
+        index: of the call, from 0.
+        result: an image, the whole response of a call that was passed on, or an error.
+        created_at: when, in seconds of the epoch.
+        file: under which it is kept; empty when it is not.
+        url: a link to the kept image; empty where there is none.
+
+    """
 
     index: int
-    result: Image | errors.BananaError
+    result: Image | errors.UpstreamResponse | errors.BananaError
+    created_at: int = field(default_factory=lambda: int(time.time()))
+    file: str = ""
+    url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +89,16 @@ class Outcomes:
     """What an order became, in the order of its calls."""
 
     all: Sequence[Outcome]
+
+    @property
+    def created_at(self) -> int:
+        """When the last of them was there, in seconds of the epoch."""
+        return max(outcome.created_at for outcome in self.all)
+
+    @property
+    def successes(self) -> list[Outcome]:
+        """Those that are images."""
+        return [outcome for outcome in self.all if isinstance(outcome.result, Image)]
 
     @property
     def images(self) -> list[Image]:

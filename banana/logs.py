@@ -218,6 +218,8 @@ def _head(event: Mapping[str, Any]) -> str:
         return f"{event.get('status', '')} {milliseconds}  {event.get('method', '')} {event.get('path', '')}"
     if name == "upstream_attempt":
         return f" →  {milliseconds}  Google {event.get('model', '')}: {event.get('outcome', '')}"
+    if name == "carried_out":
+        return f" ✓  {milliseconds}  carried out"
     return name if event.get("level") == "info" else f"{event.get('level', '')}: {name}"
 
 

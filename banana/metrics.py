@@ -36,9 +36,18 @@ keys_refused = Gauge(
 )
 images = Counter("banana_images_total", "Images that reached their caller", ["model", "caller"])
 tokens = Counter("banana_tokens_total", "Tokens used, as Google counts them")
+replays = Counter("banana_replays_total", "Requests given the outcome of an earlier one with the same key", ["how"])
+unknown_outcomes = Counter(
+    "banana_unknown_outcomes_total", "Requests with a key and tasks whose outcome was never learnt"
+)
+tasks = Gauge("banana_tasks", "Tasks that are kept, by state", ["state"], multiprocess_mode="livemostrecent")
+kept_bytes = Gauge("banana_kept_bytes", "Bytes of kept results", multiprocess_mode="livemostrecent")
+kept_files = Gauge("banana_kept_files", "Files of kept results", multiprocess_mode="livemostrecent")
 # A series that begins with its first event is not seen to grow: these begin at 0.
 for _outcome in ("ok", "upstream_rejected_key", "upstream_quota", "upstream_error", "timeout"):
     upstream_calls.labels(_outcome)
+for _how in ("joined", "replayed"):
+    replays.labels(_how)
 
 # Series of their own; further models, which callers may name as they like, are counted together.
 MAX_MODELS = 100

@@ -10,7 +10,7 @@ from http.client import HTTPResponse
 import config
 
 TIMEOUT_SECONDS = 3
-# What stop.sh waits beyond the request deadline: the workers' own grace, and a little.
+# What stop.sh waits beyond the deadline of requests and tasks: the workers' own grace, and a little.
 STOP_GRACE_SECONDS = 10
 
 
@@ -52,7 +52,8 @@ def main() -> None:
     is_demo = "--demo" in sys.argv
     settings = config.read(demo=True)  # whether there is a key does not matter here
     if "--stop-seconds" in sys.argv:
-        print(int(settings.request_timeout_seconds) + STOP_GRACE_SECONDS)
+        task_seconds = settings.task_timeout_seconds if settings.keep_results_seconds else 0
+        print(int(max(settings.request_timeout_seconds, task_seconds)) + STOP_GRACE_SECONDS)
         return
     if "--summary" in sys.argv:
         print(summary(config.read(demo=True) if is_demo else config.read()))

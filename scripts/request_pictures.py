@@ -7,10 +7,12 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import config
 from scripts.probe import address_of, open_url
 
+LINK_SECONDS = 30
 FOLDER = Path("test_pictures")
 CLEAR = "\033[K" if sys.stdout.isatty() else ""
 EXTENSIONS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"RIFF": "webp"}
@@ -27,20 +29,46 @@ def main() -> None:
         sys.exit(f"error: GET /health answered {health}")
     print(f"  GET  /health                      healthy, version {health['version']}")
     timeout_seconds = settings.request_timeout_seconds + 10
-    first = _picture(address, {"prompt": "A ripe banana floating in space"}, token, timeout_seconds)
+    words = {"prompt": "A ripe banana floating in space"}
+    link = ""
+    if settings.keep_results_seconds:
+        link = _image(address, words | {"response_format": "url"}, token, timeout_seconds)
+        first = _linked(address, link)
+    else:
+        first = _decoded(_image(address, words, token, timeout_seconds))
     print(f"{CLEAR}  POST /generate  words → picture   {_save(first, 'from_words')}")
+    if link:
+        print(f"  GET  /results   the same, a link  {link}")
     edit = {"prompt": "The same banana at sunset", "image_base64": base64.b64encode(first).decode()}
-    second = _picture(address, edit, token, timeout_seconds)
+    second = _decoded(_image(address, edit, token, timeout_seconds))
     print(f"{CLEAR}  POST /generate  picture → picture {_save(second, 'from_picture')}")
 
 
-def _picture(address: str, body: dict[str, Any], token: str, timeout_seconds: float) -> bytes:
+def _image(address: str, body: dict[str, Any], token: str, timeout_seconds: float) -> str:
+    """Return the one image of an answer, as base64 or as a link."""
     if sys.stdout.isatty():  # gone again when the answer is there
         print(f"  asking for: {body['prompt']} …", end="\r", flush=True)
     answer = _json(f"{address}/generate", body, token, timeout_seconds)
     if len(answer.get("images", [])) != 1:
         sys.exit(f"error: POST /generate answered without exactly one image: {str(answer)[:200]}")
-    return base64.b64decode(answer["images"][0], validate=True)
+    image: str = answer["images"][0]
+    return image
+
+
+def _decoded(image: str) -> bytes:
+    return base64.b64decode(image, validate=True)
+
+
+def _linked(address: str, link: str) -> bytes:
+    """Return the picture behind a link, from this machine: PUBLIC_URL may not be known to it."""
+    if link.startswith("data:"):  # it could not be kept
+        return _decoded(link.partition(",")[2])
+    parts = urlsplit(link)
+    try:
+        with open_url(f"{address}{parts.path}?{parts.query}", LINK_SECONDS) as response:
+            return response.read()
+    except OSError as error:
+        sys.exit(f"error: the link {link} does not answer: {error}")
 
 
 def _json(url: str, body: dict[str, Any] | None, token: str, timeout_seconds: float) -> Any:

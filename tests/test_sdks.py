@@ -78,12 +78,28 @@ async def test_openai_edits_pictures(of_openai: openai.AsyncOpenAI, stand_in: St
 
 
 async def test_openai_gets_the_format_and_the_form_it_names(of_openai: openai.AsyncOpenAI) -> None:
-    """A PNG when it asks for PNG, a data URI when it asks for a URL."""
+    """A PNG when it asks for PNG, a link when it asks for a URL."""
     made = await of_openai.images.generate(prompt="x", model=MODEL, output_format="png", response_format="url")
 
     url = (made.data or [])[0].url or ""
-    assert url.startswith("data:image/png;base64,")
-    assert opened(base64.b64decode(url.partition(",")[2])).format == "PNG"
+    async with httpx.AsyncClient() as browser:
+        assert opened((await browser.get(url)).content).format == "PNG"
+
+
+async def test_openai_with_a_key_is_carried_out_once(of_openai: openai.AsyncOpenAI, stand_in: StandIn) -> None:
+    """Given as an extra header: a repeat is the same pictures; its own retries change nothing."""
+    key = {"Idempotency-Key": "sdk-1"}
+    stand_in.plan.append("hang-up")
+    with pytest.raises(openai.InternalServerError) as unknown:
+        await of_openai.with_options(max_retries=2).images.generate(prompt="x", model=MODEL, extra_headers=key)
+    key = {"Idempotency-Key": "sdk-2"}
+    first = await of_openai.images.generate(prompt="x", model=MODEL, extra_headers=key)
+    again = await of_openai.images.with_raw_response.generate(prompt="x", model=MODEL, extra_headers=key)
+
+    assert unknown.value.code == "outcome_unknown"
+    assert again.parse() == first
+    assert again.headers["idempotent-replayed"] == "true"
+    assert len(stand_in.calls) == 2
 
 
 async def test_openai_streams(of_openai: openai.AsyncOpenAI, stand_in: StandIn) -> None:

@@ -8,6 +8,7 @@ import os
 import sqlite3
 import time
 import warnings
+from collections.abc import Awaitable
 from typing import Any
 
 from limits.errors import ConfigurationError
@@ -26,6 +27,8 @@ from banana.exchange import Exchange
 from banana.http.middleware import exchange_of
 
 WINDOW_SECONDS = 60
+# Replays, polls and links a caller may make for each request that makes images.
+REPLAY_FACTOR = 10
 # Refused credentials of one address in a minute before they are answered 429; those that are right always pass, so that
 # nobody is locked out by a neighbour behind the same address.
 REFUSALS_PER_MINUTE = 60
@@ -58,7 +61,17 @@ class RateLimit:
         async def refuse(request: Request) -> None:
             """Return when slowapi lets a refused credential be answered as such."""
 
+        @limiter.shared_limit(f"{per_minute * REPLAY_FACTOR}/minute", scope="replays")
+        async def admit_replay(request: Request) -> None:
+            """Return when slowapi lets a replay pass."""
+
+        @limiter.shared_limit(f"{per_minute * REPLAY_FACTOR}/minute", scope="arrivals")
+        async def admit_arrival(request: Request) -> None:
+            """Return when slowapi lets a body be read."""
+
         self._admit = admit
+        self._admit_replay = admit_replay
+        self._admit_arrival = admit_arrival
         self._refuse = refuse
 
     @property
@@ -77,6 +90,21 @@ class RateLimit:
         except RateLimitExceeded:
             raise _refusal(self._write_headers(exchange)) from None
         self._write_headers(exchange)
+
+    async def admit_replay(self, request: Request) -> None:
+        """Count a request that makes nothing: a replay, a poll, a link. Raises RateLimited."""
+        await self._count_apart(self._admit_replay(_beside(request)))
+
+    async def admit_arrival(self, request: Request) -> None:
+        """Count a request whose body must be read before it is known what it is. Raises RateLimited."""
+        await self._count_apart(self._admit_arrival(_beside(request)))
+
+    async def _count_apart(self, limit: Awaitable[None]) -> None:
+        try:
+            await limit
+        except RateLimitExceeded:
+            assert self._storage.decision is not None
+            raise _refusal(self._storage.decision) from None
 
     async def count_refusal(self, request: Request) -> None:
         """Count a wrong or missing credential of the request's address. Raises RateLimited."""
@@ -141,6 +169,11 @@ def open_storage(store_url: str) -> Storage:
         # The library's words may quote the address, with its password.
         words = type(error).__name__ if "@" in store_url else f"{type(error).__name__}: {error}".replace(store_url, "…")
         raise StoreError(f"STORE_URL cannot be used: {words}") from error
+
+
+def _beside(request: Request) -> Request:
+    """Return the request with a state of its own: slowapi notes there that it was counted, and counts it no more."""
+    return Request({**request.scope, "state": dict(request.scope["state"])})
 
 
 def _refusal(decision: Decision) -> errors.RateLimited:

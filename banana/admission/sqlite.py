@@ -6,33 +6,23 @@ longer than `LOCK_SECONDS`. What it holds is a minute of counts: a file that is 
 gone is made anew.
 """
 
-import errno
-import fcntl
-import os
 import sqlite3
-import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import structlog
 from limits.storage import MovingWindowSupport, Storage
+
+from banana.database import Database
 
 # Longest wait for another process's transaction, in seconds; one takes some 20 µs.
 LOCK_SECONDS = 0.1
 # Expired rows that one decision sweeps away, so that the file grows no further than its live callers need.
 SWEEP_ROWS = 20
-# How often it is looked whether the file still has its name, in seconds.
-LOOK_SECONDS = 1
 # A store that lives as long as its process, for one worker.
 IN_MEMORY = ":memory:"
-# What SQLite says of a file that will not get better (https://www.sqlite.org/rescode.html).
-_BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-# What may be over in a moment: a full disk, somebody else's transaction.
-_PASSING = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS hits (
@@ -45,12 +35,8 @@ CREATE TABLE IF NOT EXISTS counters (key TEXT PRIMARY KEY, amount INTEGER NOT NU
 _SWEEP = "DELETE FROM hits WHERE (key, number) IN (SELECT key, number FROM hits WHERE expires_at < ? LIMIT ?)"
 _LAST = "SELECT number, at FROM hits WHERE key = ? ORDER BY number DESC LIMIT 1"
 _OLDEST = "SELECT at, number FROM hits WHERE key = ? AND at >= ? ORDER BY at, number LIMIT 1"
-
-
 # Made when the clock was ahead by more than their window.
 _FUTURE = "DELETE FROM hits WHERE at + at - expires_at > ?"
-
-log = structlog.get_logger(__name__)
 
 
 class SQLiteStorage(Storage, MovingWindowSupport):
@@ -64,16 +50,15 @@ class SQLiteStorage(Storage, MovingWindowSupport):
     def __init__(self, uri: str, wrap_exceptions: bool = False, **options: float | str | bool) -> None:
         super().__init__(uri, wrap_exceptions=wrap_exceptions, **options)
         name = uri.removeprefix("sqlite:///")
-        self._path = None if name == IN_MEMORY else Path(name)
-        self._lock = threading.RLock()
-        self._opened: sqlite3.Connection | None = None
-        self._inode = 0
-        self._looked_at = 0.0
-        try:
-            self._connection()
-        except (sqlite3.Error, OSError) as error:
-            if not _may_pass(error):
-                raise
+        # What a power cut may take is the last minute's counts.
+        self._database = Database(
+            None if name == IN_MEMORY else Path(name),
+            lambda connection: connection.executescript(_SCHEMA),
+            synchronous="OFF",
+            lock_seconds=LOCK_SECONDS,
+            moves_broken_aside=True,
+        )
+        self._database.open()
 
     @property
     def base_exceptions(self) -> tuple[type[Exception], ...]:
@@ -165,105 +150,18 @@ class SQLiteStorage(Storage, MovingWindowSupport):
 
     def close(self) -> None:
         """Close the file; the next decision opens it again."""
-        with self._lock:
-            self._close()
+        self._database.close()
 
     def _execute(self, statement: str, *values: object) -> Any:
         """Run one statement; return its first row, or an empty one."""
-        return self._connection().execute(statement, values).fetchone() or ()
+        return _first(self._database.execute(statement, *values))
 
     @contextmanager
     def _transaction(self) -> Iterator[tuple[Callable[..., Any], float]]:
-        """Yield the means to execute, and the time, which is the same for all processes' order of transactions."""
-        with self._lock:
-            connection = self._connection()
-
-            def execute(statement: str, *values: object) -> Any:
-                return connection.execute(statement, values).fetchone() or ()
-
-            try:
-                connection.execute("BEGIN IMMEDIATE")
-                yield execute, time.time()
-                connection.execute("COMMIT")
-            except BaseException as error:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                if _is_broken(error):
-                    self._move_aside()
-                raise
-
-    def _connection(self) -> sqlite3.Connection:
-        """Return the connection to the file of that name; made anew where there is none, or another file."""
-        with self._lock:
-            now = time.monotonic()
-            if self._opened is not None and now - self._looked_at < LOOK_SECONDS:
-                return self._opened
-            self._looked_at = now
-            if self._opened is None or self._inode != self._inode_of_name():
-                self._close()
-                try:
-                    self._opened = self._open()
-                except sqlite3.DatabaseError as error:
-                    if not _is_broken(error):
-                        raise
-                    self._move_aside()
-                    self._opened = self._open()
-            return self._opened
-
-    def _open(self) -> sqlite3.Connection:
-        if self._path is not None:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(
-            self._path or IN_MEMORY, timeout=LOCK_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        weakref.finalize(self, connection.close)  # also where nobody closes the storage
-        self._inode = self._inode_of_name()
-        try:
-            # What a power cut may take is the last minute's counts.
-            connection.executescript(f"PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF; {_SCHEMA}")
-        except BaseException:
-            connection.close()
-            raise
-        return connection
-
-    def _close(self) -> None:
-        if self._opened is not None:
-            self._opened.close()
-        self._opened = None
-
-    def _inode_of_name(self) -> int:
-        """Return the inode of the file that has the name now; 0 where there is none, or none is needed."""
-        try:
-            return os.stat(self._path).st_ino if self._path else 0  # noqa: PTH116 # a path object is slower
-        except FileNotFoundError:
-            return 0
-
-    def _move_aside(self) -> None:
-        """Move a broken file out of the way. Of several workers that find it broken, one does it."""
-        self._close()
-        if self._path is None:
-            return
-        aside = self._path.with_name(f"{self._path.name}.broken")
-        with self._path.with_name(f".{self._path.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if self._inode != self._inode_of_name():
-                return
-            for suffix in ("", "-wal", "-shm"):
-                with suppress(FileNotFoundError):
-                    Path(f"{self._path}{suffix}").rename(f"{aside}{suffix}")
-        log.error("store_broken", file=str(self._path), moved_to=str(aside))
+        """Yield the means to execute, of which the first row is returned, and the time."""
+        with self._database.transaction() as (execute, now):
+            yield lambda statement, *values: _first(execute(statement, *values)), now
 
 
-def _is_broken(error: BaseException) -> bool:
-    return isinstance(error, sqlite3.DatabaseError) and _code_of(error) in _BROKEN
-
-
-def _may_pass(error: sqlite3.Error | OSError) -> bool:
-    if isinstance(error, OSError):
-        return error.errno == errno.ENOSPC
-    return _code_of(error) in _PASSING
-
-
-def _code_of(error: sqlite3.Error) -> int:
-    """Return SQLite's primary result code; the extended ones say the same in more detail."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+def _first(rows: list[tuple[Any, ...]]) -> tuple[Any, ...]:
+    return rows[0] if rows else ()

@@ -168,15 +168,16 @@ class GeminiClient:
 
     async def _call(self, call: Call, exchange: Exchange, read: Reader[T]) -> T:
         """Make `call` within the deadline; return what `read` makes of the response."""
+        sending = _Sending()
         try:
             async with asyncio.timeout_at(exchange.deadline):
-                return await self._with_retries(call, exchange, read)
+                return await self._with_retries(call, exchange, read, sending)
         except TimeoutError:
-            raise errors.DeadlineExceeded(
-                "The deadline passed before Google answered; the call was cancelled."
-            ) from None
+            late = errors.DeadlineExceeded("The deadline passed before Google answered; the call was cancelled.")
+            late.in_doubt = sending.in_doubt
+            raise late from None
 
-    async def _with_retries(self, call: Call, exchange: Exchange, read: Reader[T]) -> T:
+    async def _with_retries(self, call: Call, exchange: Exchange, read: Reader[T], sending: "_Sending") -> T:
         """Attempt `call` until there is a response, or an error after which it must not be retried."""
         retry = self._retry_policy.begin(exchange.deadline)
         tried: dict[Key, errors.BananaError] = {}
@@ -188,7 +189,9 @@ class GeminiClient:
             else:
                 try:
                     async with self._slots:
-                        return await self._attempt(retry.attempt, key, call, exchange, read)
+                        await exchange.before_sending()
+                        with _logged_attempt(retry.attempt, key, call, exchange), sending.one_attempt():
+                            return await self._attempt(key, call, exchange, read, sending)
                 except (errors.UpstreamQuota, errors.RejectedKey) as error:
                     self._set_aside(key, call.quota, error)
                     tried[key] = error
@@ -212,19 +215,19 @@ class GeminiClient:
         metrics.keys_resting.set(self._keys.resting_count())
         metrics.keys_refused.set(self._keys.refused_count())
 
-    async def _attempt(self, number: int, key: Key, call: Call, exchange: Exchange, read: Reader[T]) -> T:
+    async def _attempt(self, key: Key, call: Call, exchange: Exchange, read: Reader[T], sending: "_Sending") -> T:
         """Send `call` once with `key`."""
-        with _logged_attempt(number, key, call, exchange):
-            response = await self._transport.handle_async_request(self._request(key, call, exchange.deadline))
-            try:
-                if response.status_code != 200:
-                    raise await self._error(response)
-                result = await read(response)
-            finally:
-                await response.aclose()
-            if self._keys.accepted(key):
-                self._count_keys()
-            return result
+        response = await self._transport.handle_async_request(self._request(key, call, exchange.deadline))
+        try:
+            if response.status_code != 200:
+                sending.in_doubt = False
+                raise await self._error(response)
+            result = await read(response)
+        finally:
+            await response.aclose()
+        if self._keys.accepted(key):
+            self._count_keys()
+        return result
 
     async def _error(self, response: httpx.Response) -> errors.BananaError:
         body = self._keys.redact((await _read_error_body(response)).decode("utf-8", "replace")).encode()
@@ -257,6 +260,24 @@ class GeminiClient:
         if size_bytes < SMALL_BODY_BYTES:
             return httpx.Request(call.method, url, headers=headers, content=b"".join(call.body))
         return httpx.Request(call.method, url, headers=headers, stream=PiecesStream(call.body))
+
+
+@dataclass(slots=True)
+class _Sending:
+    """Whether a call was sent and its response has not come: what the deadline ends then may have been billed."""
+
+    in_doubt: bool = False
+
+    @contextmanager
+    def one_attempt(self) -> Iterator[None]:
+        """Send it once, in doubt until it is known what became of it."""
+        self.in_doubt = True
+        try:
+            yield
+            self.in_doubt = False
+        except errors.BananaError as error:
+            self.in_doubt = error.in_doubt
+            raise
 
 
 @contextmanager

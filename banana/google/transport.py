@@ -26,7 +26,7 @@ _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
-    """An httpx transport; raises NotConnected, InvalidResponse and UpstreamError of `banana.errors`.
+    """An httpx transport; raises NotConnected, ConnectionLost, CutResponse and InvalidResponse of `banana.errors`.
 
     Args:
         proxy_url: the HTTP proxy on the way, or None.
@@ -53,8 +53,8 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                     allow_redirects=False,
                     proxy=self._proxy_url,
                 )
-        except errors.UpstreamError as error:
-            if type(error) is errors.UpstreamError and _was_cut(request):
+        except errors.ConnectionLost as error:
+            if _was_cut(request):
                 raise errors.NotConnected(
                     "The connection to Google was lost before the request was sent whole; it was not carried out."
                 ) from error
@@ -158,10 +158,12 @@ def _translation(error: Exception) -> errors.UpstreamError:
         case aiohttp.ClientHttpProxyError():
             return errors.NotConnected(f"The proxy refused the connection ({error.status}); nothing was sent.")
         case aiohttp.ClientPayloadError():
-            return errors.InvalidResponse("Google's response was cut short.")
-        case aiohttp.ClientResponseError() | httpx.DecodingError():
-            return errors.InvalidResponse(f"Google's response is not HTTP ({name}).")
-    return errors.UpstreamError(f"The connection to Google was lost after the request was sent ({name}).")
+            return errors.CutResponse("Google's response was cut short.")
+        case aiohttp.ClientResponseError():
+            return errors.CutResponse(f"Google's response is not HTTP ({name}).")
+        case httpx.DecodingError():
+            return errors.InvalidResponse(f"Google's response cannot be decompressed ({name}).")
+    return errors.ConnectionLost(f"The connection to Google was lost after the request was sent ({name}).")
 
 
 def keepalive_socket(address: aiohttp.AddrInfoType) -> socket.socket:

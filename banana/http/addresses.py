@@ -1,13 +1,17 @@
 """Whose address a request comes from: the peer's, or the one that a trusted proxy forwards; nothing else counts."""
 
 import ipaddress
+import re
 from functools import lru_cache
 
+from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 # What a provider gives to one customer, who may use any address of it (RFC 6177).
 IPV6_PREFIX = 64
+# A name or an address, and perhaps a port.
+_HOST = re.compile(r"[A-Za-z0-9._-]+(:[0-9]{1,5})?|\[[0-9a-fA-F:.]+\](:[0-9]{1,5})?")
 _IPV4_MAPPED = "::ffff:"
 
 
@@ -36,6 +40,17 @@ class ForwardedAddress:
         if client and client is not peer and _address(client[0]) is None:
             scope["client"] = peer
         await self._app(scope, receive, send)
+
+
+def base_url_of(request: Request, public_url: str | None) -> str:
+    """Return what goes before a path in a link to this service: `public_url`, else what the request was sent to."""
+    if public_url:
+        return public_url.rstrip("/")
+    host = request.headers.get("host", "")
+    if not _HOST.fullmatch(host):
+        name, port = request.scope.get("server") or ("127.0.0.1", None)
+        host = f"{name}:{port}" if port else name
+    return f"{request.url.scheme}://{host}"
 
 
 @lru_cache(4096)

@@ -25,6 +25,8 @@ from banana.google.models import ModelNames
 from banana.http.bodies import BodyReader
 from banana.http.middleware import exchange_of
 from banana.images import Images
+from banana.results.requests import KeptRequests, NothingKept
+from banana.routes.kept import key_of, key_refused
 
 Handler = Callable[[Request, Exchange], Awaitable[Response]]
 Claim = Callable[[Request], bool]
@@ -64,7 +66,9 @@ class Services:
         images: makes images.
         client: the calls to Google, for what is passed through.
         models: the names of models.
+        requests: what is carried out once and kept.
         keepalive_seconds: silence before whitespace is sent, 0 for never.
+        public_url: where people reach the service; None where requests say it.
 
     """
 
@@ -74,7 +78,9 @@ class Services:
     images: Images
     client: GeminiClient
     models: ModelNames
+    requests: KeptRequests | NothingKept
     keepalive_seconds: float
+    public_url: str | None
 
 
 def under(*prefixes: str) -> Claim:
@@ -101,12 +107,23 @@ class DialectRoute(APIRoute):
 
     Of several `dialects` the one that claims a request is the one it is answered in.
 
+    With `takes_key` a POST may have an Idempotency-Key; with `makes_nothing` requests count against the rate limit of
+    replays.
+
     FastAPI's dependencies, body models and exit stacks are not used: they cost a tenth of a small request's processor
     time. It is given `documentation` alone, which are the arguments of `APIRoute`.
     """
 
     def __init__(
-        self, path: str, handler: Handler, dialects: Sequence[Dialect], services: Services, **documentation: Any
+        self,
+        path: str,
+        handler: Handler,
+        dialects: Sequence[Dialect],
+        services: Services,
+        *,
+        takes_key: bool = False,
+        makes_nothing: bool = False,
+        **documentation: Any,
     ) -> None:
         if services.auth.needs_token:
             documentation["dependencies"] = [Security(_TOKEN)]
@@ -114,6 +131,8 @@ class DialectRoute(APIRoute):
         self.app = self._serve
         self._handler = handler
         self._dialects = dialects
+        self._takes_key = takes_key
+        self._makes_nothing = makes_nothing
         self.services = services
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -136,8 +155,32 @@ class DialectRoute(APIRoute):
             raise
         if self.services.auth.needs_token:
             exchange.caller_label = exchange.caller
-        await self.services.rate_limit.admit(request, exchange)
+        await self._admit(request, exchange)
         return await self._handler(request, exchange)
+
+    async def _admit(self, request: Request, exchange: Exchange) -> None:
+        """Count the request against its rate limit; one with a key only as far as can be said before its body is read."""
+        rate_limit = self.services.rate_limit
+        if self._makes_nothing:
+            await rate_limit.admit_replay(request)
+            return
+        key = key_of(request.headers) if request.method == "POST" else None
+        if key is None:
+            await rate_limit.admit(request, exchange)
+            return
+        if not self._takes_key:
+            raise key_refused()
+        assert exchange.caller is not None
+        is_known = await self.services.requests.is_known(exchange.caller, key)
+        await (rate_limit.admit_replay(request) if is_known else rate_limit.admit_arrival(request))
+
+        async def admit_claim(is_new: bool) -> None:
+            if is_new:
+                await rate_limit.admit(request, exchange)
+            elif not is_known:
+                await rate_limit.admit_replay(request)
+
+        exchange.idempotency_key, exchange.admit_claim = key, admit_claim
 
 
 # FastAPI wants an endpoint to document; `DialectRoute` never calls it. No docstring: it would be published.

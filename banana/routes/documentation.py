@@ -7,11 +7,37 @@ from pydantic import BaseModel
 
 from banana.routes.fields import MAX_PICTURES
 
-ERROR_STATUSES = (400, 401, 403, 404, 413, 422, 429, 500, 502, 503, 504)
+ERROR_STATUSES = (400, 401, 403, 404, 409, 410, 413, 422, 429, 500, 502, 503, 504)
 
 EXAMPLE_PROMPT = "A banana on the moon"
 # One pixel, for an example of a picture that is sent.
 EXAMPLE_PICTURE = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
+
+
+# What a task is answered with, before it has ended.
+TASK_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["id", "task_id", "object", "status", "created_at", "expires_at", "poll_url"],
+    "properties": {"status": {"enum": ["processing", "completed", "failed", "cancelled"]}},
+}
+KEY_PARAMETER = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "Carried out once, however often it is repeated.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+}
+PREFER_PARAMETER = {
+    "name": "Prefer",
+    "in": "header",
+    "description": "respond-async answers with a task; wait=N first waits so many seconds for it to end.",
+    "schema": {"type": "string", "example": "respond-async, wait=10"},
+}
+KEPT_PARAMETERS = [KEY_PARAMETER, PREFER_PARAMETER]
+
+
+def accepted() -> dict[int | str, dict[str, Any]]:
+    """Return the response of a route that has begun a task."""
+    return {202: {"description": "A task was begun.", "content": {"application/json": {"schema": TASK_SCHEMA}}}}
 
 
 def responses(content: Mapping[str, Any], error: Mapping[str, Any]) -> dict[int | str, dict[str, Any]]:

@@ -18,7 +18,7 @@ from banana.payload.pieces import Bytes, Pieces
 from banana.routes import documentation
 from banana.routes.dialect import Dialect, Services, under
 from banana.routes.fields import MAX_IMAGES, Integer, ModelName, Pictures, Prompt
-from banana.routes.image_endpoint import ImageEndpoint
+from banana.routes.image_endpoint import ImageEndpoint, data_uri_of
 
 AspectRatio = Literal[
     "1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9", "1:4", "4:1", "1:8", "8:1"
@@ -39,10 +39,14 @@ class GenerateRequest(BaseModel):
     )
     aspect_ratio: AspectRatio | None = None
     image_size: ImageSize | None = None
+    response_format: Literal["b64", "url"] | None = Field(
+        default=None,
+        description="b64: base64; url: links to the pictures, which are kept. Left out: b64; links in a task.",
+    )
 
 
 class GenerateResponse(BaseModel):
-    """The pictures as base64, in the order of the calls that succeeded."""
+    """The pictures as base64 or links, in the order of the calls that succeeded."""
 
     images: list[str]
     metadata: dict[str, Any] | None = Field(
@@ -57,7 +61,7 @@ def error_response(exchange: Exchange, error: errors.BananaError) -> Response:
 
 def error_body(exchange: Exchange, error: errors.BananaError) -> dict[str, Any]:
     """Return `error` as the JSON object of this service's own routes."""
-    body = {"code": error.code, "message": error.message, "request_id": exchange.request_id}
+    body = {"code": error.code, "message": error.message, "request_id": error.request_id or exchange.request_id}
     return {"error": body | error.extra}
 
 
@@ -79,27 +83,34 @@ class GenerateWriter:
     def __init__(self, body: GenerateRequest, order: Order, headers: Headers) -> None:
         preferred = preferred_media_type(headers.get("accept", ""))
         self._requested = order.count
-        self._as_picture = self._requested == 1 and preferred.startswith("image/")
+        self.as_links = self.needs_links = body.response_format == "url"
+        self._as_picture = self._requested == 1 and preferred.startswith("image/") and not self.as_links
         self.streams = preferred == "text/event-stream"
         self.allows_leading_whitespace = not self._as_picture
 
     def response(self, outcomes: Outcomes, exchange: Exchange) -> Response:
         """Return the images there are."""
-        images = outcomes.images
         if self._as_picture:
-            return PiecesResponse(list(images[0].picture.decoded()), images[0].mime_type)
-        metadata = _summary(self._requested, outcomes.failures) if outcomes.failures else None
-        return PiecesResponse(_json(images, metadata), "application/json")
+            image = outcomes.images[0]
+            return PiecesResponse(list(image.picture.decoded()), image.mime_type)
+        return PiecesResponse(result(outcomes, as_links=self.as_links), "application/json")
 
     def event(self, outcome: Outcome, exchange: Exchange) -> Pieces:
         """Return `image` or `failed`."""
         match outcome.result:
             case Image(picture, mime_type):
                 start = b'event: image\ndata: {"index":%d,"mime_type":"%s","image":"'
-                return [start % (outcome.index, mime_type.encode()), *picture.pieces, b'"}\n\n']
-            case error:
+                content = _link_to(outcome) if self.as_links else picture.pieces
+                return [start % (outcome.index, mime_type.encode()), *content, b'"}\n\n']
+            case errors.BananaError() as error:
                 data = {"index": outcome.index} | error_body(exchange, error)
                 return [b"event: failed\ndata: " + msgspec.json.encode(data) + b"\n\n"]
+
+        return ()
+
+    def error_event(self, error: errors.BananaError, exchange: Exchange) -> Pieces:
+        """Return `error`, which ends the stream."""
+        return [b"event: error\ndata: " + msgspec.json.encode(error_body(exchange, error)) + b"\n\n"]
 
     def last_event(self, failures: list[Failure], exchange: Exchange) -> Pieces:
         """Return `done`."""
@@ -113,14 +124,21 @@ def _summary(requested: int, failures: list[Failure]) -> dict[str, Any]:
     return {"requested": requested, "returned": requested - len(failed), "failed": failed}
 
 
-def _json(images: list[Image], metadata: dict[str, Any] | None) -> list[Bytes]:
-    """Return the body around the base64 as it came, in pieces."""
+def result(outcomes: Outcomes, *, as_links: bool) -> Pieces:
+    """Return the body around the base64 as it came, or around links, in pieces."""
     pieces: list[Bytes] = []
-    for image in images:
-        pieces.append(b'","' if pieces else b'{"images":["')
-        pieces.extend(image.picture.pieces)
+    for outcome in outcomes.all:
+        if isinstance(outcome.result, Image):
+            pieces.append(b'","' if pieces else b'{"images":["')
+            pieces.extend(_link_to(outcome) if as_links else outcome.result.picture.pieces)
+    metadata = _summary(len(outcomes.all), outcomes.failures) if outcomes.failures else None
     pieces.append(b'"],"metadata":' + msgspec.json.encode(metadata) + b"}")
     return pieces
+
+
+def _link_to(outcome: Outcome) -> Pieces:
+    """Return the link to an image; a data URI where it could not be kept."""
+    return [outcome.url.encode()] if outcome.url else data_uri_of(outcome)
 
 
 DIALECT = Dialect("generate", under("/generate"), error_response)
@@ -146,6 +164,8 @@ ENDPOINT = ImageEndpoint(
     files="image_base64",
     order_of=order_of,
     writer_for=GenerateWriter,
+    result=result,
+    explicit_base64="b64",
     documentation={
         "operation_id": "generate",
         "tags": ["images"],

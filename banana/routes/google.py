@@ -4,6 +4,7 @@ Only the model's name (retired names), the credentials and the deadline are ours
 a key of ours in them; our own come in Google's shape. Source: Google's REST reference and google.rpc.Status.
 """
 
+import hashlib
 from collections.abc import AsyncGenerator
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
@@ -19,9 +20,14 @@ from banana.exchange import Exchange
 from banana.google.client import Call
 from banana.google.models import MAX_NAME_CHARACTERS, is_model_name
 from banana.http.responses import PiecesResponse, PiecesStreamResponse
+from banana.images import Outcome, Outcomes
+from banana.payload.lazyjson import InvalidJson, LazyJsonParser
 from banana.payload.pieces import Pieces
+from banana.results.works import Job, results_of
 from banana.routes import documentation
 from banana.routes.dialect import Dialect, DialectRoute, Handler, Services, under
+from banana.routes.kept import preference_of
+from banana.routes.submission import TaskFormat, accepted, submission_of
 
 # Where clients of the Developer API and of Vertex' express mode look for it; LiteLLM leaves the version to the base URL.
 PREFIXES = ("/v1beta", "/v1", "/v1beta1/publishers/google", "")
@@ -32,12 +38,16 @@ TOKEN_PARAMETER = "key"  # noqa: S105 # its name
 # What a query may name beside it to be somebody else: with ours it would look to Google as if our key were wrong.
 CREDENTIALS = (TOKEN_PARAMETER, "api_key", "access_token", "oauth_token", "$userproject", "userproject")
 METHODS = (":generateContent", ":streamGenerateContent", ":countTokens")
+# By which the ledger knows what is passed on, below whatever prefix.
+JOB_ROUTE = METHODS[0]
 STATUSES = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
     403: "PERMISSION_DENIED",
     404: "NOT_FOUND",
     405: "UNIMPLEMENTED",
+    409: "ABORTED",
+    410: "NOT_FOUND",
     413: "INVALID_ARGUMENT",
     429: "RESOURCE_EXHAUSTED",
     500: "INTERNAL",
@@ -59,7 +69,7 @@ def error_response(exchange: Exchange, error: errors.BananaError) -> Response:
 
 def _error_body(exchange: Exchange, error: errors.BananaError, status: int) -> bytes:
     details: list[dict[str, object]] = [
-        {"@type": "type.googleapis.com/google.rpc.RequestInfo", "requestId": exchange.request_id},
+        {"@type": "type.googleapis.com/google.rpc.RequestInfo", "requestId": error.request_id or exchange.request_id},
         {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": error.code.upper(), "domain": "banana-service"},
     ]
     if "retry_after" in error.extra:
@@ -96,6 +106,80 @@ def forward_handler(method: str, services: Services) -> Handler:
         return PiecesResponse(response.pieces, response.content_type)
 
     return forward
+
+
+def generate_handler(method: str, services: Services) -> Handler:
+    """Return a handler that does the same, once for each Idempotency-Key, or as a task where that is preferred."""
+    forward = forward_handler(method, services)
+
+    async def generate(request: Request, exchange: Exchange) -> Response:
+        is_task = preference_of(request.headers).respond_async
+        if exchange.idempotency_key is None and not is_task:
+            return await forward(request, exchange)
+        body = await services.bodies.read_bytes(request, exchange.deadline)
+        job = job_of_call(call_of(request, method, body, services, exchange), services)
+        if is_task:
+            return await accepted(request, exchange, job, task_format(services), services, as_links=False)
+        submission = submission_of(job, exchange)
+        await services.requests.submit(submission)
+        source = services.requests.outcomes(submission, with_content=True)
+        outcomes = Outcomes(results_of([outcome async for outcome in source if outcome is not None]))
+        return PiecesResponse(result(outcomes, as_links=False), _response_of(outcomes).content_type)
+
+    return generate
+
+
+def job_of_call(call: Call, services: Services) -> Job:
+    """Return the job that makes `call`, and keeps Google's response whole."""
+
+    async def outcomes(exchange: Exchange) -> AsyncGenerator[Outcome | None, None]:
+        exchange.model, exchange.dialect = call.model, DIALECT.name
+        try:
+            yield Outcome(0, await services.client.forward(call, exchange))
+        except errors.BananaError as error:
+            yield Outcome(0, error)
+
+    return Job(
+        route=JOB_ROUTE,
+        content=[call.path, _content_of(call.body)],
+        order=lambda: [msgspec.json.encode([call.model, call.path]), b"\n", *call.body],
+        calls=1,
+        has_links=False,
+        outcomes=outcomes,
+    )
+
+
+def result(outcomes: Outcomes, *, as_links: bool) -> Pieces:
+    """Return Google's response; its pictures are in it."""
+    return _response_of(outcomes).pieces
+
+
+def task_format(services: Services) -> TaskFormat:
+    """Return how tasks are carried out again, and what their results are."""
+
+    def job_of(order: bytes) -> Job:
+        head, _, body = order.partition(b"\n")
+        model, path = msgspec.json.decode(head)
+        return job_of_call(Call(model, path, [body]), services)
+
+    return TaskFormat(job_of, result, DIALECT)
+
+
+def _response_of(outcomes: Outcomes) -> UpstreamResponse:
+    (outcome,) = outcomes.all
+    assert isinstance(outcome.result, UpstreamResponse)
+    return outcome.result
+
+
+def _content_of(body: Pieces) -> object:
+    """Return what a body says, however it is written; the body itself where it is not JSON."""
+    parser = LazyJsonParser(lenient=True)
+    try:
+        for piece in body:
+            parser.feed(bytes(piece))
+        return parser.close()
+    except InvalidJson:
+        return hashlib.sha256(b"".join(body)).hexdigest()
 
 
 def stream_handler(method: str, services: Services) -> Handler:
@@ -168,18 +252,23 @@ def routes(services: Services) -> list[APIRoute]:
 
 
 def _route(prefix: str, method: str, services: Services) -> DialectRoute:
-    handler = stream_handler if method.startswith(":stream") else forward_handler
+    takes_key = method == METHODS[0]
+    handler = generate_handler if takes_key else stream_handler if method.startswith(":stream") else forward_handler
     return DialectRoute(
         f"{prefix}/models/{{model}}{method}",
         handler(method, services),
         (DIALECT,),
         services,
+        takes_key=takes_key,
         methods=["POST"],
         include_in_schema=prefix == PREFIXES[0],
         operation_id=method[1:],
         tags=["Google"],
         summary=f"Google's {method[1:]}",
         description="The request is passed to Google as it is, and its response back.",
-        responses=documentation.responses(CONTENT, ERROR_SCHEMA),
-        openapi_extra={"requestBody": _BODY, "parameters": [MODEL_PARAMETER]},
+        responses=(documentation.accepted() if takes_key else {}) | documentation.responses(CONTENT, ERROR_SCHEMA),
+        openapi_extra={
+            "requestBody": _BODY,
+            "parameters": [MODEL_PARAMETER, *(documentation.KEPT_PARAMETERS if takes_key else [])],
+        },
     )

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
+import msgspec
 from pydantic import BaseModel
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -14,10 +15,19 @@ from starlette.responses import Response
 
 from banana import errors
 from banana.exchange import Exchange
+from banana.google.wire import Image
+from banana.http.addresses import base_url_of
 from banana.http.responses import COMMENT, KeepAliveResponse, PiecesStreamResponse
 from banana.images import Failure, Order, Outcome, Outcomes
-from banana.payload.pieces import Pieces
+from banana.payload.lazyjson import LazyJsonParser
+from banana.payload.pictures import EncodedPicture
+from banana.payload.pieces import Bytes, Pieces
+from banana.results.fingerprints import fields_of
+from banana.results.works import Job, results_of
+from banana.routes import documentation
 from banana.routes.dialect import Dialect, DialectRoute, Services, with_error_response
+from banana.routes.kept import preference_of
+from banana.routes.submission import Result, TaskFormat, accepted, submission_of
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -27,11 +37,15 @@ class ResponseWriter(Protocol):
 
     Attributes:
         streams: whether each outcome is sent as an event as soon as it is there.
+        as_links: whether images are sent as links.
+        needs_links: whether nothing else will do.
         allows_leading_whitespace: whether whitespace may go before the response's body.
 
     """
 
     streams: bool
+    as_links: bool
+    needs_links: bool
     allows_leading_whitespace: bool
 
     def response(self, outcomes: Outcomes, exchange: Exchange) -> Response:
@@ -40,6 +54,10 @@ class ResponseWriter(Protocol):
 
     def event(self, outcome: Outcome, exchange: Exchange) -> Pieces:
         """Return the event of one outcome; no pieces where the format has none for it."""
+        ...
+
+    def error_event(self, error: errors.BananaError, exchange: Exchange) -> Pieces:
+        """Return the event of an error that ends the stream."""
         ...
 
     def last_event(self, failures: list[Failure], exchange: Exchange) -> Pieces:
@@ -57,6 +75,8 @@ class ImageEndpoint(Generic[Body]):
         files: the body's field that holds pictures.
         order_of: reads a body into an order.
         writer_for: chooses how to answer, by the body and the request's headers.
+        result: the body of a response in JSON, and a task's result.
+        explicit_base64: the value of `response_format` by which a task's result holds pictures instead of links.
         documentation: for the OpenAPI document.
 
     """
@@ -66,6 +86,8 @@ class ImageEndpoint(Generic[Body]):
     files: str
     order_of: Callable[[Body], Order]
     writer_for: Callable[[Body, Order, Headers], ResponseWriter]
+    result: Result
+    explicit_base64: str
     documentation: dict[str, Any]
 
     def route(self, dialect: Dialect, services: Services) -> DialectRoute:
@@ -73,21 +95,165 @@ class ImageEndpoint(Generic[Body]):
 
         async def handler(request: Request, exchange: Exchange) -> Response:
             body = await services.bodies.read(request, self.body, exchange.deadline, files=self.files)
-            order = self.order_of(body)
-            writer = self.writer_for(body, order, request.headers)
+            writer = self.writer_for(body, self.order_of(body), request.headers)
+            if preference_of(request.headers).respond_async and not writer.streams:
+                return await self._accepted(body, writer, request, exchange, dialect, services)
+            if writer.needs_links:
+                services.requests.check_links()
+            return await self._respond(body, writer, request, exchange, dialect, services)
+
+        return DialectRoute(
+            self.path, handler, (dialect,), services, takes_key=True, methods=["POST"], **self._documented()
+        )
+
+    def async_route(self, dialect: Dialect, services: Services) -> DialectRoute:
+        """Return the route that answers with a task."""
+
+        async def handler(request: Request, exchange: Exchange) -> Response:
+            body = await services.bodies.read(request, self.body, exchange.deadline, files=self.files)
+            writer = self.writer_for(body, self.order_of(body), request.headers)
             if writer.streams:
-                outcomes = services.images.stream(order, exchange)
-                return PiecesStreamResponse(_events(outcomes, writer, exchange), "text/event-stream", outcomes)
+                raise errors.InvalidRequest.of_fields([("stream", "is not for tasks; poll the task instead")])
+            return await self._accepted(body, writer, request, exchange, dialect, services)
 
-            async def work() -> Response:
-                return writer.response(await services.images.make(order, exchange), exchange)
+        as_task = self._documented() | {
+            "operation_id": f"{self.documentation['operation_id']}Async",
+            "summary": f"{self.documentation['summary']}, as a task",
+            "description": "The same, answered at once with a task: poll `poll_url` until it has ended.",
+        }
+        return DialectRoute(
+            f"{self.path}/async", handler, (dialect,), services, takes_key=True, methods=["POST"], **as_task
+        )
 
-            interval_seconds = services.keepalive_seconds if writer.allows_leading_whitespace else 0
-            return await KeepAliveResponse.respond_within(
-                with_error_response(work(), dialect, exchange), interval_seconds
-            )
+    def _documented(self) -> dict[str, Any]:
+        """Return the documentation with what is the same for every route that takes a key."""
+        extra = {"parameters": documentation.KEPT_PARAMETERS} | self.documentation.get("openapi_extra", {})
+        responses = documentation.accepted() | self.documentation.get("responses", {})
+        return self.documentation | {"openapi_extra": extra, "responses": responses}
 
-        return DialectRoute(self.path, handler, (dialect,), services, methods=["POST"], **self.documentation)
+    def task_format(self, dialect: Dialect, services: Services) -> TaskFormat:
+        """Return how its tasks are carried out again, and what their results are."""
+
+        def job_of(order: bytes) -> Job:
+            parser = LazyJsonParser()
+            parser.feed(order)
+            return self._job(self.body.model_validate(parser.close(), strict=True), services)
+
+        return TaskFormat(job_of, self.result, dialect)
+
+    async def _accepted(
+        self,
+        body: Body,
+        writer: ResponseWriter,
+        request: Request,
+        exchange: Exchange,
+        dialect: Dialect,
+        services: Services,
+    ) -> Response:
+        job, task_format = self._job(body, services), self.task_format(dialect, services)
+        return await accepted(request, exchange, job, task_format, services, as_links=writer.as_links)
+
+    async def _respond(
+        self,
+        body: Body,
+        writer: ResponseWriter,
+        request: Request,
+        exchange: Exchange,
+        dialect: Dialect,
+        services: Services,
+    ) -> Response:
+        """Carry out the request, and answer it: whole, or as events."""
+        is_plain = exchange.idempotency_key is None and not writer.as_links
+        if is_plain and not writer.streams:
+            order = self.order_of(body)
+            return await self._whole(services.images.make(order, exchange), writer, exchange, dialect, services)
+        source = await self._source(body, writer, exchange, services)
+        if writer.as_links:
+            source = _linked(source, services, base_url_of(request, services.public_url))
+        if writer.streams:
+            return PiecesStreamResponse(_events(source, writer, exchange), "text/event-stream", source)
+        return await self._whole(_collected(source), writer, exchange, dialect, services)
+
+    async def _source(
+        self, body: Body, writer: ResponseWriter, exchange: Exchange, services: Services
+    ) -> AsyncGenerator[Outcome | None, None]:
+        """Return the outcomes as they come: of a request with a key, of one with links, of any other."""
+        if exchange.idempotency_key is not None:
+            submission = submission_of(self._job(body, services), exchange)
+            await services.requests.submit(submission)
+            source = services.requests.outcomes(submission, with_content=not writer.as_links)
+            # What has ended is read before a status is sent, because it may be gone.
+            return source if submission.is_active else _replayed([outcome async for outcome in source])
+        outcomes = services.images.stream(self.order_of(body), exchange)
+        return services.requests.keep_unclaimed(outcomes, exchange) if writer.as_links else outcomes
+
+    async def _whole(
+        self,
+        outcomes: Any,
+        writer: ResponseWriter,
+        exchange: Exchange,
+        dialect: Dialect,
+        services: Services,
+    ) -> Response:
+        """Return the response when all outcomes are there; whitespace goes before it where that is set."""
+
+        async def work() -> Response:
+            return writer.response(await outcomes, exchange)
+
+        interval_seconds = services.keepalive_seconds if writer.allows_leading_whitespace else 0
+        return await KeepAliveResponse.respond_within(with_error_response(work(), dialect, exchange), interval_seconds)
+
+    def _job(self, body: Body, services: Services) -> Job:
+        order, fields = self.order_of(body), fields_of(body)
+        return Job(
+            route=self.path,
+            content=fields,
+            order=lambda: _order_pieces(fields),
+            calls=order.count,
+            has_links=fields.get("response_format") != self.explicit_base64,
+            outcomes=lambda exchange: services.images.stream(order, exchange),
+        )
+
+
+def data_uri_of(outcome: Outcome) -> Pieces:
+    """Return an image as a data URI."""
+    assert isinstance(outcome.result, Image)
+    return [f"data:{outcome.result.mime_type};base64,".encode(), *outcome.result.picture.pieces]
+
+
+def _order_pieces(fields: dict[str, Any]) -> Pieces:
+    """Return the fields of a body as JSON, in pieces; its pictures are the pieces they came in."""
+    pieces: list[Bytes] = [b"{"]
+    for name, value in fields.items():
+        pieces.append((b"," if len(pieces) > 1 else b"") + msgspec.json.encode(name) + b":")
+        if isinstance(value, tuple) and all(isinstance(picture, EncodedPicture) for picture in value):
+            for number, picture in enumerate(value):
+                pieces += [b'["' if number == 0 else b'","', *picture.pieces]
+            pieces.append(b'"]')
+        else:
+            pieces.append(msgspec.json.encode(value))
+    return [*pieces, b"}"]
+
+
+async def _collected(source: AsyncGenerator[Outcome | None, None]) -> Outcomes:
+    """Return all outcomes, in the order of the calls. Raises the error when there is no image."""
+    return Outcomes(results_of([outcome async for outcome in source if outcome is not None]))
+
+
+async def _replayed(outcomes: list[Outcome | None]) -> AsyncGenerator[Outcome | None, None]:
+    for outcome in outcomes:
+        yield outcome
+
+
+async def _linked(
+    source: AsyncGenerator[Outcome | None, None], services: Services, base_url: str
+) -> AsyncGenerator[Outcome | None, None]:
+    """Yield `source`, with links to what is kept."""
+    try:
+        async for outcome in source:
+            yield outcome and services.requests.linked(outcome, base_url)
+    finally:
+        await source.aclose()
 
 
 async def _events(
@@ -95,13 +261,18 @@ async def _events(
 ) -> AsyncGenerator[Pieces, None]:
     """Yield an event for each outcome, a comment for each silence, and the last event."""
     failures: list[Failure] = []
-    async for outcome in outcomes:
-        if outcome is None:
-            yield COMMENT
-            continue
-        if isinstance(outcome.result, errors.BananaError):
-            failures.append(Failure(outcome.index, outcome.result))
-        yield writer.event(outcome, exchange)
+    try:
+        async for outcome in outcomes:
+            if outcome is None:
+                yield COMMENT
+                continue
+            if isinstance(outcome.result, errors.BananaError):
+                failures.append(Failure(outcome.index, outcome.result))
+            yield writer.event(outcome, exchange)
+    except errors.BananaError as error:
+        exchange.error_code = error.code
+        yield writer.error_event(error, exchange)
+        return
     failures.sort(key=lambda failure: failure.index)
     if failures and not exchange.images_returned:
         exchange.error_code = failures[0].error.code

@@ -17,9 +17,11 @@ ERROR_SCHEMA = {
 
 
 def error_response(exchange: Exchange, error: errors.BananaError) -> Response:
-    """Return `error` in OpenAI's shape; the header keeps its SDKs from retrying, because the service already has."""
+    """Return `error` in OpenAI's shape; a header keeps its SDKs from retrying what the service already has."""
     status = 400 if error.status == 422 else error.status
-    headers = error.headers | {"x-should-retry": "false"}
+    # With its key, what is in progress is to be requested again: by then it may be there.
+    may_retry = isinstance(error, errors.InProgress)
+    headers = error.headers | {"x-should-retry": "true" if may_retry else "false"}
     return Response(msgspec.json.encode({"error": error_object(exchange, error)}), status, headers, "application/json")
 
 
@@ -30,7 +32,7 @@ def error_object(exchange: Exchange, error: errors.BananaError) -> dict[str, obj
     kind = TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")
     code = "moderation_blocked" if error.code == errors.Blocked.code else error.code
     standard = {"message": error.message, "type": kind, "param": param, "code": code}
-    return standard | {"request_id": exchange.request_id} | error.extra
+    return standard | {"request_id": error.request_id or exchange.request_id} | error.extra
 
 
 def usage_of(images: list[Image]) -> dict[str, object]:

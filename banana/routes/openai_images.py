@@ -4,7 +4,6 @@ What cannot be honoured is refused by name, before anything is paid for. Source:
 """
 
 import math
-import time
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -14,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
+from banana import errors
 from banana.exchange import Exchange
 from banana.google.wire import Image
 from banana.http.responses import PiecesResponse
@@ -22,7 +22,7 @@ from banana.payload.pieces import Bytes, Pieces
 from banana.routes import documentation, openai
 from banana.routes.dialect import Dialect, Services, under
 from banana.routes.fields import MAX_IMAGES, Integer, ModelName, Pictures, Prompt, ShortText, Text
-from banana.routes.image_endpoint import ImageEndpoint
+from banana.routes.image_endpoint import ImageEndpoint, data_uri_of
 
 # The ratios that every current model takes.
 RATIOS = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9")
@@ -40,7 +40,9 @@ class ImagesRequest(BaseModel):
     model: ModelName | None = None
     n: Integer | None = Field(default=1, ge=1, le=MAX_IMAGES, description="Each is a call, and is paid for.")
     size: Text | None = Field(default="auto", description="WxH in pixels: the nearest ratio and size; or auto.")
-    response_format: Literal["b64_json", "url"] | None = Field(default=None, description="url is a data URI.")
+    response_format: Literal["b64_json", "url"] | None = Field(
+        default=None, description="url: a link to the picture, which is kept; a data URI where nothing is."
+    )
     output_format: Literal["png", "jpeg", "webp"] | None = Field(
         default=None, description="Left out: as Google sent it."
     )
@@ -116,19 +118,13 @@ class ImagesWriter:
         self._event_name = event_name
         # URLs where they are requested, and by OpenAI's default for its models of old.
         default = "url" if (body.model or "").startswith("dall-e") else "b64_json"
-        self._as_url = (body.response_format or default) == "url"
+        self.as_links = (body.response_format or default) == "url"
+        self.needs_links = False  # a data URI is a URL as well
         self.streams = bool(body.stream)
 
     def response(self, outcomes: Outcomes, exchange: Exchange) -> Response:
         """Return the images there are."""
-        images = outcomes.images
-        pieces: list[Bytes] = [b'{"created":%d,"data":[{' % time.time()]
-        for number, image in enumerate(images):
-            if number:
-                pieces.append(b"},{")
-            pieces += self._image_field(image)
-        pieces.append(b'}],"usage":' + msgspec.json.encode(openai.usage_of(images)) + b"}")
-        return PiecesResponse(pieces, "application/json")
+        return PiecesResponse(result(outcomes, as_links=self.as_links), "application/json")
 
     def event(self, outcome: Outcome, exchange: Exchange) -> Pieces:
         """Return the event of an image; an error has none, because OpenAI's SDKs raise at the first."""
@@ -137,7 +133,7 @@ class ImagesWriter:
             return ()
         event = {
             "type": f"{self._event_name}.completed",
-            "created_at": int(time.time()),
+            "created_at": outcome.created_at,
             "size": self._body.size or "auto",
             "quality": self._body.quality or "auto",
             "background": "opaque",
@@ -145,20 +141,38 @@ class ImagesWriter:
             "usage": openai.usage_of([image]),
         }
         start = f"event: {self._event_name}.completed\ndata: ".encode() + msgspec.json.encode(event)[:-1] + b","
-        return [start, *self._image_field(image), b"}\n\n"]
+        return [start, *_image_field(outcome, image, as_links=self.as_links), b"}\n\n"]
+
+    def error_event(self, error: errors.BananaError, exchange: Exchange) -> Pieces:
+        """Return `error`, which ends the stream."""
+        return [
+            b"event: error\ndata: " + msgspec.json.encode({"error": openai.error_object(exchange, error)}) + b"\n\n"
+        ]
 
     def last_event(self, failures: list[Failure], exchange: Exchange) -> Pieces:
         """Return an error when there is no image at all; OpenAI's stream ends without an event of its own."""
         if len(failures) < self._requested:
             return ()
-        error = {"error": openai.error_object(exchange, failures[0].error)}
-        return [b"event: error\ndata: " + msgspec.json.encode(error) + b"\n\n"]
+        return self.error_event(failures[0].error, exchange)
 
-    def _image_field(self, image: Image) -> list[Bytes]:
-        """Return the field that holds an image, as base64 or as a data URI."""
-        if self._as_url:
-            return [f'"url":"data:{image.mime_type};base64,'.encode(), *image.picture.pieces, b'"']
+
+def result(outcomes: Outcomes, *, as_links: bool) -> Pieces:
+    """Return the body with base64 as it came, or with links, in pieces."""
+    pieces: list[Bytes] = [b'{"created":%d,"data":[{' % outcomes.created_at]
+    for outcome in outcomes.all:
+        if isinstance(outcome.result, Image):
+            if len(pieces) > 1:
+                pieces.append(b"},{")
+            pieces += _image_field(outcome, outcome.result, as_links=as_links)
+    pieces.append(b'}],"usage":' + msgspec.json.encode(openai.usage_of(outcomes.images)) + b"}")
+    return pieces
+
+
+def _image_field(outcome: Outcome, image: Image, *, as_links: bool) -> list[Bytes]:
+    """Return the field that holds an image, as base64, as a link, or where it is not kept as a data URI."""
+    if not as_links:
         return [b'"b64_json":"', *image.picture.pieces, b'"']
+    return [b'"url":"', *([outcome.url.encode()] if outcome.url else data_uri_of(outcome)), b'"']
 
 
 def _writer_for(event_name: str) -> Callable[[ImagesRequest, Order, Headers], ImagesWriter]:
@@ -192,6 +206,8 @@ GENERATIONS: ImageEndpoint[ImagesRequest] = ImageEndpoint(
     files="image",
     order_of=order_of,
     writer_for=_writer_for("image_generation"),
+    result=result,
+    explicit_base64="b64_json",
     documentation=_documentation(ImagesRequest, "Generate images", "createImage"),
 )
 EDITS: ImageEndpoint[EditRequest] = ImageEndpoint(
@@ -200,10 +216,16 @@ EDITS: ImageEndpoint[EditRequest] = ImageEndpoint(
     files="image",
     order_of=order_of,
     writer_for=_writer_for("image_edit"),
+    result=result,
+    explicit_base64="b64_json",
     documentation=_documentation(EditRequest, "Edit images", "createImageEdit"),
 )
 
 
 def routes(services: Services) -> list[APIRoute]:
-    """Return both routes."""
-    return [GENERATIONS.route(DIALECT, services), EDITS.route(DIALECT, services)]
+    """Return both routes, and both as tasks."""
+    endpoints: tuple[ImageEndpoint[Any], ...] = (GENERATIONS, EDITS)
+    return [
+        *(endpoint.route(DIALECT, services) for endpoint in endpoints),
+        *(endpoint.async_route(DIALECT, services) for endpoint in endpoints),
+    ]

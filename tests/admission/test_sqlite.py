@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from limits.storage import storage_from_string
 
-from banana.admission import sqlite
+from banana import database
 from banana.admission.sqlite import SQLiteStorage
 
 URI = "sqlite:///state/test.db"
@@ -186,7 +186,7 @@ def test_a_file_that_is_gone_is_made_anew(storage: SQLiteStorage, monkeypatch: p
     other = SQLiteStorage(URI)
     storage.acquire_entry("a", 1, 60)
     shutil.rmtree("state")
-    monkeypatch.setattr(sqlite, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(database, "LOOK_SECONDS", 0)
 
     assert storage.acquire_entry("a", 1, 60)
     assert not other.acquire_entry("a", 1, 60)

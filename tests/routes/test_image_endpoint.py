@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, Response
 
-from banana import images
+from banana import errors, images
 from banana.app import create_app
 from banana.exchange import Exchange
 from banana.google.wire import Image
@@ -35,6 +35,7 @@ class Wish(BaseModel):
 
 class WishWriter:
     allows_leading_whitespace = True
+    as_links = needs_links = False
 
     def __init__(self, body: Wish, order: Order, headers: Headers) -> None:
         self.streams = body.live
@@ -44,6 +45,9 @@ class WishWriter:
 
     def event(self, outcome: Outcome, exchange: Exchange) -> Pieces:
         return [b"granted %d\n" % outcome.index] if isinstance(outcome.result, Image) else ()
+
+    def error_event(self, error: errors.BananaError, exchange: Exchange) -> Pieces:
+        return [b"error: " + error.code.encode()]
 
     def last_event(self, failures: list[Failure], exchange: Exchange) -> Pieces:
         return [b"over, refused: ", *(b"%d " % failure.index for failure in failures)]
@@ -56,6 +60,8 @@ ENDPOINT: ImageEndpoint[Wish] = ImageEndpoint(
     files="pictures",
     order_of=lambda body: Order(body.wish, count=body.count),
     writer_for=WishWriter,
+    result=lambda outcomes, *, as_links: [b"{}"],
+    explicit_base64="b64",
     documentation={},
 )
 

@@ -1,5 +1,6 @@
 """OpenAI's images; what its SDK makes of them: test_sdks."""
 
+import base64
 import json
 from typing import Any
 
@@ -72,7 +73,9 @@ async def test_a_picture_is_base64_or_a_url(client: httpx.AsyncClient, body: dic
     answer = response.json()
     assert list(answer) == ["created", "data", "usage"]
     assert [list(item) for item in answer["data"]] == [[key]] * 2
-    assert opened(answer["data"][1][key].rpartition(",")[2]).size == (1024, 1024)
+    given = answer["data"][1][key]
+    picture = (await client.get(given)).content if key == "url" else base64.b64decode(given)
+    assert opened(base64.b64encode(picture).decode()).size == (1024, 1024)
     assert response.headers["content-length"] == str(len(response.content))
 
 

@@ -1,0 +1,176 @@
+"""A SQLite file that all workers of a machine share: opened, opened again when it is gone, one transaction at a time.
+
+It knows nothing of what is in the file; its schema is handed in.
+"""
+
+import errno
+import fcntl
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import structlog
+
+# How often it is looked whether the file still has its name, in seconds.
+LOOK_SECONDS = 1
+# What SQLite says of a file that will not get better (https://www.sqlite.org/rescode.html).
+_BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+# What may be over in a moment: a full disk, somebody else's transaction.
+_PASSING = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+Execute = Callable[..., list[tuple[Any, ...]]]
+
+log = structlog.get_logger(__name__)
+
+
+class Database:
+    """A SQLite file, or one in memory.
+
+    Args:
+        path: of the file; None is a database in memory.
+        prepare: makes or checks the schema, in a connection that was just opened.
+        synchronous: SQLite's pragma: OFF leaves it to the system when a transaction reaches the disk, FULL waits for it.
+        lock_seconds: the longest wait for another process's transaction.
+        moves_broken_aside: whether a file that is no database makes room for a new one; else it stays, and every
+            transaction fails.
+
+    Every method raises sqlite3.Error or OSError when the file cannot be used.
+
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        prepare: Callable[[sqlite3.Connection], object],
+        *,
+        synchronous: Literal["OFF", "FULL"],
+        lock_seconds: float,
+        moves_broken_aside: bool,
+    ) -> None:
+        self._path = path
+        self._prepare = prepare
+        self._synchronous = synchronous
+        self._lock_seconds = lock_seconds
+        self._moves_broken_aside = moves_broken_aside
+        self._lock = threading.RLock()
+        self._opened: sqlite3.Connection | None = None
+        self._inode = 0
+        self._looked_at = 0.0
+
+    def open(self) -> None:
+        """Open the file. Raises only for what will not pass by itself."""
+        try:
+            self._connection()
+        except (sqlite3.Error, OSError) as error:
+            if not _may_pass(error):
+                raise
+
+    def execute(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
+        """Run one statement by itself; return its rows."""
+        with self._lock:
+            return self._connection().execute(statement, values).fetchall()
+
+    @contextmanager
+    def transaction(self) -> Iterator[tuple[Execute, float]]:
+        """Yield the means to execute, and the time, which is the same for all processes' order of transactions."""
+        with self._lock:
+            connection = self._connection()
+
+            def execute(statement: str, *values: object) -> list[tuple[Any, ...]]:
+                return connection.execute(statement, values).fetchall()
+
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+                yield execute, time.time()
+                connection.execute("COMMIT")
+            except BaseException as error:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                if _is_broken(error) and self._moves_broken_aside:
+                    self._move_aside()
+                raise
+
+    def close(self) -> None:
+        """Close the file; the next statement opens it again."""
+        with self._lock:
+            if self._opened is not None:
+                self._opened.close()
+            self._opened = None
+
+    def _connection(self) -> sqlite3.Connection:
+        """Return the connection to the file of that name; made anew where there is none, or another file."""
+        with self._lock:
+            now = time.monotonic()
+            if self._opened is not None and now - self._looked_at < LOOK_SECONDS:
+                return self._opened
+            self._looked_at = now
+            if self._opened is None or self._inode != self._inode_of_name():
+                self.close()
+                try:
+                    self._opened = self._open()
+                except sqlite3.DatabaseError as error:
+                    if not (_is_broken(error) and self._moves_broken_aside):
+                        raise
+                    self._move_aside()
+                    self._opened = self._open()
+            return self._opened
+
+    def _open(self) -> sqlite3.Connection:
+        if self._path is not None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(
+            self._path or ":memory:", timeout=self._lock_seconds, isolation_level=None, check_same_thread=False
+        )
+        weakref.finalize(self, connection.close)  # also where nobody closes the database
+        self._inode = self._inode_of_name()
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute(f"PRAGMA synchronous={self._synchronous}")
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _inode_of_name(self) -> int:
+        """Return the inode of the file that has the name now; 0 where there is none, or none is needed."""
+        try:
+            return os.stat(self._path).st_ino if self._path else 0  # noqa: PTH116 # a path object is slower
+        except FileNotFoundError:
+            return 0
+
+    def _move_aside(self) -> None:
+        """Move a broken file out of the way. Of several workers that find it broken, one does it."""
+        self.close()
+        if self._path is None:
+            return
+        aside = self._path.with_name(f"{self._path.name}.broken")
+        with self._path.with_name(f".{self._path.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if self._inode != self._inode_of_name():
+                return
+            for suffix in ("", "-wal", "-shm"):
+                with suppress(FileNotFoundError):
+                    Path(f"{self._path}{suffix}").rename(f"{aside}{suffix}")
+        log.error("store_broken", file=str(self._path), moved_to=str(aside))
+
+
+def _is_broken(error: BaseException) -> bool:
+    return isinstance(error, sqlite3.DatabaseError) and _code_of(error) in _BROKEN
+
+
+def _may_pass(error: sqlite3.Error | OSError) -> bool:
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOSPC
+    return _code_of(error) in _PASSING
+
+
+def _code_of(error: sqlite3.Error) -> int:
+    """Return SQLite's primary result code; the extended ones say the same in more detail."""
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF

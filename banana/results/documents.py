@@ -1,0 +1,174 @@
+"""What a request became, as the ledger keeps it: a JSON document of outcomes, whose images lie in files."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+import pybase64
+
+from banana import errors
+from banana.errors import UpstreamResponse
+from banana.google.wire import Image
+from banana.images import Outcome
+from banana.payload.pictures import EncodedPicture, type_of
+from banana.results.files import Files
+from banana.results.ledger import Entry
+from banana.results.links import expired
+
+# What has a link, and how its file's name ends; other types are kept as well, and have none.
+EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
+RESPONSE_EXTENSION = "body"
+OTHER_EXTENSION = "bin"
+# A multiple of three: each block but the last is base64 without padding.
+_BLOCK_BYTES = 3 << 16
+
+
+class _Response(msgspec.Struct, omit_defaults=True):
+    status: int
+    content_type: str
+    body: str
+
+
+class _Error(msgspec.Struct, omit_defaults=True):
+    status: int
+    code: str
+    message: str
+    extra: dict[str, Any] = {}
+    response: _Response | None = None
+
+
+class _Outcome(msgspec.Struct, omit_defaults=True):
+    index: int
+    created_at: int
+    file: str = ""
+    content_type: str = ""
+    usage: dict[str, Any] = {}
+    error: _Error | None = None
+
+
+def document_of(outcomes: Sequence[Outcome]) -> bytes:
+    """Return the document of `outcomes`, in the order in which they came."""
+    return msgspec.json.encode([_written(outcome) for outcome in outcomes])
+
+
+async def outcomes_of(entry: Entry, files: Files, *, with_content: bool) -> list[Outcome]:
+    """Return what an entry that has ended became, in the order in which it came.
+
+    Errors carry the id of the first request. Without content, an image that can have a link is nothing more than that.
+    Raises Expired when a file is gone.
+    """
+    if not entry.result:
+        raise expired()
+    stored = msgspec.json.decode(entry.result, type=list[_Outcome])
+    return [await _read(outcome, entry, files, with_content=with_content) for outcome in stored]
+
+
+def error_in(entry: Entry) -> errors.BananaError | None:
+    """Return the error of an entry that failed; None when it did not."""
+    stored = msgspec.json.decode(entry.result, type=list[_Outcome]) if entry.result else []
+    found = [_recorded(outcome.error, entry) for outcome in stored if outcome.error]
+    return decisive_error(found) if len(found) == len(stored) and found else None
+
+
+def decisive_error(found: Sequence[errors.BananaError]) -> errors.BananaError:
+    """Return the error that stands for all of them: the first, or that one of them may have been billed."""
+    return next((error for error in found if error.code == errors.OutcomeUnknown.code), found[0])
+
+
+async def recovered_outcomes(entry: Entry, files: Files) -> list[Outcome]:
+    """Return what can be said of an entry that was sent and whose worker did not live: its files, and what is unknown."""
+    outcomes = []
+    names = {_index_of(name): name for name in await files.names_of(entry.id)}
+    for index in range(entry.calls):
+        if index in names:
+            outcomes.append(await _recovered(index, names[index], files))
+        else:
+            outcomes.append(Outcome(index, errors.OutcomeUnknown()))
+    return outcomes
+
+
+async def kept(outcome: Outcome, entry_id: str, files: Files) -> Outcome:
+    """Write what an outcome holds to a file; return it with the file's name. Raises OSError.
+
+    The base64 of an image becomes that of the file, so that it is the same when it is read again.
+    """
+    match outcome.result:
+        case Image(picture, mime_type, usage):
+            content = await asyncio.to_thread(lambda: b"".join(picture.decoded()))
+            name = f"{entry_id}-{outcome.index}.{EXTENSIONS.get(mime_type, OTHER_EXTENSION)}"
+            await files.write(name, [content])
+            return Outcome(outcome.index, Image(await _encoded(content), mime_type, usage), outcome.created_at, name)
+        case UpstreamResponse(_, _, pieces):
+            name = f"{entry_id}-{outcome.index}.{RESPONSE_EXTENSION}"
+            await files.write(name, pieces)
+            return Outcome(outcome.index, outcome.result, outcome.created_at, name)
+    return outcome
+
+
+def _written(outcome: Outcome) -> _Outcome:
+    match outcome.result:
+        case Image(_, mime_type, usage):
+            return _Outcome(outcome.index, outcome.created_at, outcome.file, mime_type, usage)
+        case UpstreamResponse(_, content_type, _):
+            return _Outcome(outcome.index, outcome.created_at, outcome.file, content_type)
+        case error:
+            return _Outcome(outcome.index, outcome.created_at, error=_written_error(error))
+
+
+def _written_error(error: errors.BananaError) -> _Error:
+    response = None
+    if error.upstream_response is not None:
+        google = error.upstream_response
+        body = b"".join(google.pieces).decode("utf-8", "replace")
+        response = _Response(google.status, google.content_type, body)
+    return _Error(error.status, error.code, error.message, error.extra, response)
+
+
+def _recorded(stored: _Error, entry: Entry) -> errors.BananaError:
+    error = errors.recorded(stored.status, stored.code, stored.message, stored.extra)
+    error.request_id = entry.request_id
+    if stored.response is not None:
+        google = stored.response
+        error.upstream_response = UpstreamResponse(google.status, google.content_type, [google.body.encode()])
+    return error
+
+
+async def _read(stored: _Outcome, entry: Entry, files: Files, *, with_content: bool) -> Outcome:
+    if stored.error is not None:
+        return Outcome(stored.index, _recorded(stored.error, entry), stored.created_at)
+    if not stored.file:
+        raise expired()
+    try:
+        if stored.file.endswith(f".{RESPONSE_EXTENSION}"):
+            body = await files.read(stored.file)
+            return Outcome(stored.index, UpstreamResponse(200, stored.content_type, [body]), stored.created_at)
+        if with_content or stored.file.endswith(f".{OTHER_EXTENSION}"):
+            picture = await _encoded(await files.read(stored.file))
+        else:
+            picture = EncodedPicture(stored.content_type, (), await files.head(stored.file))
+    except FileNotFoundError:
+        raise expired() from None
+    image = Image(picture, stored.content_type, stored.usage)
+    return Outcome(stored.index, image, stored.created_at, stored.file)
+
+
+async def _recovered(index: int, name: str, files: Files) -> Outcome:
+    content = await files.read(name)
+    if name.endswith(f".{RESPONSE_EXTENSION}"):
+        return Outcome(index, UpstreamResponse(200, "application/json", [content]), file=name)
+    mime_type = type_of(content[:32]) or "application/octet-stream"
+    return Outcome(index, Image(await _encoded(content), mime_type), file=name)
+
+
+async def _encoded(content: bytes) -> EncodedPicture:
+    def encode() -> list[bytes]:
+        view = memoryview(content)
+        blocks = range(0, len(content), _BLOCK_BYTES)
+        return [pybase64.b64encode(view[start : start + _BLOCK_BYTES]) for start in blocks]
+
+    return EncodedPicture(type_of(content[:32]), await asyncio.to_thread(encode), content[:32])
+
+
+def _index_of(name: str) -> int:
+    return int(name.rpartition("-")[2].partition(".")[0])

@@ -1,0 +1,74 @@
+"""Links to kept pictures: an address that is its own permission, until it expires."""
+
+import base64
+import hashlib
+import hmac
+import os
+import secrets
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlencode
+
+from banana import errors
+
+SECRET_BYTES = 32
+
+
+class Links:
+    """Signs and checks links.
+
+    Args:
+        secret: of all machines that share the pictures; None takes the one in `file`, and makes it when there is none.
+        file: where the secret of this machine lies.
+
+    """
+
+    def __init__(self, secret: str | None, file: Path) -> None:
+        self._secret = secret.encode() if secret else None
+        self._file = file
+
+    def url(self, base_url: str, name: str, expires_at: int) -> str:
+        """Return the link to the file `name`, below `base_url`. Raises OSError when there can be no secret."""
+        query = urlencode({"exp": expires_at, "sig": self._signature(name, str(expires_at))})
+        return f"{base_url}/results/{name}?{query}"
+
+    def check(self, name: str, expires_at: str, signature: str) -> int:
+        """Return how many seconds the link is still good for. Raises BadSignature, Expired and OSError."""
+        expected = self._signature(name, expires_at)
+        if not hmac.compare_digest(expected.encode(), signature.encode()):
+            raise errors.BadSignature("This link was not made by this service, or it was changed on the way.")
+        left_seconds = int(expires_at) - int(time.time())
+        if left_seconds <= 0:
+            raise expired()
+        return left_seconds
+
+    def _signature(self, name: str, expires_at: str) -> str:
+        if self._secret is None:
+            self._secret = _secret_in(self._file)
+        digest = hmac.digest(self._secret, f"{name}\n{expires_at}".encode(), hashlib.sha256)
+        return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def expired() -> errors.Expired:
+    """Return the error for a picture that is gone."""
+    return errors.Expired("This picture is no longer kept: its time is over, or it made room for newer ones.")
+
+
+def _secret_in(file: Path) -> bytes:
+    """Return the secret in `file`. Of several workers that find none, one makes it."""
+    with suppress(FileNotFoundError):
+        return file.read_bytes()
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(prefix=".", dir=file.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as made:
+            made.write(secrets.token_hex(SECRET_BYTES).encode())
+            made.flush()
+            os.fsync(made.fileno())
+        with suppress(FileExistsError):
+            os.link(temporary, file)
+    finally:
+        Path(temporary).unlink()
+    return file.read_bytes()

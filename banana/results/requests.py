@@ -1,0 +1,407 @@
+"""Requests that are carried out once: those with an Idempotency-Key, and tasks. The same request finds what it became.
+
+Whoever comes first claims the entry and carries it out; whoever comes later joins, in any worker, or is given what is kept.
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import structlog
+
+from banana import errors, images, metrics
+from banana.exchange import Exchange
+from banana.images import Outcome, Outcomes
+from banana.payload.memory import Buffers
+from banana.results import documents
+from banana.results.files import Files
+from banana.results.fingerprints import fingerprint_of
+from banana.results.ledger import Entry
+from banana.results.links import Links
+from banana.results.thread import LedgerThread
+from banana.results.watch import Watch
+from banana.results.works import Job, Work, Works, results_of, size_of_content
+
+ID_BYTES = 16
+# When to try again a request that is still being carried out, in seconds.
+RETRY_AFTER_SECONDS = 3
+# On a response that cost nothing, because it was paid for before.
+REPLAY_HEADERS = {"Idempotent-Replayed": "true", "X-Cost-USD": "0.000000"}
+
+# Counts a request against a rate limit, given whether it is a new one. Raises RateLimited.
+Admission = Callable[[bool], Awaitable[None]]
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Submission:
+    """One HTTP request for a job.
+
+    Attributes:
+        job: what is to be carried out.
+        exchange: of the request.
+        key: its Idempotency-Key, if any.
+        is_task: whether it is to be a task.
+        admit: counts it against a rate limit.
+        entry: which holds for it, once it is claimed.
+        work: on the entry, where this worker carries it out.
+        is_replay: whether an earlier request holds the entry.
+
+    """
+
+    job: Job
+    exchange: Exchange
+    key: str | None
+    is_task: bool
+    admit: Admission
+    entry: Entry | None = None
+    work: Work | None = None
+    is_replay: bool = False
+
+    @property
+    def is_active(self) -> bool:
+        """Whether the entry has not ended."""
+        return self.entry is None or self.entry.state.is_active
+
+
+class NothingKept:
+    """Stands for `KeptRequests` where KEEP_RESULTS_SECONDS is 0: what needs to be kept is refused by name."""
+
+    async def is_known(self, caller: str, key: str) -> bool:
+        """Raise InvalidRequest."""
+        raise _not_kept("Idempotency-Key")
+
+    def check_links(self) -> None:
+        """Raise InvalidRequest."""
+        raise _not_kept("response_format")
+
+    async def submit(self, submission: Submission) -> None:
+        """Raise InvalidRequest."""
+        raise _not_kept("Idempotency-Key" if submission.key else "Prefer: respond-async")
+
+    async def outcomes(self, submission: Submission, *, with_content: bool) -> AsyncGenerator[Outcome | None, None]:
+        """Yield nothing: nothing is submitted."""
+        nothing: list[Outcome] = []
+        for outcome in nothing:
+            yield outcome
+
+    async def keep_unclaimed(
+        self, outcomes: AsyncGenerator[Outcome | None, None], exchange: Exchange
+    ) -> AsyncGenerator[Outcome | None, None]:
+        """Yield `outcomes`."""
+        async for outcome in outcomes:
+            yield outcome
+
+    def linked(self, outcome: Outcome, base_url: str) -> Outcome:
+        """Return the outcome: it has no link."""
+        return outcome
+
+    async def task(self, entry_id: str, caller: str, wait_seconds: float = 0) -> Entry:
+        """Raise NotFound."""
+        raise _no_task(entry_id)
+
+    async def tasks(self, caller: str, limit: int, after: str | None) -> Sequence[Entry]:
+        """Return nothing."""
+        return []
+
+    async def outcomes_of(self, entry: Entry, base_url: str, *, as_links: bool) -> Outcomes:
+        """Raise NotFound."""
+        raise _no_task(entry.id)
+
+    async def delete_task(self, entry_id: str, caller: str) -> None:
+        """Raise NotFound."""
+        raise _no_task(entry_id)
+
+
+class KeptRequests:
+    """Claims, joins, replays, and the tasks of a caller.
+
+    Args:
+        ledger: of all workers.
+        files: where pictures are kept.
+        links: to them.
+        buffers: where what is held in memory is counted.
+        works: what this worker carries out.
+        task_timeout_seconds: from a task's beginning to its deadline.
+
+    """
+
+    def __init__(
+        self,
+        ledger: LedgerThread,
+        files: Files,
+        links: Links,
+        buffers: Buffers,
+        works: Works,
+        task_timeout_seconds: float,
+    ) -> None:
+        self._ledger = ledger
+        self._files = files
+        self._links = links
+        self._buffers = buffers
+        self._works = works
+        self._watch = Watch(ledger)
+        self._task_timeout_seconds = task_timeout_seconds
+        self._claims: dict[str, asyncio.Task[None]] = {}
+
+    def check_links(self) -> None:
+        """Return when there can be links to pictures. Raises InvalidRequest."""
+
+    def is_at(self, entry_id: str) -> bool:
+        """Return whether this worker claims or carries out the entry."""
+        return entry_id in self._works or entry_id in self._claims
+
+    async def is_known(self, caller: str, key: str) -> bool:
+        """Return whether there is an entry for a caller's key. Raises LedgerUnavailable."""
+        return await self._ledger.look(lambda ledger: ledger.find(caller, key)) is not None
+
+    async def submit(self, submission: Submission) -> None:
+        """Claim the entry of a request; whoever leaves meanwhile has begun it all the same.
+
+        Raises IdempotencyMismatch, LedgerUnavailable, and what `admit` raises.
+        """
+        entry_id = secrets.token_hex(ID_BYTES)
+        claim = asyncio.create_task(self._claim(submission, entry_id))
+        self._claims[entry_id] = claim
+        claim.add_done_callback(lambda _: self._claims.pop(entry_id, None))
+        try:
+            await asyncio.shield(claim)
+        except asyncio.CancelledError:
+            claim.add_done_callback(lambda done: done.cancelled() or done.exception())
+            raise
+
+    async def outcomes(self, submission: Submission, *, with_content: bool) -> AsyncGenerator[Outcome | None, None]:
+        """Yield what each call of a submitted request became, and None in silences.
+
+        Raises InProgress at the request's deadline while an earlier one is still being carried out, and Expired.
+        """
+        while True:
+            source = self._followed(submission) if submission.work else self._found(submission, with_content)
+            try:
+                async for outcome in source:
+                    if outcome is not None:
+                        self._buffers.hold(submission.exchange, size_of_content(outcome))
+                    yield outcome
+                return
+            except _Forgotten:  # by a worker that died before it sent anything
+                await self.submit(submission)
+            finally:
+                await source.aclose()
+
+    async def keep_unclaimed(
+        self, outcomes: AsyncGenerator[Outcome | None, None], exchange: Exchange
+    ) -> AsyncGenerator[Outcome | None, None]:
+        """Yield `outcomes`, whose images are kept, of a request that nothing else is kept of."""
+        exchange.kept_id = secrets.token_hex(ID_BYTES)
+        async for outcome in outcomes:
+            yield outcome and await self._works.keep(outcome, exchange.kept_id)
+
+    def linked(self, outcome: Outcome, base_url: str) -> Outcome:
+        """Return the outcome with a link below `base_url` to its image, where that is kept.
+
+        Raises LedgerUnavailable when there can be no link, and the image itself was not read.
+        """
+        if not outcome.file.endswith(tuple(documents.EXTENSIONS.values())):
+            return outcome
+        expires_at = outcome.created_at + int(self._files.keep_seconds)
+        try:
+            return replace(outcome, url=self._links.url(base_url, outcome.file, expires_at))
+        except OSError as error:
+            if size_of_content(outcome):
+                return outcome
+            raise errors.LedgerUnavailable from error
+
+    async def task(self, entry_id: str, caller: str, wait_seconds: float = 0) -> Entry:
+        """Return a caller's task; when it has ended, or after `wait_seconds`. Raises NotFound and LedgerUnavailable."""
+        entry = _of_caller(await self._ledger.look(lambda ledger: ledger.get([entry_id])), caller)
+        if entry.state.is_active and wait_seconds:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_seconds):
+                    ended = await self._watch.until_ended(entry_id)
+                    return _of_caller([ended] if ended else [], caller)
+        return entry
+
+    async def tasks(self, caller: str, limit: int, after: str | None) -> Sequence[Entry]:
+        """Return a caller's tasks, newest first. Raises NotFound and LedgerUnavailable."""
+        found = await self._ledger.look(lambda ledger: ledger.tasks(caller, limit, after))
+        if found is None:
+            raise _no_task(after or "")
+        return found
+
+    async def outcomes_of(self, entry: Entry, base_url: str, *, as_links: bool) -> Outcomes:
+        """Return what a task that has ended became. Raises Expired, and its error when all of it are errors."""
+        outcomes = await documents.outcomes_of(entry, self._files, with_content=not as_links)
+        return Outcomes([self.linked(outcome, base_url) for outcome in results_of(outcomes)])
+
+    async def delete_task(self, entry_id: str, caller: str) -> None:
+        """Cancel a caller's task, or delete it with its pictures. Raises NotFound and LedgerUnavailable."""
+        unknown = documents.document_of([Outcome(0, errors.OutcomeUnknown())])
+        expires_at = time.time() + self._files.keep_seconds
+        ended = await self._ledger.record(
+            lambda ledger: ledger.cancel(entry_id, caller, unknown, expires_at) or ledger.delete(entry_id, caller)
+        )
+        if not ended:
+            raise _no_task(entry_id)
+        self._works.cancel(entry_id)
+        with suppress(OSError):
+            await self._files.remove_order(entry_id)
+            await self._files.remove(entry_id)
+
+    async def _claim(self, submission: Submission, entry_id: str) -> None:
+        exchange, job = submission.exchange, submission.job
+        assert exchange.caller is not None
+        now = time.time()
+        new = Entry(
+            id=entry_id,
+            caller=exchange.caller,
+            key=submission.key,
+            route=job.route,
+            fingerprint=await asyncio.to_thread(fingerprint_of, job.route, job.content),
+            calls=job.calls,
+            has_links=job.has_links,
+            is_task=submission.is_task,
+            owner=self._works.owner,
+            request_id=exchange.request_id,
+            keep_seconds=self._files.keep_seconds,
+            created_at=now,
+            expires_at=now + self._files.keep_seconds,
+        )
+        holding = await self._ledger.record(lambda ledger: ledger.begin(new))
+        submission.entry = holding
+        exchange.kept_id = holding.id
+        exchange.replayed = submission.is_replay = holding.id != new.id
+        if not submission.is_replay:
+            for name in REPLAY_HEADERS:
+                exchange.response_headers.pop(name, None)
+            submission.work = await self._begun(submission, new)
+            return
+        if holding.fingerprint != new.fingerprint:
+            raise errors.IdempotencyMismatch(
+                "This Idempotency-Key was used for another request: the same key means the same route and the same content."
+            )
+        await submission.admit(False)
+        submission.work = self._works.get(holding.id)
+        exchange.response_headers |= REPLAY_HEADERS
+        metrics.replays.labels("joined" if holding.state.is_active else "replayed").inc()
+
+    async def _begun(self, submission: Submission, entry: Entry) -> Work:
+        """Begin to carry out an entry; forget it when that is not to be."""
+        try:
+            await submission.admit(True)
+            if submission.is_task:
+                await self._write_order(submission.job, entry)
+        except BaseException:
+            with suppress(errors.LedgerUnavailable):
+                await self._ledger.record(lambda ledger: ledger.discard(entry.id, entry.owner))
+            raise
+        return self._works.start(submission.job, entry, self._exchange_for(entry, submission.exchange))
+
+    async def _write_order(self, job: Job, entry: Entry) -> None:
+        try:
+            await self._files.write_order(entry.id, map(bytes, job.order()))
+        except OSError as error:
+            log.error("order_not_written", error=str(error))
+            raise errors.LedgerUnavailable from error
+
+    def _exchange_for(self, entry: Entry, exchange: Exchange) -> Exchange:
+        """Return the exchange of a work, which may outlive that of the request that began it."""
+        deadline = exchange.deadline
+        if entry.is_task:
+            deadline = asyncio.get_running_loop().time() + self._task_timeout_seconds
+        return Exchange(
+            deadline=deadline,
+            request_id=exchange.request_id,
+            trace_id=exchange.trace_id,
+            method=exchange.method,
+            path=exchange.path,
+            dialect=exchange.dialect,
+            caller=exchange.caller,
+            caller_label=exchange.caller_label,
+        )
+
+    async def _followed(self, submission: Submission) -> AsyncGenerator[Outcome | None, None]:
+        """Yield the outcomes of a work in this worker as they come."""
+        work, exchange = submission.work, submission.exchange
+        assert work is not None
+        source = work.follow()
+        try:
+            while True:
+                # A new one ends at this request's deadline by itself, and says how.
+                async with asyncio.timeout_at(exchange.deadline if submission.is_replay else None):
+                    outcome = await anext(source, _END)
+                if outcome is _END:
+                    break
+                yield outcome if outcome is None or isinstance(outcome, Outcome) else None
+        except TimeoutError:
+            raise _in_progress() from None
+        finally:
+            await source.aclose()
+            exchange.copy_counts(work.exchange, as_replay=submission.is_replay)
+
+    async def _found(self, submission: Submission, with_content: bool) -> AsyncGenerator[Outcome | None, None]:
+        """Yield the outcomes of an entry that another worker carries out, or that has ended."""
+        entry, exchange = submission.entry, submission.exchange
+        assert entry is not None
+        if entry.state.is_active:
+            waiting = asyncio.create_task(self._watch.until_ended(entry.id))
+            try:
+                async for _ in _silences(waiting, exchange.deadline):
+                    yield None
+                found = waiting.result()
+            finally:
+                waiting.cancel()
+            if found is None:
+                raise _Forgotten
+            entry = found
+        outcomes = await documents.outcomes_of(entry, self._files, with_content=with_content)
+        exchange.images_requested = entry.calls
+        exchange.images_returned = sum(not isinstance(outcome.result, errors.BananaError) for outcome in outcomes)
+        for outcome in outcomes:
+            yield outcome
+
+
+class _Forgotten(Exception):
+    """The entry is not there any more: nothing was sent for it."""
+
+
+_END = object()
+
+
+async def _silences(waiting: "asyncio.Task[Entry | None]", deadline: float) -> AsyncGenerator[None, None]:
+    """Yield in every silence until `waiting` is done. Raises InProgress at `deadline`."""
+    loop = asyncio.get_running_loop()
+    while True:
+        left_seconds = deadline - loop.time()
+        done, _ = await asyncio.wait([waiting], timeout=min(left_seconds, images.SILENCE_SECONDS))
+        if done:
+            return
+        if loop.time() >= deadline:
+            raise _in_progress()
+        yield
+
+
+def _in_progress() -> errors.InProgress:
+    return errors.InProgress(
+        "A request with this Idempotency-Key is still being carried out; repeat this one to get its result.",
+        retry_after_seconds=RETRY_AFTER_SECONDS,
+    )
+
+
+def _not_kept(name: str) -> errors.InvalidRequest:
+    problem = "cannot be honoured: this service keeps no results (KEEP_RESULTS_SECONDS=0)"
+    return errors.InvalidRequest.of_fields([(name, problem)])
+
+
+def _no_task(entry_id: str) -> errors.NotFound:
+    return errors.NotFound(f"There is no task {entry_id[:100]}.")
+
+
+def _of_caller(found: Sequence[Entry], caller: str) -> Entry:
+    for entry in found:
+        if entry.caller == caller and entry.is_task:
+            return entry
+    raise errors.NotFound("There is no such task, or its time is over.")

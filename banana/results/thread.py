@@ -1,0 +1,52 @@
+"""The ledger beside the event loop: its decisions wait for the disk, so they are made in a thread."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import structlog
+
+from banana import errors
+from banana.results.ledger import Ledger, LedgerError
+
+T = TypeVar("T")
+
+log = structlog.get_logger(__name__)
+
+
+class LedgerThread:
+    """Calls `ledger` in a thread of its own, one call after the other.
+
+    Attributes:
+        fails: whether the last thing that was to be recorded was not.
+
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.fails = False
+        self._ledger = ledger
+        self._thread = ThreadPoolExecutor(1, "ledger")
+
+    async def record(self, change: Callable[[Ledger], T]) -> T:
+        """Return what `change` returns, when it is recorded. Raises LedgerUnavailable."""
+        result = await self.look(change)
+        if self.fails:
+            log.warning("ledger_recovered")
+        self.fails = False
+        return result
+
+    async def look(self, question: Callable[[Ledger], T]) -> T:
+        """Return what `question` returns. Raises LedgerUnavailable."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, question, self._ledger)
+        except LedgerError as error:
+            if not self.fails:
+                log.error("ledger_failed", error=str(error), message="Keys and tasks are refused until it works.")
+            self.fails = True
+            raise errors.LedgerUnavailable from error
+
+    async def close(self) -> None:
+        """Close the ledger."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._ledger.close)
+        self._thread.shutdown()

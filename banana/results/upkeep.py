@@ -1,0 +1,225 @@
+"""What goes on beside the requests: showing that this worker lives, taking up what others left behind, sweeping.
+
+An owner is taken for dead when the number by which it shows that it lives has stood still for `LEASE_SECONDS` of this
+worker's own clock: no clock of the machine is compared with another, nor believed.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+import structlog
+
+from banana import errors, metrics
+from banana.exchange import Exchange
+from banana.images import Outcome
+from banana.results.documents import document_of, recovered_outcomes
+from banana.results.files import Files
+from banana.results.ledger import Entry, State
+from banana.results.requests import KeptRequests
+from banana.results.thread import LedgerThread
+from banana.results.works import Job, Works, conclusion_of, outcome_is_unknown
+
+LOOK_SECONDS = 1
+# Longer than a worker is ever kept from its event loop; what it settles later than this is believed all the same.
+LEASE_SECONDS = 8
+SWEEP_SECONDS = 5
+
+log = structlog.get_logger(__name__)
+
+
+class SweepOnly:
+    """Stands for `Upkeep` where nothing is kept: what was kept before is removed."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+
+    @property
+    def degraded(self) -> list[str]:
+        """What works with less than it should: nothing."""
+        return []
+
+    async def run(self) -> None:
+        """Remove everything once."""
+        with suppress(OSError):
+            await self._files.sweep()
+
+    async def drain(self) -> None:
+        """Return: there is nothing to be finished."""
+
+    async def close(self) -> None:
+        """End the threads."""
+        self._files.close()
+
+
+class Upkeep:
+    """Runs beside the requests.
+
+    Args:
+        ledger: of all workers.
+        files: where pictures are kept.
+        works: what this worker carries out.
+        requests: what it claims.
+        jobs: read the order of a task for each route. Raises BananaError when it cannot be carried out any more.
+        task_timeout_seconds: from a task's beginning to its deadline.
+
+    """
+
+    def __init__(
+        self,
+        ledger: LedgerThread,
+        files: Files,
+        works: Works,
+        requests: KeptRequests,
+        jobs: dict[str, Callable[[bytes], Job]],
+        task_timeout_seconds: float,
+    ) -> None:
+        self._ledger = ledger
+        self._files = files
+        self._works = works
+        self._requests = requests
+        self._jobs = jobs
+        self._task_timeout_seconds = task_timeout_seconds
+        # What each entry's owner last showed, and since when.
+        self._shown: dict[str, tuple[object, float]] = {}
+
+    @property
+    def degraded(self) -> list[str]:
+        """What works with less than it should."""
+        parts = {"ledger": self._ledger.fails, "results": self._works.files_fail}
+        return [name for name, fails in parts.items() if fails]
+
+    async def drain(self) -> None:
+        """Return when this worker has carried out what it began."""
+        await self._works.drain()
+
+    async def close(self) -> None:
+        """Close the ledger and end the threads."""
+        await self._ledger.close()
+        self._files.close()
+
+    async def run(self) -> None:
+        """Look after everything until cancelled."""
+        looks = 0
+        while True:
+            try:
+                await self.look()
+                if looks % SWEEP_SECONDS == 0:
+                    await self.sweep()
+            except errors.LedgerUnavailable:
+                pass  # it is in the log and in /ready
+            except Exception:
+                log.exception("internal_error")
+            looks += 1
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def look(self) -> None:
+        """Show that this worker lives, and take up what is left behind."""
+        if self._ledger.fails or any(True for _ in self._works):
+            await self._ledger.record(lambda ledger: ledger.beat(self._works.owner))
+        active = await self._ledger.look(lambda ledger: ledger.active())
+        if active:
+            beats = await self._ledger.look(lambda ledger: ledger.beats())
+            for entry in self._left_behind(list(active), beats):
+                await self._take_over(entry)
+        else:
+            self._shown.clear()
+        await self._cancel_cancelled({entry.id for entry in active})
+
+    async def sweep(self) -> None:
+        """Remove what has expired or makes room, and count what there is."""
+        await self._sweep_files()
+        await self._ledger.look(lambda ledger: ledger.sweep())
+        tasks = await self._ledger.look(lambda ledger: ledger.count_tasks())
+        for state in State:
+            metrics.tasks.labels(state).set(tasks.get(state, 0))
+
+    async def _sweep_files(self) -> None:
+        try:
+            left = await self._files.sweep()
+            if self._works.files_fail:
+                await self._files.check()
+                self._works.files_fail = False
+        except OSError as error:
+            log.warning("not_swept", error=str(error))
+            return
+        if left is not None:
+            metrics.kept_bytes.set(left.size_bytes)
+            metrics.kept_files.set(left.files)
+
+    def _left_behind(self, active: list[Entry], beats: dict[str, int]) -> list[Entry]:
+        """Return the entries whose owner has shown nothing for long, or is this worker, which is not at them."""
+        now = asyncio.get_running_loop().time()
+        shown: dict[str, tuple[object, float]] = {}
+        for entry in active:
+            if self._requests.is_at(entry.id):
+                continue
+            beat = None if entry.owner == self._works.owner else beats.get(entry.owner)
+            state = (entry.owner, beat)
+            before = self._shown.get(entry.id)
+            shown[entry.id] = before if before is not None and before[0] == state else (state, now)
+        self._shown = shown
+        lapsed = {entry_id for entry_id, (_, since) in shown.items() if now - since >= LEASE_SECONDS}
+        return [entry for entry in active if entry.id in lapsed]
+
+    async def _take_over(self, entry: Entry) -> None:
+        """Carry out what was not sent and is a task; settle what was sent; forget the rest."""
+        log.warning("taken_up", kept_id=entry.id, state=entry.state, owner=entry.owner)
+        if entry.state is State.SENT:
+            await self._presume(entry)
+        elif not entry.is_task:
+            await self._ledger.record(lambda ledger: ledger.discard(entry.id, entry.owner))
+        else:
+            await self._take_up(entry)
+
+    async def _presume(self, entry: Entry) -> None:
+        """Settle what was sent by what lies in its files; the rest is unknown."""
+        outcomes = await recovered_outcomes(entry, self._files)
+        state, _ = conclusion_of(outcomes)
+        document = document_of(outcomes)
+        expires_at = time.time() + self._files.keep_seconds
+        settled = await self._ledger.record(
+            lambda ledger: ledger.presume(entry.id, entry.owner, state, document, expires_at)
+        )
+        if settled and any(map(outcome_is_unknown, outcomes)):
+            metrics.unknown_outcomes.inc()
+            log.error("outcome_unknown", kept_id=entry.id, request_id=entry.request_id)
+
+    async def _take_up(self, entry: Entry) -> None:
+        """Carry out a task that was not sent; it fails when its order cannot be read."""
+        try:
+            job = self._jobs[entry.route](await self._files.read_order(entry.id))
+        except Exception as error:  # whatever a file that is gone, or half there, raises
+            log.error("order_not_read", kept_id=entry.id, error=str(error))
+            await self._fail(entry)
+            return
+        left_seconds = entry.created_at + self._task_timeout_seconds - time.time()
+        # A clock that was set meanwhile neither ends a task before it began nor lets it run for ever.
+        left_seconds = min(max(left_seconds, 1), self._task_timeout_seconds)
+        if await self._ledger.record(lambda ledger: ledger.take_up(entry.id, entry.owner, self._works.owner)):
+            deadline = asyncio.get_running_loop().time() + left_seconds
+            exchange = Exchange(deadline=deadline, request_id=entry.request_id, caller=entry.caller, path=entry.route)
+            with structlog.contextvars.bound_contextvars(request_id=entry.request_id):
+                self._works.start(job, entry, exchange)
+
+    async def _fail(self, entry: Entry) -> None:
+        error = errors.Overloaded(
+            "The worker that was to carry out this task died, and its order cannot be read any more; nothing was sent to"
+            " Google, and nothing billed."
+        )
+        document = document_of([Outcome(0, error)])
+        expires_at = time.time() + self._files.keep_seconds
+        await self._ledger.record(
+            lambda ledger: ledger.settle(entry.id, entry.owner, State.FAILED, document, expires_at, keeps_key=False)
+        )
+
+    async def _cancel_cancelled(self, active: set[str]) -> None:
+        """End the works whose tasks were cancelled in another worker."""
+        ids = [work.entry.id for work in self._works if work.entry.id not in active]
+        if ids:
+            for entry in await self._ledger.look(lambda ledger: ledger.get(ids)):
+                if entry.state is State.CANCELLED:
+                    with suppress(OSError):
+                        await self._files.remove_order(entry.id)
+                    self._works.cancel(entry.id)

@@ -1,0 +1,276 @@
+"""What this worker carries out for a key or a task: to its end, whether its caller stays or not."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
+
+from banana import errors, images, metrics
+from banana.errors import UpstreamResponse
+from banana.exchange import Exchange
+from banana.google.wire import Image
+from banana.images import Outcome
+from banana.payload.memory import Buffers
+from banana.payload.pieces import Pieces
+from banana.results.documents import decisive_error, document_of, kept
+from banana.results.files import Files
+from banana.results.ledger import Entry, State
+from banana.results.thread import LedgerThread
+
+# What cannot be recorded or written now is tried again after this.
+RETRY_SECONDS = 1
+# An error that cost nothing is kept for those who wait for it in other workers.
+RELEASED_SECONDS = 60
+
+# Of the fields of a request, those that a work has.
+_LOGGED = (
+    *("duration_ms", "dialect", "caller", "user", "model", "prompt", "images_asked", "images_returned", "attempts"),
+    *("upstream_ms", "tokens", "kept_id"),
+)
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A request as it is carried out.
+
+    Attributes:
+        route: names how; the same in every worker and version.
+        content: makes it the same as another, see `fingerprint_of`.
+        order: returns what `route` needs to carry it out in another worker.
+        calls: to Google, that it takes.
+        has_links: whether its result, as a task's, holds links instead of pictures.
+        outcomes: carries it out; yields what each call became, and None in silences.
+
+    """
+
+    route: str
+    content: object
+    order: Callable[[], Pieces]
+    calls: int
+    has_links: bool
+    outcomes: Callable[[Exchange], AsyncGenerator[Outcome | None, None]]
+
+
+class Work:
+    """One entry while this worker carries it out."""
+
+    def __init__(self, entry: Entry, exchange: Exchange) -> None:
+        self.entry = entry
+        self.exchange = exchange
+        self.outcomes: list[Outcome] = []
+        self.task: asyncio.Task[None] | None = None
+        self.is_sent = False
+        self.sending = asyncio.Lock()
+        self._has_ended = False
+        self._changed = asyncio.Event()
+
+    def add(self, outcome: Outcome) -> None:
+        """Show one more outcome to those who follow."""
+        self.outcomes.append(outcome)
+        self._notify()
+
+    def end(self) -> None:
+        """Let those who follow know that there are no more."""
+        self._has_ended = True
+        self._notify()
+
+    async def follow(self) -> AsyncGenerator[Outcome | None, None]:
+        """Yield every outcome as it comes, and None in silences."""
+        position = 0
+        while True:
+            while position < len(self.outcomes):
+                yield self.outcomes[position]
+                position += 1
+            if self._has_ended:
+                return
+            try:
+                async with asyncio.timeout(images.SILENCE_SECONDS):
+                    await self._changed.wait()
+            except TimeoutError:
+                yield None
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+class Works:
+    """All of them.
+
+    Args:
+        ledger: where they are recorded.
+        files: where pictures are kept.
+        buffers: where what they hold in memory is counted.
+        owner: the name of this worker.
+
+    Attributes:
+        files_fail: whether the last picture could not be kept.
+
+    """
+
+    def __init__(self, ledger: LedgerThread, files: Files, buffers: Buffers, owner: str) -> None:
+        self.owner = owner
+        self.files_fail = False
+        self._ledger = ledger
+        self._files = files
+        self._buffers = buffers
+        self._running: dict[str, Work] = {}
+
+    def __contains__(self, entry_id: str) -> bool:
+        return entry_id in self._running
+
+    def __iter__(self) -> Any:
+        return iter(list(self._running.values()))
+
+    def get(self, entry_id: str) -> Work | None:
+        """Return the work on an entry, while this worker is at it."""
+        return self._running.get(entry_id)
+
+    def start(self, job: Job, entry: Entry, exchange: Exchange) -> Work:
+        """Carry out `job`, whose entry is this worker's; `exchange` is its own, not that of a request that may end before."""
+        work = Work(entry, exchange)
+        exchange.kept_id = entry.id
+        exchange.before_sending = lambda: self._mark_sent(work)
+        self._running[entry.id] = work
+        work.task = asyncio.create_task(self._carry_out(work, job))
+        return work
+
+    def cancel(self, entry_id: str) -> None:
+        """Cancel the work on an entry, and its calls to Google."""
+        work = self._running.get(entry_id)
+        if work is not None and work.task is not None:
+            work.task.cancel()
+
+    async def drain(self) -> None:
+        """Return when everything has ended."""
+        while tasks := [work.task for work in self._running.values() if work.task is not None]:
+            await asyncio.wait(tasks)
+
+    async def keep(self, outcome: Outcome, entry_id: str) -> Outcome:
+        """Write an image to its file; return it as it came when that cannot be."""
+        try:
+            written = await kept(outcome, entry_id, self._files)
+        except OSError as error:
+            self._note_failure(error)
+            return outcome
+        if written.file:
+            self.files_fail = False
+        return written
+
+    async def _carry_out(self, work: Work, job: Job) -> None:
+        started = time.perf_counter()
+        try:
+            async with aclosing(job.outcomes(work.exchange)) as outcomes:
+                async for outcome in outcomes:
+                    if outcome is not None:
+                        work.add(await self._kept(work, outcome))
+            await self._settle(work)
+        except asyncio.CancelledError:
+            work.add(Outcome(len(work.outcomes), errors.OutcomeUnknown()))
+        except Exception:
+            log.exception("internal_error")
+            work.add(Outcome(len(work.outcomes), errors.OutcomeUnknown()))
+            await self._settle(work)
+        finally:
+            work.end()
+            self._buffers.release(work.exchange)
+            del self._running[work.entry.id]
+            self._log_end(work, time.perf_counter() - started)
+
+    async def _mark_sent(self, work: Work) -> None:
+        """Record that a call is made, before the first. Raises LedgerUnavailable and InProgress."""
+        async with work.sending:
+            if work.is_sent:
+                return
+            if not await self._ledger.record(lambda ledger: ledger.mark_sent(work.entry.id, self.owner)):
+                raise errors.InProgress("The request was cancelled, or another worker of the service carries it out.")
+            work.is_sent = True
+        if work.entry.is_task:
+            with suppress(OSError):
+                await self._files.remove_order(work.entry.id)
+
+    async def _kept(self, work: Work, outcome: Outcome) -> Outcome:
+        """Keep what one call became. A task has nothing else than what is kept: it waits until that can be written."""
+        if isinstance(outcome.result, errors.BananaError):
+            error = errors.OutcomeUnknown() if outcome.result.in_doubt else outcome.result
+            error.request_id = work.entry.request_id
+            return replace(outcome, result=error)
+        until = time.monotonic() + self._files.keep_seconds
+        written = await self.keep(outcome, work.entry.id)
+        while work.entry.is_task and not written.file and time.monotonic() < until:
+            await asyncio.sleep(RETRY_SECONDS)
+            written = await self.keep(outcome, work.entry.id)
+        return written
+
+    async def _settle(self, work: Work) -> None:
+        """Record what a work became; those who follow it do not wait for a ledger that fails."""
+        state, keeps_key = conclusion_of(work.outcomes)
+        document = document_of(work.outcomes)
+        if any(outcome_is_unknown(outcome) for outcome in work.outcomes):
+            metrics.unknown_outcomes.inc()
+        keep_seconds = self._files.keep_seconds if keeps_key or work.entry.is_task else RELEASED_SECONDS
+        while True:
+            expires_at = time.time() + keep_seconds
+            try:
+                settled = await self._ledger.record(
+                    lambda ledger, at=expires_at: ledger.settle(  # type: ignore[misc]
+                        work.entry.id, self.owner, state, document, at, keeps_key=keeps_key
+                    )
+                )
+            except errors.LedgerUnavailable:
+                work.end()
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
+            if not settled:  # a task that was cancelled
+                with suppress(OSError):
+                    await self._files.remove(work.entry.id)
+            return
+
+    def _log_end(self, work: Work, seconds: float) -> None:
+        fields = work.exchange.log_fields(seconds)
+        kinds = [type(outcome.result).__name__ for outcome in work.outcomes]
+        found = {name: fields[name] for name in _LOGGED if name in fields}
+        log.info("carried_out", **found, is_task=work.entry.is_task, outcomes=kinds)
+
+    def _note_failure(self, error: OSError) -> None:
+        if not self.files_fail:
+            log.error("not_kept", error=str(error), message="Pictures are sent, but not kept, until this is mended.")
+        self.files_fail = True
+
+
+def conclusion_of(outcomes: list[Outcome]) -> tuple[State, bool]:
+    """Return what a request became, and whether its key stays used: whenever it may have been billed."""
+    found = [outcome.result for outcome in outcomes if isinstance(outcome.result, errors.BananaError)]
+    if len(found) < len(outcomes):
+        return State.COMPLETED, True
+    return State.FAILED, any(error.was_answered for error in found)
+
+
+def outcome_is_unknown(outcome: Outcome) -> bool:
+    """Return whether it was never learnt what became of a call."""
+    return isinstance(outcome.result, errors.OutcomeUnknown)
+
+
+def results_of(outcomes: list[Outcome]) -> list[Outcome]:
+    """Return the outcomes in the order of their calls. Raises the error that stands for all when all are errors."""
+    ordered = sorted(outcomes, key=lambda outcome: outcome.index)
+    found = [outcome.result for outcome in ordered if isinstance(outcome.result, errors.BananaError)]
+    if len(found) == len(ordered):
+        raise decisive_error(found)
+    return ordered
+
+
+def size_of_content(outcome: Outcome) -> int:
+    """Return how much of an outcome is in memory, in bytes."""
+    match outcome.result:
+        case Image(picture):
+            return picture.size_bytes
+        case UpstreamResponse(_, _, pieces):
+            return sum(map(len, pieces))
+    return 0

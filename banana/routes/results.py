@@ -1,0 +1,93 @@
+"""Kept pictures by their links, for whoever has one: whole, in ranges, or the news that they have not changed.
+
+Source: RFC 9110 for ranges and conditions.
+"""
+
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+import anyio
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import BaseRoute
+
+from banana import errors
+from banana.admission.rate import RateLimit
+from banana.admission.tokens import address_of
+from banana.http.middleware import exchange_of
+from banana.results.documents import EXTENSIONS
+from banana.results.files import Files
+from banana.results.links import Links, expired
+
+TYPES = {extension: mime_type for mime_type, extension in EXTENSIONS.items()}
+_NAME = re.compile(r"[0-9a-f]{32}-[0-9]{1,2}\.(" + "|".join(TYPES) + ")")
+
+_RANGE = re.compile(r"\s*([0-9]+)-([0-9]*)\s*|\s*-[0-9]+\s*")
+
+
+def routes(files: Files, links: Links, rate_limit: RateLimit) -> list[BaseRoute]:
+    """Return the route. It needs no token: the link is the permission."""
+    router = APIRouter(tags=["tasks"])
+
+    @router.head("/results/{name}", include_in_schema=False)
+    @router.get("/results/{name}", operation_id="result", response_class=Response, responses=_RESPONSES)
+    async def picture(request: Request, name: str, exp: str = "", sig: str = "") -> Response:
+        """Return a kept picture by its link."""
+        if not _NAME.fullmatch(name):
+            raise errors.NotFound("There is no such picture.")
+        exchange_of(request.scope).caller = address_of(request)
+        await rate_limit.admit_replay(request)
+        left_seconds = links.check(name, exp, sig)
+        path = files.path_of(name)
+        try:
+            status = await anyio.to_thread.run_sync(os.stat, path)
+        except FileNotFoundError:
+            raise expired() from None
+        if not stat.S_ISREG(status.st_mode):
+            raise expired()
+        return _response(request, name, path, status, left_seconds)
+
+    return list(router.routes)
+
+
+def _response(request: Request, name: str, path: Path, status: os.stat_result, left_seconds: int) -> Response:
+    stem, _, extension = name.partition(".")
+    # What a name stands for never changes.
+    headers = {
+        "Cache-Control": f"private, max-age={left_seconds}, immutable",
+        "ETag": f'"{stem}"',
+        "Cross-Origin-Resource-Policy": "cross-origin",
+    }
+    if _is_known(request.headers.get("if-none-match", ""), headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    if not _is_range(request.headers.get("range", "")):  # to be ignored; the library would refuse it
+        request.scope["headers"] = [pair for pair in request.scope["headers"] if pair[0] != b"range"]
+    return FileResponse(path, headers=headers, media_type=TYPES[extension], stat_result=status)
+
+
+def _is_range(value: str) -> bool:
+    unit, _, ranges = value.partition("=")
+    found = [_RANGE.fullmatch(item) for item in ranges.split(",")]
+    ordered = all(item and (not item[2] or int(item[1]) <= int(item[2])) for item in found)
+    return unit.strip().lower() == "bytes" and ordered
+
+
+def _is_known(if_none_match: str, etag: str) -> bool:
+    given = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
+    return etag in given or "*" in given
+
+
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The picture.", "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}},
+    206: {"description": "The range that was asked for."},
+    304: {"description": "It has not changed."},
+    403: {"description": "The signature is wrong."},
+    404: {"description": "This is no picture's name."},
+    410: {"description": "It is no longer kept."},
+    416: {"description": "There is no such range."},
+    429: {"description": "Too many requests."},
+}

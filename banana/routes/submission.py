@@ -1,0 +1,119 @@
+"""Requests that become tasks, in every API format: how they are begun, and how the response says so."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from banana.exchange import Exchange
+from banana.http.addresses import base_url_of
+from banana.http.responses import PiecesResponse
+from banana.images import Outcomes
+from banana.payload.pieces import Pieces
+from banana.results.ledger import Entry, State
+from banana.results.links import expired
+from banana.results.requests import RETRY_AFTER_SECONDS, Submission
+from banana.results.works import Job
+from banana.routes.dialect import Dialect, Services
+from banana.routes.kept import preference_of
+
+TASKS_PATH = "/v1/images/tasks"
+STATUSES = {
+    State.BEGUN: "processing",
+    State.SENT: "processing",
+    State.COMPLETED: "completed",
+    State.FAILED: "failed",
+    State.CANCELLED: "cancelled",
+}
+
+
+class Result(Protocol):
+    """Writes the body of a response in JSON, with pictures or with links to them."""
+
+    def __call__(self, outcomes: Outcomes, *, as_links: bool) -> Pieces:
+        """Return the body in pieces."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFormat:
+    """What a route's tasks are.
+
+    Attributes:
+        job_of: reads an order as the job wrote it.
+        result: the body that the route would have answered with.
+        dialect: of the route, for errors.
+
+    """
+
+    job_of: Callable[[bytes], Job]
+    result: Result
+    dialect: Dialect
+
+
+def submission_of(job: Job, exchange: Exchange, *, is_task: bool = False) -> Submission:
+    """Return what a request submits."""
+
+    async def was_admitted(is_new: bool) -> None:
+        """Return: a request without a key was counted before its body was read."""
+
+    return Submission(job, exchange, exchange.idempotency_key, is_task, exchange.admit_claim or was_admitted)
+
+
+async def accepted(
+    request: Request, exchange: Exchange, job: Job, task_format: TaskFormat, services: Services, *, as_links: bool
+) -> Response:
+    """Begin a task; return 202 with its address, or its result when it ends as soon as `Prefer: wait` says."""
+    submission = submission_of(job, exchange, is_task=True)
+    await services.requests.submit(submission)
+    entry = submission.entry
+    assert entry is not None
+    assert exchange.caller is not None
+    if not entry.state.is_active and not entry.result:
+        raise expired()
+    base_url = base_url_of(request, services.public_url)
+    left_seconds = max(0, exchange.deadline - asyncio.get_running_loop().time() - 1)
+    if wait_seconds := min(preference_of(request.headers).wait_seconds, left_seconds):
+        entry = await services.requests.task(entry.id, exchange.caller, wait_seconds)
+        if entry.state in (State.COMPLETED, State.FAILED):
+            outcomes = await services.requests.outcomes_of(entry, base_url, as_links=as_links)
+            return PiecesResponse(task_format.result(outcomes, as_links=as_links), "application/json")
+    document = msgspec.json.encode(_accepted_fields(entry, base_url))
+    return Response(document, 202, _ACCEPTED_HEADERS | {"Location": poll_url(entry, base_url)}, "application/json")
+
+
+def poll_url(entry: Entry, base_url: str) -> str:
+    """Return where a task is polled."""
+    return f"{base_url}{TASKS_PATH}/{entry.id}"
+
+
+def task_fields(entry: Entry, base_url: str) -> dict[str, object]:
+    """Return what is said of a task everywhere."""
+    return _accepted_fields(entry, base_url) | {
+        "status": STATUSES[entry.state],
+        "expires_at": int(entry.expires_at),
+    }
+
+
+def _accepted_fields(entry: Entry, base_url: str) -> dict[str, object]:
+    """Return what is said of a task that was begun: the same, however often its request is repeated."""
+    return {
+        "id": entry.id,
+        "task_id": entry.id,
+        "object": "image.generation.task",
+        "status": STATUSES[State.BEGUN],
+        "created_at": int(entry.created_at),
+        "expires_at": int(entry.created_at + entry.keep_seconds),
+        "poll_url": poll_url(entry, base_url),
+    }
+
+
+_ACCEPTED_HEADERS = {
+    "Retry-After": str(RETRY_AFTER_SECONDS),
+    "Preference-Applied": "respond-async",
+    "Cache-Control": "no-store",
+}

@@ -1,0 +1,149 @@
+"""The tasks of a caller: polled until they have ended, listed, cancelled and deleted.
+
+Source: the `/async` contract that clients of sub2api speak; tasks of every API format are polled here.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+
+from banana import errors
+from banana.exchange import CALLER_LEFT, Exchange
+from banana.http.addresses import base_url_of
+from banana.http.responses import PiecesResponse
+from banana.results.documents import error_in
+from banana.results.ledger import Entry, State
+from banana.results.links import expired
+from banana.routes import documentation, openai, openai_images
+from banana.routes.dialect import Dialect, DialectRoute, Handler, Services
+from banana.routes.kept import MAX_WAIT_SECONDS
+from banana.routes.submission import TASKS_PATH, TaskFormat, task_fields
+
+DEFAULT_LIMIT, MAX_LIMIT = 20, 100
+# A task changes, and what a cache would keep is nobody else's to see.
+HEADERS = {"Cache-Control": "no-store"}
+
+
+def routes(services: Services, formats: Mapping[str, TaskFormat]) -> list[APIRoute]:
+    """Return the routes; `formats` are those of every route that has tasks."""
+
+    async def poll(request: Request, exchange: Exchange) -> Response:
+        assert exchange.caller is not None
+        wait_seconds = _number(request, "wait", 0, MAX_WAIT_SECONDS)
+        entry = await services.requests.task(request.path_params["id"], exchange.caller, wait_seconds)
+        exchange.kept_id = entry.id
+        return await _task_response(entry, request, exchange, services, formats)
+
+    async def listing(request: Request, exchange: Exchange) -> Response:
+        assert exchange.caller is not None
+        limit = _number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
+        if not limit:
+            raise errors.InvalidRequest.of_fields([("limit", "must be at least 1")])
+        after = request.query_params.get("after")
+        found = await services.requests.tasks(exchange.caller, limit + 1, after)
+        base_url = base_url_of(request, services.public_url)
+        document = {
+            "object": "list",
+            "data": [_fields(entry, base_url, exchange, formats) for entry in found[:limit]],
+            "has_more": len(found) > limit,
+        }
+        return Response(msgspec.json.encode(document), 200, HEADERS, "application/json")
+
+    async def delete(request: Request, exchange: Exchange) -> Response:
+        assert exchange.caller is not None
+        await services.requests.delete_task(request.path_params["id"], exchange.caller)
+        return Response(status_code=204, headers=HEADERS)
+
+    one = f"{TASKS_PATH}/{{id}}"
+    return [
+        _route(one, "GET", poll, services, "getImageTask", "Poll a task", [_ID, _WAIT]),
+        _route(TASKS_PATH, "GET", listing, services, "listImageTasks", "Your tasks", [_LIMIT, _AFTER]),
+        _route(one, "DELETE", delete, services, "deleteImageTask", "Cancel or delete a task", [_ID]),
+    ]
+
+
+async def _task_response(
+    entry: Entry, request: Request, exchange: Exchange, services: Services, formats: Mapping[str, TaskFormat]
+) -> Response:
+    """Return a task, with what became of it when it has ended. Raises Expired when that is gone."""
+    base_url = base_url_of(request, services.public_url)
+    head = msgspec.json.encode(_fields(entry, base_url, exchange, formats))
+    if entry.state is not State.COMPLETED:
+        return Response(head, 200, HEADERS, "application/json")
+    outcomes = await services.requests.outcomes_of(entry, base_url, as_links=entry.has_links)
+    result = formats[entry.route].result(outcomes, as_links=entry.has_links)
+    return PiecesResponse([head[:-1], b',"result":', *result, b"}"], "application/json", HEADERS)
+
+
+def _fields(entry: Entry, base_url: str, exchange: Exchange, formats: Mapping[str, TaskFormat]) -> dict[str, object]:
+    """Return what is said of a task, all but its result."""
+    fields = task_fields(entry, base_url)
+    match entry.state:
+        case State.COMPLETED:
+            fields["http_status"] = 200
+        case State.CANCELLED:
+            fields["http_status"] = CALLER_LEFT
+        case State.FAILED:
+            error = error_in(entry) or expired()
+            fields |= _failure(error, exchange, formats[entry.route].dialect)
+    return fields
+
+
+def _failure(error: errors.BananaError, exchange: Exchange, dialect: Dialect) -> dict[str, object]:
+    """Return what the route would have answered: its status, and the error object in its shape."""
+    response = dialect.error_response(exchange, error)
+    try:
+        inner = msgspec.json.decode(response.body)["error"]
+    except (msgspec.MsgspecError, LookupError, TypeError):  # what Google answered is not in its own shape
+        inner = openai.error_object(exchange, error)
+    return {"http_status": response.status_code, "error": inner}
+
+
+def _number(request: Request, name: str, default: int, largest: int) -> int:
+    """Return a whole number of the query, at most `largest`. Raises InvalidRequest."""
+    text = request.query_params.get(name, str(default))
+    if not (text.isascii() and text.isdecimal() and len(text) <= 9):
+        raise errors.InvalidRequest.of_fields([(name, "must be a whole number")])
+    return min(int(text), largest)
+
+
+def _responses(content: dict[str, Any], method: str) -> dict[int | str, dict[str, Any]]:
+    found = documentation.responses(content, openai.ERROR_SCHEMA)
+    if method == "DELETE":
+        found[204] = {"description": "It is cancelled, or gone."}
+    return found
+
+
+def _parameter(name: str, place: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": place, "required": place == "path", "schema": schema}
+
+
+_ID = _parameter("id", "path", {"type": "string"})
+_WAIT = _parameter("wait", "query", {"type": "integer", "minimum": 0, "default": 0})
+_LIMIT = _parameter("limit", "query", {"type": "integer", "minimum": 1, "default": DEFAULT_LIMIT})
+_AFTER = _parameter("after", "query", {"type": "string"})
+
+
+def _route(
+    path: str, method: str, handler: Handler, services: Services, name: str, summary: str, parameters: list[Any]
+) -> DialectRoute:
+    content = {
+        "application/json": {"schema": documentation.TASK_SCHEMA if name == "getImageTask" else {"type": "object"}}
+    }
+    return DialectRoute(
+        path,
+        handler,
+        (openai_images.DIALECT,),
+        services,
+        makes_nothing=True,
+        methods=[method],
+        operation_id=name,
+        tags=["tasks"],
+        summary=summary,
+        responses=_responses(content, method),
+        openapi_extra={"parameters": parameters},
+    )

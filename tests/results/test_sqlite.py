@@ -1,0 +1,258 @@
+"""The ledger in SQLite: each of its decisions, and its file."""
+
+import sqlite3
+import stat
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from banana.results.ledger import Entry, LedgerError, State
+from banana.results.sqlite import SQLiteLedger
+from tests.results.entries import ENTRY, LATER, TASK
+
+FILE = Path("state/ledger.db")
+
+
+@pytest.fixture
+def ledger() -> SQLiteLedger:
+    return SQLiteLedger(FILE)
+
+
+def state_of(ledger: SQLiteLedger, entry: Entry) -> State | None:
+    found = ledger.get([entry.id])
+    return found[0].state if found else None
+
+
+def test_an_entry_is_read_as_it_was_written(ledger: SQLiteLedger) -> None:
+    """By its id, and by its caller's key; another caller's key is another."""
+    assert ledger.begin(ENTRY) is ENTRY
+
+    assert ledger.get([ENTRY.id, "unknown"]) == [ENTRY]
+    assert ledger.find("ann", "k") == ENTRY
+    assert ledger.find("bob", "k") is None
+
+
+def test_the_first_holds_the_key(ledger: SQLiteLedger) -> None:
+    """Whoever comes later is given the first one's entry."""
+    ledger.begin(ENTRY)
+
+    assert ledger.begin(replace(ENTRY, id="c" * 32, fingerprint="other")) == ENTRY
+
+
+def test_a_key_without_value_is_nobodys(ledger: SQLiteLedger) -> None:
+    """Tasks without a key do not hold each other up."""
+    ledger.begin(TASK)
+
+    assert ledger.begin(replace(TASK, id="c" * 32)).id == "c" * 32
+
+
+def test_a_task_with_the_key_makes_the_entry_a_task(ledger: SQLiteLedger) -> None:
+    """It can be polled from then on."""
+    ledger.begin(ENTRY)
+
+    assert ledger.begin(replace(ENTRY, id="c" * 32, is_task=True)) == replace(ENTRY, is_task=True)
+
+
+def test_an_expired_entry_makes_room(ledger: SQLiteLedger) -> None:
+    """When it has ended; what is active does not expire."""
+    ledger.begin(replace(ENTRY, expires_at=1))
+    again = replace(ENTRY, id="c" * 32)
+    assert ledger.begin(again).id == ENTRY.id
+    ledger.settle(ENTRY.id, "w1", State.COMPLETED, b"[]", 1, keeps_key=True)
+
+    assert ledger.begin(again) is again
+
+
+def test_only_the_owner_may_send(ledger: SQLiteLedger) -> None:
+    """Not another, not after it was cancelled; twice is no harm."""
+    ledger.begin(TASK)
+
+    assert not ledger.mark_sent(TASK.id, "w2")
+    assert ledger.mark_sent(TASK.id, "w1")
+    assert ledger.mark_sent(TASK.id, "w1")
+    ledger.cancel(TASK.id, "ann", b"", LATER)
+    assert not ledger.mark_sent(TASK.id, "w1")
+
+
+@pytest.mark.parametrize("keeps_key", [True, False])
+def test_settling_keeps_the_key_or_frees_it(ledger: SQLiteLedger, keeps_key: bool) -> None:
+    """The entry is there for whoever waits, either way."""
+    ledger.begin(ENTRY)
+
+    assert ledger.settle(ENTRY.id, "w1", State.FAILED, b"[1]", LATER, keeps_key=keeps_key)
+
+    (entry,) = ledger.get([ENTRY.id])
+    assert (entry.state, entry.result) == (State.FAILED, b"[1]")
+    assert (ledger.find("ann", "k") is not None) is keeps_key
+
+
+def test_what_was_presumed_is_settled_again_by_its_owner(ledger: SQLiteLedger) -> None:
+    """It lived after all; nobody else settles what has ended."""
+    ledger.begin(ENTRY)
+    assert not ledger.presume(ENTRY.id, "w1", State.FAILED, b"[0]", LATER), "it was not sent"
+    ledger.mark_sent(ENTRY.id, "w1")
+
+    assert ledger.presume(ENTRY.id, "w1", State.FAILED, b"[0]", LATER)
+    assert not ledger.settle(ENTRY.id, "w2", State.COMPLETED, b"[2]", LATER, keeps_key=True)
+    assert ledger.settle(ENTRY.id, "w1", State.COMPLETED, b"[1]", LATER, keeps_key=True)
+    assert not ledger.settle(ENTRY.id, "w1", State.COMPLETED, b"[3]", LATER, keeps_key=True)
+    assert ledger.get([ENTRY.id])[0].result == b"[1]"
+
+
+def test_only_what_was_not_sent_is_discarded(ledger: SQLiteLedger) -> None:
+    """And by its owner."""
+    ledger.begin(ENTRY)
+    ledger.discard(ENTRY.id, "w2")
+    assert state_of(ledger, ENTRY) is State.BEGUN
+    ledger.mark_sent(ENTRY.id, "w1")
+    ledger.discard(ENTRY.id, "w1")
+    assert state_of(ledger, ENTRY) is State.SENT
+    ledger.begin(TASK)
+    ledger.discard(TASK.id, "w1")
+    assert state_of(ledger, TASK) is None
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_a_cancelled_task_gives_its_key_back_unless_it_was_sent(ledger: SQLiteLedger, sent: bool) -> None:
+    """What was sent may have been billed."""
+    task = replace(TASK, key="k")
+    ledger.begin(task)
+    if sent:
+        ledger.mark_sent(task.id, "w1")
+
+    assert ledger.cancel(task.id, "bob", b"", LATER) is None
+    cancelled = ledger.cancel(task.id, "ann", b"[unknown]", LATER)
+
+    assert cancelled is not None
+    assert state_of(ledger, task) is State.CANCELLED
+    assert (ledger.find("ann", "k") is not None) is sent
+    assert ledger.cancel(task.id, "ann", b"", LATER) is None
+
+
+def test_a_deleted_task_is_gone_but_its_key_is_used(ledger: SQLiteLedger) -> None:
+    """A request without a key cannot be repeated: it leaves nothing."""
+    for task in (TASK, replace(TASK, id="c" * 32, key="k")):
+        ledger.begin(task)
+        assert ledger.delete(task.id, "ann") is None, "it is active"
+        ledger.settle(task.id, "w1", State.COMPLETED, b"[1]", LATER, keeps_key=True)
+        assert ledger.delete(task.id, "bob") is None
+        assert ledger.delete(task.id, "ann") is not None
+
+    assert ledger.get([TASK.id]) == []
+    found = ledger.find("ann", "k")
+    assert found is not None
+    assert (found.is_task, found.result) == (False, b"")
+
+
+def test_tasks_are_listed_newest_first(ledger: SQLiteLedger) -> None:
+    """The caller's own, in pages."""
+    ids = [f"{number:032x}" for number in range(5)]
+    for number in ids:
+        ledger.begin(replace(TASK, id=number))
+    ledger.begin(ENTRY)
+    ledger.begin(replace(TASK, id="e" * 32, caller="bob"))
+
+    def page(limit: int, after: str | None) -> list[str] | None:
+        found = ledger.tasks("ann", limit, after)
+        return None if found is None else [entry.id for entry in found]
+
+    assert page(3, None) == [ids[4], ids[3], ids[2]]
+    assert page(3, ids[2]) == [ids[1], ids[0]]
+    assert page(3, "e" * 32) is None
+    assert ledger.count_tasks() == {State.BEGUN: 6}
+
+
+def test_owners_show_that_they_live(ledger: SQLiteLedger) -> None:
+    """A number that grows; it is there from the first entry on, and gone with the last."""
+    ledger.begin(ENTRY)
+    assert ledger.beats() == {"w1": 0}
+    ledger.beat("w1")
+    ledger.beat("w1")
+    assert ledger.beats() == {"w1": 2}
+    assert ledger.active() == [ENTRY]
+    ledger.discard(ENTRY.id, "w1")
+    ledger.sweep()
+    assert ledger.beats() == {}
+
+
+def test_only_what_was_not_sent_is_taken_up(ledger: SQLiteLedger) -> None:
+    """By one worker, from the one that had it."""
+    ledger.begin(TASK)
+
+    assert not ledger.take_up(TASK.id, "w9", "w2")
+    assert ledger.take_up(TASK.id, "w1", "w2")
+    assert not ledger.take_up(TASK.id, "w1", "w3")
+    assert not ledger.mark_sent(TASK.id, "w1")
+    assert ledger.mark_sent(TASK.id, "w2")
+    assert not ledger.take_up(TASK.id, "w2", "w3")
+
+
+def test_sweeping_forgets_what_has_expired(ledger: SQLiteLedger) -> None:
+    """And has ended."""
+    for number, expires_at in enumerate((1, LATER)):
+        entry = replace(TASK, id=f"{number:032x}")
+        ledger.begin(entry)
+        ledger.settle(entry.id, "w1", State.COMPLETED, b"[]", expires_at, keeps_key=True)
+    ledger.begin(replace(ENTRY, expires_at=1))
+
+    ledger.sweep()
+
+    assert state_of(ledger, replace(TASK, id=f"{0:032x}")) is None
+    assert state_of(ledger, replace(TASK, id=f"{1:032x}")) is State.COMPLETED
+    assert state_of(ledger, ENTRY) is State.BEGUN
+
+
+def test_what_is_recorded_is_on_the_disk(ledger: SQLiteLedger) -> None:
+    """Another process reads it at once, and the file waits for the disk at each transaction."""
+    ledger.begin(ENTRY)
+    ledger.close()
+
+    assert SQLiteLedger(FILE).get([ENTRY.id]) == [ENTRY]
+    assert 'synchronous="FULL"' in (Path(__file__).parents[2] / "banana/results/sqlite.py").read_text(encoding="utf-8")
+
+
+def test_an_older_file_is_migrated_in_place() -> None:
+    """A file of version 0 has nothing; its version grows."""
+    FILE.parent.mkdir()
+    with closing(sqlite3.connect(FILE)) as connection:
+        connection.execute("CREATE TABLE something (else_ TEXT)")
+
+    SQLiteLedger(FILE).begin(ENTRY)
+
+    with closing(sqlite3.connect(FILE)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
+
+
+def test_a_newer_file_is_left_alone() -> None:
+    """With words that say what to do; checked at the start, and at every use."""
+    FILE.parent.mkdir()
+    with closing(sqlite3.connect(FILE)) as connection:
+        connection.execute("PRAGMA user_version = 7")
+    ledger = SQLiteLedger(FILE)
+
+    with pytest.raises(LedgerError, match=r"state/ledger.db is of version 7.*newer BananaService.*up to 1"):
+        ledger.check()
+    with pytest.raises(LedgerError):
+        ledger.begin(ENTRY)
+
+
+def test_a_broken_file_is_not_replaced() -> None:
+    """Keys that were forgotten would be paid for again: it stops the start, and names the file."""
+    FILE.parent.mkdir()
+    FILE.write_bytes(b"not a database" * 100)
+
+    with pytest.raises(LedgerError, match=r"state/ledger.db cannot be used .*move it away"):
+        SQLiteLedger(FILE).check()
+    with pytest.raises(LedgerError):
+        SQLiteLedger(FILE).begin(ENTRY)
+    assert FILE.read_bytes().startswith(b"not a database")
+
+
+def test_a_check_of_one_that_works_leaves_it_closed(ledger: SQLiteLedger) -> None:
+    """The parent process keeps nothing open for its workers to inherit."""
+    ledger.check()
+
+    assert stat.S_ISREG(FILE.stat().st_mode)
+    assert not FILE.with_name("ledger.db-wal").exists()

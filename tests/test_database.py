@@ -1,0 +1,104 @@
+"""A SQLite file that several processes share; what is in it is the tests' own."""
+
+import multiprocessing
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from banana import database
+from banana.database import Database
+
+FILE = Path("folder/some.db")
+
+
+def made(*, moves_broken_aside: bool = True, lock_seconds: float = 1, path: Path | None = FILE) -> Database:
+    def prepare(connection: sqlite3.Connection) -> None:
+        connection.execute("CREATE TABLE IF NOT EXISTS words (word TEXT)")
+
+    return Database(path, prepare, synchronous="FULL", lock_seconds=lock_seconds, moves_broken_aside=moves_broken_aside)
+
+
+def add(word: str) -> None:
+    shared = made(lock_seconds=20)
+    for _ in range(50):
+        with shared.transaction() as (execute, _):
+            execute("INSERT INTO words VALUES (?)", word)
+
+
+def test_processes_share_it() -> None:
+    """What each adds is there, and nothing twice."""
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=add, args=(word,)) for word in ("one", "two")]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+
+    assert made().execute("SELECT word, count(*) FROM words GROUP BY word ORDER BY word") == [("one", 50), ("two", 50)]
+
+
+def test_a_transaction_that_fails_changes_nothing() -> None:
+    """Whatever was raised in it."""
+    shared = made()
+
+    def fail() -> None:
+        with shared.transaction() as (execute, _):
+            execute("INSERT INTO words VALUES ('x')")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert shared.execute("SELECT * FROM words") == []
+
+
+def test_a_file_that_is_gone_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also when another has its name by now."""
+    monkeypatch.setattr(database, "LOOK_SECONDS", 0)
+    shared = made()
+    shared.execute("INSERT INTO words VALUES ('old')")
+    for file in FILE.parent.glob("*"):
+        file.unlink()
+
+    assert shared.execute("SELECT * FROM words") == []
+    assert FILE.exists()
+
+
+def test_a_broken_file_makes_room_where_it_may() -> None:
+    """It is moved aside, not lost."""
+    FILE.parent.mkdir()
+    FILE.write_bytes(b"not a database" * 100)
+
+    assert made().execute("SELECT * FROM words") == []
+    assert FILE.with_name("some.db.broken").read_bytes().startswith(b"not a database")
+
+
+def test_a_broken_file_stays_where_it_must() -> None:
+    """Opening it fails, and so does every statement; nothing is moved."""
+    FILE.parent.mkdir()
+    FILE.write_bytes(b"not a database" * 100)
+    shared = made(moves_broken_aside=False)
+
+    with pytest.raises(sqlite3.DatabaseError):
+        shared.open()
+    with pytest.raises(sqlite3.DatabaseError):
+        shared.execute("SELECT 1")
+    assert [file.name for file in FILE.parent.iterdir()] == ["some.db"]
+
+
+def test_opening_bears_what_will_pass() -> None:
+    """Somebody else's transaction, for one: the file is used later."""
+    made().open()
+    other = sqlite3.connect(FILE, isolation_level=None)
+    other.execute("BEGIN EXCLUSIVE")
+
+    made(lock_seconds=0).open()
+
+    other.execute("COMMIT")
+    other.close()
+
+
+def test_one_without_a_path_is_in_memory() -> None:
+    """And no file."""
+    assert made(path=None).execute("SELECT * FROM words") == []
+    assert not FILE.parent.exists()

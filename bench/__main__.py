@@ -63,6 +63,7 @@ def answers(plan: Plan, results: report.Results) -> None:
                 stack.enter_context(servers.nginx_proxy(plan.folder, upstream, buffered=False)),
                 own := stack.enter_context(servers.service(plan.folder, upstream)),
                 replace(own, name="native", path=servers.GOOGLE_PATH),
+                replace(own, name="keyed", new_keys=True),
                 stack.enter_context(servers.plain_relay(plan.folder, upstream)),
             ]
             for callers in (1, 16, 100) if size == "1.4 MB" else (1,):

@@ -14,6 +14,15 @@ from bench.servers import LOAD_CORE, Server
 _SCRIPT = (
     'wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\nwrk.body = io.open("{body}"):read("*a")\n'
 )
+# Every request with a key of its own.
+_NEW_KEYS = """
+local count = 0
+request = function()
+  count = count + 1
+  wrk.headers["Idempotency-Key"] = "{run}-" .. count
+  return wrk.format()
+end
+"""
 _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
 
@@ -35,7 +44,10 @@ def installed() -> bool:
 def wrk(server: Server, body: bytes, callers: int, seconds: float, folder: Path) -> Round:
     """Let `callers` ask for `seconds`, each again as soon as it has its answer. Raises RuntimeError on any error."""
     (folder / "body.json").write_bytes(body)
-    (folder / "post.lua").write_text(_SCRIPT.format(body=folder / "body.json"))
+    script = _SCRIPT.format(body=folder / "body.json")
+    if server.new_keys:
+        script += _NEW_KEYS.format(run=time.time_ns())
+    (folder / "post.lua").write_text(script)
     command = [
         "taskset",
         "-c",

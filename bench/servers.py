@@ -48,13 +48,17 @@ def nginx_command() -> str | None:
 
 @dataclass
 class Server:
-    """A server that runs: its process, its address, the path that makes a picture, and its seconds to ready."""
+    """A server that runs: its process, its address, the path that makes a picture, and its seconds to ready.
+
+    With `new_keys` each request of the load has an Idempotency-Key of its own.
+    """
 
     name: str
     pid: int
     port: int
     path: str
     ready_seconds: float = 0
+    new_keys: bool = False
 
     @property
     def url(self) -> str:
@@ -154,6 +158,7 @@ def service(folder: Path, upstream: Server, **settings: str) -> AbstractContextM
         "PORT": str(port),
         "WORKERS": "1",
         "RATE_LIMIT_PER_MINUTE": "100000000",
+        "KEEP_RESULTS_BYTES": "500000000",
     }
     command = [sys.executable, str(ROOT / "main.py")]
     return running("banana", command, port, "/generate", SERVER_CORE, folder, **given | settings)

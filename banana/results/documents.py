@@ -1,7 +1,7 @@
 """What a request became, as the ledger keeps it: a JSON document of outcomes, whose images lie in files."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -95,10 +95,16 @@ async def kept(outcome: Outcome, entry_id: str, files: Files) -> Outcome:
     """
     match outcome.result:
         case Image(picture, mime_type, usage):
-            content = await asyncio.to_thread(lambda: b"".join(picture.decoded()))
             name = f"{entry_id}-{outcome.index}.{EXTENSIONS.get(mime_type, OTHER_EXTENSION)}"
-            await files.write(name, [content])
-            return Outcome(outcome.index, Image(await _encoded(content), mime_type, usage), outcome.created_at, name)
+            as_kept: list[EncodedPicture] = []
+
+            def blocks() -> Iterator[bytes]:  # in the thread that writes
+                content = b"".join(picture.decoded())
+                as_kept.append(_encoded(content))
+                yield content
+
+            await files.write(name, blocks())
+            return Outcome(outcome.index, Image(as_kept[0], mime_type, usage), outcome.created_at, name)
         case UpstreamResponse(_, _, pieces):
             name = f"{entry_id}-{outcome.index}.{RESPONSE_EXTENSION}"
             await files.write(name, pieces)
@@ -144,7 +150,7 @@ async def _read(stored: _Outcome, entry: Entry, files: Files, *, with_content: b
             body = await files.read(stored.file)
             return Outcome(stored.index, UpstreamResponse(200, stored.content_type, [body]), stored.created_at)
         if with_content or stored.file.endswith(f".{OTHER_EXTENSION}"):
-            picture = await _encoded(await files.read(stored.file))
+            picture = await asyncio.to_thread(_encoded, await files.read(stored.file))
         else:
             picture = EncodedPicture(stored.content_type, (), await files.head(stored.file))
     except FileNotFoundError:
@@ -158,16 +164,13 @@ async def _recovered(index: int, name: str, files: Files) -> Outcome:
     if name.endswith(f".{RESPONSE_EXTENSION}"):
         return Outcome(index, UpstreamResponse(200, "application/json", [content]), file=name)
     mime_type = type_of(content[:32]) or "application/octet-stream"
-    return Outcome(index, Image(await _encoded(content), mime_type), file=name)
+    return Outcome(index, Image(_encoded(content), mime_type), file=name)
 
 
-async def _encoded(content: bytes) -> EncodedPicture:
-    def encode() -> list[bytes]:
-        view = memoryview(content)
-        blocks = range(0, len(content), _BLOCK_BYTES)
-        return [pybase64.b64encode(view[start : start + _BLOCK_BYTES]) for start in blocks]
-
-    return EncodedPicture(type_of(content[:32]), await asyncio.to_thread(encode), content[:32])
+def _encoded(content: bytes) -> EncodedPicture:
+    view = memoryview(content)
+    pieces = [pybase64.b64encode(view[at : at + _BLOCK_BYTES]) for at in range(0, len(content), _BLOCK_BYTES)]
+    return EncodedPicture(type_of(content[:32]), pieces, content[:32])
 
 
 def _index_of(name: str) -> int:

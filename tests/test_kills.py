@@ -1,0 +1,214 @@
+"""Kills under keyed load: whatever died, no key is paid twice, and what is finished is replayed."""
+
+import asyncio
+import collections
+import http.client
+import json
+import os
+import random
+import re
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from standin.server import answer
+from tests.pictures import encoded, png
+from tests.services import Service
+
+pytestmark = pytest.mark.slow
+KEYS = 40
+SEED = int(os.environ.get("KILLS_SEED", "12"))
+LATENCIES_SECONDS = (0.05, 0.2, 0.6)
+
+
+class Google:
+    """Counts, by the key in each prompt, the calls that arrived, and answers after a while; in a thread of its own."""
+
+    def __init__(self) -> None:
+        self.calls: collections.Counter[str] = collections.Counter()
+        self.base_url = ""
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._random = random.Random(SEED)
+        self._thread.start()
+        self._ready.wait(20)
+
+    def stop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._start())
+        self._loop.run_forever()
+        self._loop.run_until_complete(self._runner.cleanup())
+
+    async def _start(self) -> None:
+        app = web.Application()
+        app.router.add_post("/v1beta/models/{model}", self._answer)
+        self._runner = web.AppRunner(app)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, "127.0.0.1", 0)
+        await site.start()
+        host, port = self._runner.addresses[0][:2]
+        self.base_url = f"http://{host}:{port}/v1beta"
+        self._ready.set()
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        prompt = (await request.json())["contents"][0]["parts"][0]["text"]
+        self.calls[prompt] += 1
+        await asyncio.sleep(self._random.choice(LATENCIES_SECONDS))
+        return web.json_response(answer("m", encoded(png()), "image/png"))
+
+
+@pytest.fixture
+def google() -> Iterator[Google]:
+    server = Google()
+    yield server
+    server.stop()
+
+
+def ask(
+    service: Service, method: str, path: str, key: str = "", headers: dict[str, str] | None = None
+) -> tuple[int, bytes]:
+    """Send one request, for as long as the service is away too."""
+    body = json.dumps({"prompt": key}).encode() if key else None
+    given = ({"Idempotency-Key": key} if key else {}) | (headers or {})
+    with closing(http.client.HTTPConnection("127.0.0.1", service.port, timeout=40)) as connection:
+        connection.request(method, path, body, given)
+        response = connection.getresponse()
+        return response.status, response.read()
+
+
+def first_answer(service: Service, key: str) -> bytes | None:
+    """Ask once; None when the connection died."""
+    with suppress(OSError, http.client.HTTPException):
+        status, body = ask(service, "POST", "/generate", key)
+        return body if status == 200 else None
+    return None
+
+
+def settled(service: Service, key: str) -> tuple[int, bytes]:
+    """Repeat until it is known what became of a key."""
+    for _ in range(60):
+        with suppress(OSError, http.client.HTTPException):
+            status, body = ask(service, "POST", "/generate", key)
+            if status in (200, 502):
+                return status, body
+        time.sleep(0.5)
+    raise AssertionError(f"{key} was never settled")
+
+
+def workers_of(service: Service) -> list[int]:
+    """The processes that serve."""
+    found = []
+    for pid in service.processes():
+        with suppress(OSError):
+            if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
+
+
+def test_no_key_is_paid_twice_whatever_is_killed(tmp_path: Path, google: Google) -> None:
+    """Workers and then everything, with SIGKILL at random moments; every key is repeated until settled."""
+    chance = random.Random(SEED)
+    service = Service(
+        tmp_path / "service", gemini_api_key="k", gemini_base_url=google.base_url, rate_limit_per_minute=10**6,
+        workers=4, request_timeout_seconds=30, retries=0,
+    )  # fmt: skip
+    assert service.run("start.sh").returncode == 0
+    keys = [f"key-{number}" for number in range(KEYS)]
+    with ThreadPoolExecutor(8) as callers:
+        first = [callers.submit(first_answer, service, key) for key in keys]
+        for _ in range(4):
+            time.sleep(chance.uniform(0.1, 0.6))
+            if alive := workers_of(service):
+                with suppress(ProcessLookupError):
+                    os.kill(chance.choice(alive), signal.SIGKILL)
+        time.sleep(chance.uniform(0.1, 0.6))
+        for pid in service.processes():  # parent and workers, as when the power goes
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        answers = [future.result() for future in first]
+    assert service.run("start.sh").returncode == 0
+    try:
+        with ThreadPoolExecutor(8) as callers:
+            results = list(callers.map(lambda key: settled(service, key), keys))
+            again = list(callers.map(lambda key: settled(service, key), keys))
+    finally:
+        service.run("stop.sh")
+
+    assert {key: count for key, count in google.calls.items() if count > 1} == {}, f"seed {SEED}"
+    assert [result[1] for result in again] == [result[1] for result in results]
+    for key, answered, (status, body) in zip(keys, answers, results, strict=True):
+        if answered is not None:
+            assert (status, body) == (200, answered), f"{key} was answered, and not replayed"
+        assert status == 200 or json.loads(body)["error"]["code"] == "outcome_unknown", body
+    assert sum(status == 200 for status, _ in results) > KEYS / 3, "the kills left nothing to replay"
+
+
+def test_tasks_survive_a_kill_and_a_stop(tmp_path: Path, google: Google) -> None:
+    """Begun and killed: each is carried out or told unknown within 15 s of the next start; none is paid twice."""
+    service = Service(
+        tmp_path / "service", gemini_api_key="k", gemini_base_url=google.base_url, rate_limit_per_minute=10**6,
+        workers=2, max_connections=1, retries=0,
+    )  # fmt: skip
+    assert service.run("start.sh").returncode == 0
+    asynchronous = {"Prefer": "respond-async"}
+    tasks = [json.loads(ask(service, "POST", "/generate", f"task-{n}", asynchronous)[1])["id"] for n in range(12)]
+    time.sleep(0.3)
+    for pid in service.processes():
+        os.kill(pid, signal.SIGKILL)
+    sent = len(google.calls)
+    assert service.run("start.sh").returncode == 0
+    began = time.monotonic()
+    try:
+        found = [json.loads(ask(service, "GET", f"/v1/images/tasks/{task}?wait=30")[1]) for task in tasks]
+        seconds = time.monotonic() - began
+    finally:
+        stopped = service.run("stop.sh")
+
+    statuses = collections.Counter(task["status"] for task in found)
+    assert set(statuses) <= {"completed", "failed"}, statuses
+    assert statuses["completed"] >= len(tasks) - sent, "what was not sent is carried out"
+    assert all(task["error"]["code"] == "outcome_unknown" for task in found if task["status"] == "failed")
+    assert {key: count for key, count in google.calls.items() if count > 1} == {}
+    assert seconds < 60, "a machine twice as slow; here some 12 s"
+    assert stopped.returncode == 0
+
+
+def test_a_restart_and_a_stop_finish_tasks(tmp_path: Path, google: Google) -> None:
+    """What runs is carried out by the worker that has it; afterwards it is there."""
+    service = Service(
+        tmp_path / "service",
+        gemini_api_key="k",
+        gemini_base_url=google.base_url,
+        rate_limit_per_minute=10**6,
+        workers=2,
+    )
+    assert service.run("start.sh").returncode == 0
+    asynchronous = {"Prefer": "respond-async"}
+    tasks = [json.loads(ask(service, "POST", "/generate", f"first-{n}", asynchronous)[1])["id"] for n in range(6)]
+    restarted = service.run("restart.sh")
+    tasks += [json.loads(ask(service, "POST", "/generate", f"later-{n}", asynchronous)[1])["id"] for n in range(6)]
+    stopped = service.run("stop.sh")
+    assert service.run("start.sh").returncode == 0
+    found = [json.loads(ask(service, "GET", f"/v1/images/tasks/{task}")[1]) for task in tasks]
+    service.run("stop.sh")
+
+    assert (restarted.returncode, stopped.returncode) == (0, 0)
+    assert {task["status"] for task in found} == {"completed"}
+    assert set(google.calls.values()) == {1}
+    kept = [service.folder / ".state" / name for name in ("ledger.db", "results")]
+    kept += (service.folder / ".state/results").rglob("*")
+    assert {path.name: oct(path.stat().st_mode) for path in kept if path.stat().st_mode & 0o077} == {}
+    assert not re.search(rb"first-0", (service.folder / ".state/ledger.db").read_bytes()), "no prompt in the ledger"

@@ -34,11 +34,14 @@ store_degraded = Gauge(
 keys_refused = Gauge(
     "banana_keys_refused", "API keys that Google refused, in the worker that has most", multiprocess_mode="livemax"
 )
-images = Counter("banana_images_total", "Images that reached their caller", ["model", "caller"])
+images = Counter("banana_images_total", "Images that reached their caller, or are kept for it", ["model", "caller"])
 tokens = Counter("banana_tokens_total", "Tokens used, as Google counts them")
 replays = Counter("banana_replays_total", "Requests given the outcome of an earlier one with the same key", ["how"])
 unknown_outcomes = Counter(
     "banana_unknown_outcomes_total", "Requests with a key and tasks whose outcome was never learnt"
+)
+keeping_degraded = Gauge(
+    "banana_keeping_degraded", "Workers that cannot keep results, by part", ["part"], multiprocess_mode="livesum"
 )
 tasks = Gauge("banana_tasks", "Tasks that are kept, by state", ["state"], multiprocess_mode="livemostrecent")
 kept_bytes = Gauge("banana_kept_bytes", "Bytes of kept results", multiprocess_mode="livemostrecent")
@@ -46,6 +49,8 @@ kept_files = Gauge("banana_kept_files", "Files of kept results", multiprocess_mo
 # A series that begins with its first event is not seen to grow: these begin at 0.
 for _outcome in ("ok", "upstream_rejected_key", "upstream_quota", "upstream_error", "timeout"):
     upstream_calls.labels(_outcome)
+for _part in ("ledger", "results"):
+    keeping_degraded.labels(_part)
 for _how in ("joined", "replayed"):
     replays.labels(_how)
 

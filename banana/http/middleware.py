@@ -115,7 +115,8 @@ def _record(exchange: Exchange, route: str) -> None:
     metrics.request_seconds.labels(route).observe(seconds)
     metrics.request_bytes.labels("in").inc(exchange.bytes_in)
     metrics.request_bytes.labels("out").inc(exchange.bytes_out)
-    if exchange.status != CALLER_LEFT and exchange.images_returned and not exchange.replayed:
+    # What has a key is counted when it has been carried out, once.
+    if exchange.status != CALLER_LEFT and exchange.images_returned and exchange.idempotency_key is None:
         label = metrics.model_label(exchange.model or "")
         metrics.images.labels(label, exchange.caller_label).inc(exchange.images_returned)
     _level_of(exchange)("request", route=route, **exchange.log_fields(seconds))

@@ -111,6 +111,8 @@ class Upkeep:
                 pass  # it is in the log and in /ready
             except Exception:
                 log.exception("internal_error")
+            for part in ("ledger", "results"):
+                metrics.keeping_degraded.labels(part).set(part in self.degraded)
             looks += 1
             await asyncio.sleep(LOOK_SECONDS)
 

@@ -39,7 +39,10 @@ def test_every_error_is_told(half: str) -> None:
 
 def examples_of(half: str) -> list[tuple[str, str]]:
     blocks = re.findall(r"```console\n(.*?)```", half, re.DOTALL)
-    parts = [block.removeprefix("$ ").partition("\n") for block in blocks if "./" not in block]
+    commands = [
+        command for block in blocks if "./" not in block for command in re.split(r"^\$ ", block, flags=re.M)[1:]
+    ]
+    parts = [command.partition("\n") for command in commands]
     return [(command, output) for command, _, output in parts]
 
 
@@ -77,7 +80,7 @@ ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 def test_the_architecture_names_what_is_there() -> None:
     """Both halves have the same steps, and every module in them exists."""
     english, chinese = ARCHITECTURE.split("\n## 中文\n")
-    named = set(re.findall(r"(?<![/\w])(?:http|routes|google|admission|payload)/\w+", ARCHITECTURE))
+    named = set(re.findall(r"(?<![/\w])(?:http|routes|results|google|admission|payload)/\w+", ARCHITECTURE))
 
     assert len(re.findall(r"^\*\*\d\.", english, re.MULTILINE)) == len(re.findall(r"^\*\*\d\.", chinese, re.MULTILINE))
     assert len(named) > 12

@@ -155,14 +155,14 @@ def _check_store(settings: config.Settings) -> None:
 
 def _check(settings: config.Settings, *, port_too: bool) -> None:
     """Fail here, where somebody looks, instead of in a worker later."""
-    from banana.admission.rate import StoreError
     from banana.app import create_app
 
     if port_too:
         _listen(settings.host, settings.port).close()
+    _check_store(settings)
     try:
         create_app(settings)
-    except (StoreError, logs.LogFileError) as error:
+    except logs.LogFileError as error:
         sys.exit(f"banana-service: {error}")
 
 

@@ -153,7 +153,13 @@ class _Keeping:
         self._ledger = LedgerThread(SQLiteLedger(settings.ledger_file))
         self._works = Works(self._ledger, self.files, buffers, owner=secrets.token_hex(8))
         self._requests = KeptRequests(
-            self._ledger, self.files, self.links, buffers, self._works, settings.task_timeout_seconds
+            self._ledger,
+            self.files,
+            self.links,
+            buffers,
+            self._works,
+            settings.task_timeout_seconds,
+            is_draining=lambda: ServerProtocol.draining,
         )
         self.requests = self._requests if settings.keep_results_seconds else NothingKept()
 

@@ -286,12 +286,12 @@ class Overloaded(BananaError):
 
 
 class LedgerUnavailable(Overloaded):
-    """The ledger cannot be used, so nothing that it must record is begun."""
+    """The ledger or what is kept cannot be used, so nothing that it must record is begun."""
 
     def __init__(self) -> None:
         super().__init__(
-            "This service cannot record requests with an Idempotency-Key and tasks at the moment (is its disk full?);"
-            " this one was not carried out.",
+            "This service cannot use its records of requests with an Idempotency-Key and tasks at the moment (is its disk"
+            " full?); nothing was sent to Google for this request.",
             retry_after_seconds=RETRY_AFTER_SECONDS,
         )
 

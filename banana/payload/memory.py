@@ -50,6 +50,11 @@ class Buffers:
         exchange.held_bytes += size_bytes
         self.held_bytes += size_bytes
 
+    def hand_over(self, exchange: Exchange, other: Exchange) -> None:
+        """Hold for `other` what is held for `exchange`."""
+        other.held_bytes += exchange.held_bytes
+        exchange.held_bytes = 0
+
     def release(self, exchange: Exchange) -> None:
         """Hold nothing more for a request that has ended."""
         # Most is held at an end: nothing is given back before.

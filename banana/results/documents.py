@@ -153,8 +153,10 @@ async def _read(stored: _Outcome, entry: Entry, files: Files, *, with_content: b
             picture = await asyncio.to_thread(_encoded, await files.read(stored.file))
         else:
             picture = EncodedPicture(stored.content_type, (), await files.head(stored.file))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise expired() from None
+    except OSError as error:
+        raise errors.LedgerUnavailable from error
     image = Image(picture, stored.content_type, stored.usage)
     return Outcome(stored.index, image, stored.created_at, stored.file)
 

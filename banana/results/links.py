@@ -35,8 +35,11 @@ class Links:
         return f"{base_url}/results/{name}?{query}"
 
     def check(self, name: str, expires_at: str, signature: str) -> int:
-        """Return how many seconds the link is still good for. Raises BadSignature, Expired and OSError."""
-        expected = self._signature(name, expires_at)
+        """Return how many seconds the link is still good for. Raises BadSignature, Expired and LedgerUnavailable."""
+        try:
+            expected = self._signature(name, expires_at)
+        except OSError as error:
+            raise errors.LedgerUnavailable from error
         if not hmac.compare_digest(expected.encode(), signature.encode()):
             raise errors.BadSignature("This link was not made by this service, or it was changed on the way.")
         left_seconds = int(expires_at) - int(time.time())

@@ -7,7 +7,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 
 import structlog
@@ -26,6 +26,8 @@ from banana.results.watch import Watch
 from banana.results.works import Job, Work, Works, results_of, size_of_content
 
 ID_BYTES = 16
+# How soon a poll notices that its worker is to end.
+DRAINING_SECONDS = 1
 # A digest of so much takes a tenth of a millisecond.
 LARGE_BYTES = 64 * 1024
 # When to try again a request that is still being carried out, in seconds.
@@ -95,8 +97,9 @@ class NothingKept:
         self, outcomes: AsyncGenerator[Outcome | None, None], exchange: Exchange
     ) -> AsyncGenerator[Outcome | None, None]:
         """Yield `outcomes`."""
-        async for outcome in outcomes:
-            yield outcome
+        async with aclosing(outcomes):
+            async for outcome in outcomes:
+                yield outcome
 
     def linked(self, outcome: Outcome, base_url: str) -> Outcome:
         """Return the outcome: it has no link."""
@@ -129,6 +132,7 @@ class KeptRequests:
         buffers: where what is held in memory is counted.
         works: what this worker carries out.
         task_timeout_seconds: from a task's beginning to its deadline.
+        is_draining: whether this worker is to end: polls do not hold it up.
 
     """
 
@@ -140,7 +144,9 @@ class KeptRequests:
         buffers: Buffers,
         works: Works,
         task_timeout_seconds: float,
+        is_draining: Callable[[], bool],
     ) -> None:
+        self._is_draining = is_draining
         self._ledger = ledger
         self._files = files
         self._links = links
@@ -199,8 +205,9 @@ class KeptRequests:
     ) -> AsyncGenerator[Outcome | None, None]:
         """Yield `outcomes`, whose images are kept, of a request that nothing else is kept of."""
         exchange.kept_id = secrets.token_hex(ID_BYTES)
-        async for outcome in outcomes:
-            yield outcome and await self._works.keep(outcome, exchange.kept_id)
+        async with aclosing(outcomes):
+            async for outcome in outcomes:
+                yield outcome and await self._works.keep(outcome, exchange.kept_id)
 
     def linked(self, outcome: Outcome, base_url: str) -> Outcome:
         """Return the outcome with a link below `base_url` to its image, where that is kept.
@@ -220,9 +227,10 @@ class KeptRequests:
     async def task(self, entry_id: str, caller: str, wait_seconds: float = 0) -> Entry:
         """Return a caller's task; when it has ended, or after `wait_seconds`. Raises NotFound and LedgerUnavailable."""
         entry = _of_caller(await self._ledger.look(lambda ledger: ledger.get([entry_id])), caller)
-        if entry.state.is_active and wait_seconds:
+        until = time.monotonic() + wait_seconds
+        while entry.state.is_active and (left_seconds := until - time.monotonic()) > 0 and not self._is_draining():
             with suppress(TimeoutError):
-                async with asyncio.timeout(wait_seconds):
+                async with asyncio.timeout(min(left_seconds, DRAINING_SECONDS)):
                     ended = await self._watch.until_ended(entry_id)
                     return _of_caller([ended] if ended else [], caller)
         return entry
@@ -300,7 +308,10 @@ class KeptRequests:
             with suppress(errors.LedgerUnavailable):
                 await self._ledger.record(lambda ledger: ledger.discard(entry.id, entry.owner))
             raise
-        return self._works.start(submission.job, entry, self._exchange_for(entry, submission.exchange))
+        exchange = self._exchange_for(entry, submission.exchange)
+        # The body stays in memory for as long as the work, whoever leaves.
+        self._buffers.hand_over(submission.exchange, exchange)
+        return self._works.start(submission.job, entry, exchange)
 
     async def _write_order(self, job: Job, entry: Entry) -> None:
         try:

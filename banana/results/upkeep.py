@@ -81,6 +81,7 @@ class Upkeep:
         self._requests = requests
         self._jobs = jobs
         self._task_timeout_seconds = task_timeout_seconds
+        self._sweep_fails = False
         # What each entry's owner last showed, and since when.
         self._shown: dict[str, tuple[object, float]] = {}
 
@@ -143,8 +144,11 @@ class Upkeep:
             if self._works.files_fail:
                 await self._files.check()
                 self._works.files_fail = False
+            self._sweep_fails = False
         except OSError as error:
-            log.warning("not_swept", error=str(error))
+            if not self._sweep_fails and not self._works.files_fail:
+                log.warning("not_swept", error=str(error))
+            self._sweep_fails = True
             return
         if left is not None:
             metrics.kept_bytes.set(left.size_bytes)

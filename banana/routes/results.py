@@ -45,7 +45,7 @@ def routes(files: Files, links: Links, rate_limit: RateLimit) -> list[BaseRoute]
         path = files.path_of(name)
         try:
             status = await anyio.to_thread.run_sync(os.stat, path)
-        except FileNotFoundError:
+        except OSError:
             raise expired() from None
         if not stat.S_ISREG(status.st_mode):
             raise expired()

@@ -51,6 +51,18 @@ def test_a_body_is_taken_while_there_is_room() -> None:
     assert buffers.held_bytes == 100
 
 
+def test_what_is_held_can_be_handed_over() -> None:
+    """To what outlives the request: it is counted once, and given back once."""
+    buffers, request, work = Buffers(100), Exchange(deadline=0), Exchange(deadline=0)
+    buffers.reserve(request, 60)
+    buffers.hand_over(request, work)
+    buffers.release(request)
+    assert (buffers.held_bytes, work.held_bytes) == (60, 60)
+    buffers.release(work)
+
+    assert buffers.held_bytes == 0
+
+
 def test_a_response_is_always_held() -> None:
     """It was paid for."""
     buffers, exchange = Buffers(100), Exchange(0)

@@ -68,3 +68,5 @@ def test_no_room_for_a_secret_is_no_link() -> None:
 
     with pytest.raises(NotADirectoryError):
         Links(None, FILE).url("", "abc-0.jpg", SOON)
+    with pytest.raises(errors.LedgerUnavailable):
+        Links(None, FILE).check("abc-0.jpg", str(SOON), "x")

@@ -430,6 +430,36 @@ async def test_a_picture_that_cannot_be_kept_still_arrives(client: httpx.AsyncCl
     assert (await client.get("/ready")).json()["degraded"] == ["results"]
 
 
+async def test_what_cannot_be_read_now_is_not_gone(
+    client: httpx.AsyncClient, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk with an error: 503, and later the same response."""
+    first = await client.post("/generate", json={"prompt": "x"}, headers=KEY)
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "read_bytes", fail_to_read)
+        again = await client.post("/generate", json={"prompt": "x"}, headers=KEY)
+    later = await client.post("/generate", json={"prompt": "x"}, headers=KEY)
+
+    assert (again.status_code, later.content, len(stand_in.calls)) == (503, first.content, 1)
+
+
+def fail_to_read(path: Path) -> bytes:
+    raise OSError(5, "Input/output error")
+
+
+async def test_a_caller_of_links_who_leaves_takes_the_calls_along(worker: MakeClient, stand_in: StandIn) -> None:
+    """Without a key it will not come back: also as events."""
+    client = await worker()
+    for accept in ("application/json", "text/event-stream"):
+        stand_in.plan.append("hang")
+        body = {"prompt": "x", "response_format": "url"}
+        leaving = asyncio.create_task(client.post("/generate", json=body, headers={"Accept": accept}))
+        await until(lambda: bool(stand_in.calls) and not stand_in.calls[-1].ended)
+        leaving.cancel()
+        await asyncio.gather(leaving, return_exceptions=True)
+        await until(lambda: stand_in.calls[-1].aborted)
+
+
 async def test_an_unkeyed_request_leaves_nothing(client: httpx.AsyncClient) -> None:
     """No entry, no file."""
     await client.post("/generate", json={"prompt": "x"})

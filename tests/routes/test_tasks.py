@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from banana.app import create_app
+from banana.http.protocol import ServerProtocol
 from standin.server import StandIn
 from tests.conftest import client_of, settings_for
 
@@ -252,6 +253,23 @@ async def test_a_task_has_a_deadline_of_its_own(stand_in: StandIn) -> None:
 
     assert longer["status"] == "completed"
     assert (ended["status"], ended["error"]["code"]) == ("failed", "outcome_unknown")
+
+
+async def test_a_poll_does_not_hold_up_a_worker_that_is_to_end(
+    client: httpx.AsyncClient, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answers with the task as it is, and the next poll finds another worker."""
+    stand_in.plan.append("hang")
+    task = await begun(client)
+    poll = asyncio.create_task(polled(client, task, wait=60))
+    await asyncio.sleep(0.1)
+    assert not poll.done()
+    monkeypatch.setattr(ServerProtocol, "draining", True)
+
+    found = await asyncio.wait_for(poll, 30)
+
+    assert found["status"] == "processing"
+    await client.delete(task["poll_url"])
 
 
 async def test_a_stop_finishes_what_runs(stand_in: StandIn) -> None:

@@ -144,11 +144,11 @@ def _check_store(settings: config.Settings) -> None:
     from banana.results.sqlite import SQLiteLedger
 
     try:
-        if settings.keep_results_seconds:
-            SQLiteLedger(settings.ledger_file).check()
         storage = open_storage(settings.store_url)
         if isinstance(storage, SQLiteStorage):
             storage.close()
+        if settings.keep_results_seconds:
+            SQLiteLedger(settings.ledger_file).check()
     except (StoreError, LedgerError) as error:
         sys.exit(f"banana-service: {error}")
 

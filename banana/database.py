@@ -92,7 +92,7 @@ class Database:
             except BaseException as error:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
-                if _is_broken(error) and self._moves_broken_aside:
+                if is_broken(error) and self._moves_broken_aside:
                     self._move_aside()
                 raise
 
@@ -115,7 +115,7 @@ class Database:
                 try:
                     self._opened = self._open()
                 except sqlite3.DatabaseError as error:
-                    if not (_is_broken(error) and self._moves_broken_aside):
+                    if not (is_broken(error) and self._moves_broken_aside):
                         raise
                     self._move_aside()
                     self._opened = self._open()
@@ -161,7 +161,8 @@ class Database:
         log.error("store_broken", file=str(self._path), moved_to=str(aside))
 
 
-def _is_broken(error: BaseException) -> bool:
+def is_broken(error: BaseException) -> bool:
+    """Return whether an error says that the file is no database, or a broken one."""
     return isinstance(error, sqlite3.DatabaseError) and _code_of(error) in _BROKEN
 
 

@@ -8,7 +8,7 @@ from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
-from banana.database import Database, Execute
+from banana.database import Database, Execute, is_broken
 from banana.results.ledger import Entry, LedgerError, State
 
 # Longest wait for another process's transaction, in seconds; with its fsync one takes some milliseconds.
@@ -57,9 +57,9 @@ class SQLiteLedger:
         try:
             self._database.open()
         except (sqlite3.Error, OSError) as error:
+            advice = "; move it away to begin a new one: repeats of requests that it holds would then be billed again"
             raise LedgerError(
-                f"the ledger {self._path} cannot be used ({error}); move it away to begin a new one: repeats of requests"
-                " that it holds would then be billed again"
+                f"the ledger {self._path} cannot be used ({error}){advice if is_broken(error) else ''}"
             ) from error
         self._database.close()
 

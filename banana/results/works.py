@@ -234,13 +234,14 @@ class Works:
 
     def _log_end(self, work: Work, seconds: float) -> None:
         fields = work.exchange.log_fields(seconds)
-        kinds = [type(outcome.result).__name__ for outcome in work.outcomes]
+        codes = [outcome.result.code for outcome in work.outcomes if isinstance(outcome.result, errors.BananaError)]
         found = {name: fields[name] for name in _LOGGED if name in fields}
         if work.exchange.images_returned:
             # Whoever asked may have left: it is kept for when it comes back.
             label = metrics.model_label(work.exchange.model or "")
             metrics.images.labels(label, work.exchange.caller_label).inc(work.exchange.images_returned)
-        log.info("carried_out", **found, is_task=work.entry.is_task, outcomes=kinds)
+        more = ({"task": True} if work.entry.is_task else {}) | ({"codes": codes} if codes else {})
+        log.info("carried_out", **found, **more)
 
     def _note_failure(self, error: OSError) -> None:
         if not self.files_fail:

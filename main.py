@@ -155,15 +155,16 @@ def _check_store(settings: config.Settings) -> None:
 
 def _check(settings: config.Settings, *, port_too: bool) -> None:
     """Fail here, where somebody looks, instead of in a worker later."""
+    from banana.admission.rate import StoreError
     from banana.app import create_app
 
     if port_too:
         _listen(settings.host, settings.port).close()
-    _check_store(settings)
     try:
-        create_app(settings)
-    except logs.LogFileError as error:
+        create_app(settings)  # with its log, in which it says what it moved out of the way
+    except (StoreError, logs.LogFileError) as error:
         sys.exit(f"banana-service: {error}")
+    _check_store(settings)
 
 
 def _prepare(settings: config.Settings) -> None:

@@ -19,6 +19,8 @@ import structlog
 
 # How often it is looked whether the file still has its name, in seconds.
 LOOK_SECONDS = 1
+# Between two attempts at what SQLite does not wait for.
+RETRY_SECONDS = 0.005
 # What SQLite says of a file that will not get better (https://www.sqlite.org/rescode.html).
 _BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 # What may be over in a moment: a full disk, somebody else's transaction.
@@ -130,13 +132,25 @@ class Database:
         weakref.finalize(self, connection.close)  # also where nobody closes the database
         self._inode = self._inode_of_name()
         try:
-            connection.execute("PRAGMA journal_mode=WAL")
+            self._use_write_ahead_log(connection)
             connection.execute(f"PRAGMA synchronous={self._synchronous}")
             self._prepare(connection)
         except BaseException:
             connection.close()
             raise
         return connection
+
+    def _use_write_ahead_log(self, connection: sqlite3.Connection) -> None:
+        """Switch the file to WAL; SQLite itself does not wait when another process does that in the same moment."""
+        until = time.monotonic() + self._lock_seconds
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.OperationalError as error:
+                if _code_of(error) != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
+                    raise
+                time.sleep(RETRY_SECONDS)
 
     def _inode_of_name(self) -> int:
         """Return the inode of the file that has the name now; 0 where there is none, or none is needed."""

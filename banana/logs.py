@@ -201,8 +201,10 @@ def readable(event: Mapping[str, Any], *, in_colour: bool) -> str:
     details = [f"{name}={value}" for name, value in event.items() if name not in _NOT_FOR_PEOPLE]
     if "images_asked" in event:
         details.append(f"images={event.get('images_returned')}/{event['images_asked']}")
-    if event.get("attempts", 1) > 1 or event.get("attempt", 1) > 1:
-        details.append(f"attempt {event.get('attempt') or event.get('attempts')}")
+    if event.get("attempt", 1) > 1:
+        details.append(f"attempt {event['attempt']}")
+    if event.get("attempts", 1) > 1:
+        details.append(f"calls={event['attempts']}")
     request_id = f"[{event['request_id']}]" if "request_id" in event else ""
     text = "  ".join(filter(None, [at, _head(event), *details, request_id]))
     if "exception" in event:

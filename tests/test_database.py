@@ -2,6 +2,7 @@
 
 import multiprocessing
 import sqlite3
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
@@ -29,13 +30,33 @@ def add(word: str) -> None:
 def test_processes_share_it() -> None:
     """What each adds is there, and nothing twice."""
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=add, args=(word,)) for word in ("one", "two")]
+    words = ["one", "two"]
+    processes = [context.Process(target=add, args=(word,)) for word in words]
     for process in processes:
         process.start()
     for process in processes:
         process.join(60)
 
     assert made().execute("SELECT word, count(*) FROM words GROUP BY word ORDER BY word") == [("one", 50), ("two", 50)]
+
+
+def open_each(gate: Barrier, count: int) -> None:
+    for number in range(count):
+        gate.wait(60)
+        made(path=Path(f"folder/{number}.db"), lock_seconds=20).execute("SELECT count(*) FROM words")
+
+
+def test_processes_open_a_new_file_at_the_same_moment() -> None:
+    """Each waits for the others: SQLite alone fails at once while one of them switches to its log (1 opening in 20)."""
+    context = multiprocessing.get_context("spawn")
+    gate = context.Barrier(4)
+    processes = [context.Process(target=open_each, args=(gate, 100)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+
+    assert [process.exitcode for process in processes] == [0] * 4
 
 
 def test_a_transaction_that_fails_changes_nothing() -> None:

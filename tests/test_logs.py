@@ -129,7 +129,7 @@ def test_a_line_is_readable() -> None:
         "method": "POST", "path": "/generate", "status": 200, "duration_ms": 594.2, "bytes_in": 45, "bytes_out": 75555,
         "dialect": "generate", "caller": "127.0.0.1", "images_asked": 2, "images_returned": 1, "attempts": 3, "tokens": 7,
     }  # fmt: skip
-    text = "08:26:18  200      594 ms  POST /generate  caller=127.0.0.1  tokens=7  images=1/2  attempt 3  [abc]"
+    text = "08:26:18  200      594 ms  POST /generate  caller=127.0.0.1  tokens=7  images=1/2  calls=3  [abc]"
 
     assert logs.readable(event, in_colour=False) == logs.readable(event, in_colour=True) == text
     assert logs.readable({"event": "store_failed", "level": "error", "error": "x"}, in_colour=True).startswith(

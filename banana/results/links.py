@@ -56,7 +56,9 @@ class Links:
 
 def expired() -> errors.Expired:
     """Return the error for a picture that is gone."""
-    return errors.Expired("This picture is no longer kept: its time is over, or it made room for newer ones.")
+    return errors.Expired(
+        "This picture is no longer kept: its time is over, or it made room for newer ones, or it was deleted."
+    )
 
 
 def _secret_in(file: Path) -> bytes:

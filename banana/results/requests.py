@@ -85,7 +85,8 @@ class NothingKept:
 
     async def submit(self, submission: Submission) -> None:
         """Raise InvalidRequest."""
-        raise _not_kept("Idempotency-Key" if submission.key else "Prefer: respond-async")
+        path = submission.exchange.path
+        raise _not_kept(path if path.endswith("/async") else "Prefer: respond-async")
 
     async def outcomes(self, submission: Submission, *, with_content: bool) -> AsyncGenerator[Outcome | None, None]:
         """Yield nothing: nothing is submitted."""

@@ -18,7 +18,20 @@ EXAMPLE_PICTURE = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAA
 TASK_SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["id", "task_id", "object", "status", "created_at", "expires_at", "poll_url"],
-    "properties": {"status": {"enum": ["processing", "completed", "failed", "cancelled"]}},
+    "properties": {
+        **{name: {"type": "string"} for name in ("id", "task_id", "object", "poll_url")},
+        **{name: {"type": "integer", "description": "Unix time in seconds."} for name in ("created_at", "expires_at")},
+        "status": {"enum": ["processing", "completed", "failed", "cancelled"]},
+        "http_status": {"type": "integer", "description": "When it has ended: what the route would have answered."},
+        "result": {"description": "When it is completed: the body that the route would have answered."},
+        "error": {"type": "object", "description": "When it has failed."},
+        "failed": {"type": "array", "description": "The pictures that are missing from a result.", "items": {}},
+    },
+}
+TASK_LIST_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["object", "data", "has_more"],
+    "properties": {"object": {"const": "list"}, "data": {"type": "array", "items": TASK_SCHEMA}},
 }
 KEY_PARAMETER = {
     "name": "Idempotency-Key",
@@ -29,8 +42,8 @@ KEY_PARAMETER = {
 PREFER_PARAMETER = {
     "name": "Prefer",
     "in": "header",
-    "description": "respond-async answers with a task; wait=N first waits so many seconds for it to end.",
-    "schema": {"type": "string", "example": "respond-async, wait=10"},
+    "description": "`respond-async` answers with a task; `respond-async, wait=10` waits up to 10 s for it to end first.",
+    "schema": {"type": "string"},
 }
 KEPT_PARAMETERS = [KEY_PARAMETER, PREFER_PARAMETER]
 

@@ -71,11 +71,17 @@ async def _task_response(
 ) -> Response:
     """Return a task, with what became of it when it has ended. Raises Expired when that is gone."""
     base_url = base_url_of(request, services.public_url)
-    head = msgspec.json.encode(_fields(entry, base_url, exchange, formats))
+    fields = _fields(entry, base_url, exchange, formats)
     if entry.state is not State.COMPLETED:
-        return Response(head, 200, HEADERS, "application/json")
+        return Response(msgspec.json.encode(fields), 200, HEADERS, "application/json")
     outcomes = await services.requests.outcomes_of(entry, base_url, as_links=entry.has_links)
     result = formats[entry.route].result(outcomes, as_links=entry.has_links)
+    if outcomes.failures:
+        fields["failed"] = [
+            {"index": failure.index, "code": failure.error.code, "message": failure.error.message}
+            for failure in outcomes.failures
+        ]
+    head = msgspec.json.encode(fields)
     return PiecesResponse([head[:-1], b',"result":', *result, b"}"], "application/json", HEADERS)
 
 
@@ -114,6 +120,7 @@ def _number(request: Request, name: str, default: int, largest: int) -> int:
 def _responses(content: dict[str, Any], method: str) -> dict[int | str, dict[str, Any]]:
     found = documentation.responses(content, openai.ERROR_SCHEMA)
     if method == "DELETE":
+        del found[200]
         found[204] = {"description": "It is cancelled, or gone."}
     return found
 
@@ -131,9 +138,8 @@ _AFTER = _parameter("after", "query", {"type": "string"})
 def _route(
     path: str, method: str, handler: Handler, services: Services, name: str, summary: str, parameters: list[Any]
 ) -> DialectRoute:
-    content = {
-        "application/json": {"schema": documentation.TASK_SCHEMA if name == "getImageTask" else {"type": "object"}}
-    }
+    schema = documentation.TASK_SCHEMA if path != TASKS_PATH else documentation.TASK_LIST_SCHEMA
+    content = {"application/json": {"schema": schema}}
     return DialectRoute(
         path,
         handler,

@@ -486,7 +486,7 @@ class TestNothingKept:
             ("/generate", {"prompt": "x"}, KEY, "Idempotency-Key"),
             ("/generate", {"prompt": "x"}, {"Prefer": "respond-async"}, "Prefer"),
             ("/generate", {"prompt": "x", "response_format": "url"}, {}, "response_format"),
-            ("/v1/images/generations/async", {"prompt": "x"}, {}, "Prefer"),
+            ("/v1/images/generations/async", {"prompt": "x"}, {}, "/v1/images/generations/async"),
         ],
     )
     async def test_what_needs_it_is_refused_by_name(

@@ -108,6 +108,7 @@ async def test_a_partial_success_is_a_success(client: httpx.AsyncClient, stand_i
     found = await polled(client, await begun(client, "/generate", prompt="x", number_of_images=2))
 
     assert (found["status"], found["result"]["metadata"]["returned"]) == ("completed", 1)
+    assert [item["code"] for item in found["failed"]] == ["blocked"]
 
 
 async def test_tasks_are_listed_newest_first(client: httpx.AsyncClient, stand_in: StandIn) -> None:

@@ -36,7 +36,6 @@ step ruff check .
 step mypy
 step biome ci .
 step shellcheck ./*.sh scripts/*.sh .ci/run
-# A core for each process, but not for what starts whole services or counts on a machine of its own.
-# Two for each core: many tests wait for a clock or a socket most of their time.
+# Two processes a core, because many tests mostly wait; what starts whole services has the machine for itself.
 step pytest -m "not slow" --numprocesses "$((2 * $(getconf _NPROCESSORS_ONLN)))" --dist worksteal
 if [[ $slow == yes ]]; then step pytest -m slow; fi

@@ -73,7 +73,10 @@ class Ledger(Protocol):
     """Every method is one decision, over all workers; it may block for some milliseconds. Each raises LedgerError."""
 
     def begin(self, new: Entry) -> Entry:
-        """Add `new`, unless its caller's key has an entry; return the one that holds. A task makes that one a task."""
+        """Add `new`, unless its caller's key has an entry; return the one that holds.
+
+        A task makes that one a task, when it is the same request and was not deleted.
+        """
         ...
 
     def find(self, caller: str, key: str) -> Entry | None:

@@ -282,22 +282,22 @@ class KeptRequests:
             expires_at=now + self._files.keep_seconds,
         )
         holding = await self._ledger.record(lambda ledger: ledger.begin(new))
-        submission.entry = holding
-        exchange.kept_id = holding.id
-        exchange.replayed = submission.is_replay = holding.id != new.id
-        if not submission.is_replay:
-            for name in REPLAY_HEADERS:
-                exchange.response_headers.pop(name, None)
-            submission.work = await self._begun(submission, new)
-            return
+        submission.is_replay = holding.id != new.id
         if holding.fingerprint != new.fingerprint:
             raise errors.IdempotencyMismatch(
                 "This Idempotency-Key was used for another request: the same key means the same route and the same content."
             )
-        await submission.admit(False)
-        submission.work = self._works.get(holding.id)
-        exchange.response_headers |= REPLAY_HEADERS
-        metrics.replays.labels("joined" if holding.state.is_active else "replayed").inc()
+        submission.entry = holding
+        exchange.kept_id, exchange.replayed = holding.id, submission.is_replay
+        if submission.is_replay:
+            await submission.admit(False)
+            submission.work = self._works.get(holding.id)
+            exchange.response_headers |= REPLAY_HEADERS
+            metrics.replays.labels("joined" if holding.state.is_active else "replayed").inc()
+        else:
+            for name in REPLAY_HEADERS:
+                exchange.response_headers.pop(name, None)
+            submission.work = await self._begun(submission, new)
 
     async def _begun(self, submission: Submission, entry: Entry) -> Work:
         """Begin to carry out an entry; forget it when that is not to be."""

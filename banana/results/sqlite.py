@@ -74,7 +74,13 @@ class SQLiteLedger:
                     now,
                 )
                 if new.is_task:
-                    execute("UPDATE entries SET is_task = 1 WHERE caller = ? AND key = ?", new.caller, new.key)
+                    execute(
+                        "UPDATE entries SET is_task = 1 WHERE caller = ? AND key = ? AND fingerprint = ?"
+                        f" AND ({_IS_ACTIVE} OR result != x'')",
+                        new.caller,
+                        new.key,
+                        new.fingerprint,
+                    )
                 for row in execute(f"{_SELECT} WHERE caller = ? AND key = ?", new.caller, new.key):
                     return _entry(row)
             execute(_INSERT, *astuple(new))

@@ -128,6 +128,7 @@ async def test_another_request_with_the_key_is_refused(
 
     assert (response.status_code, len(stand_in.calls)) == (status, 1)
     assert "idempotency_mismatch" in response.text.lower()
+    assert "idempotent-replayed" not in response.headers
 
 
 async def test_the_same_content_written_otherwise_is_the_same_request(

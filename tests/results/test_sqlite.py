@@ -55,6 +55,20 @@ def test_a_task_with_the_key_makes_the_entry_a_task(ledger: SQLiteLedger) -> Non
     assert ledger.begin(replace(ENTRY, id="c" * 32, is_task=True)) == replace(ENTRY, is_task=True)
 
 
+def test_another_request_makes_no_task_of_it(ledger: SQLiteLedger) -> None:
+    """Nor does a repeat of what was deleted."""
+    ledger.begin(ENTRY)
+    other = ledger.begin(replace(ENTRY, id="c" * 32, is_task=True, fingerprint="other"))
+    task = replace(TASK, key="l")
+    ledger.begin(task)
+    ledger.settle(task.id, "w1", State.COMPLETED, b"[1]", LATER, keeps_key=True)
+    ledger.delete(task.id, "ann")
+    deleted = ledger.begin(replace(task, id="d" * 32))
+
+    assert (other.id, other.is_task) == (ENTRY.id, False)
+    assert (deleted.id, deleted.is_task) == (task.id, False)
+
+
 def test_an_expired_entry_makes_room(ledger: SQLiteLedger) -> None:
     """When it has ended; what is active does not expire."""
     ledger.begin(replace(ENTRY, expires_at=1))

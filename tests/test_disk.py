@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -151,3 +152,35 @@ def test_a_broken_store_does_not_stop_the_start(tmp_path: Path) -> None:
     with started(tmp_path) as service:
         assert pictures(service, 3) == [1] * 3
         assert len([line for line in service.log() if line["event"] == "store_broken"]) == 1
+
+
+def test_a_full_disk_costs_no_picture_that_is_to_be_kept(tmp_path: Path) -> None:
+    """Links become data URIs; keys and tasks are refused before anything is paid; when there is room, all is well again."""
+
+    def status_of(path: str, body: bytes, key: str | None = None) -> int:
+        headers = {"Idempotency-Key": key} if key else {}
+        request = urllib.request.Request(service.address + path, body, headers)
+        try:
+            with urllib.request.urlopen(request, timeout=20) as response:
+                return int(response.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    link = b'{"prompt":"x","response_format":"url"}'
+    with small_disk(tmp_path / ".state", 4096) as disk, started(tmp_path) as service:
+        assert status_of("/generate", b'{"prompt":"x"}', "before") == 200
+        filler = fill(disk)
+        assert asked(service, "/generate", link)["images"][0].startswith("data:image/jpeg;base64,")
+        assert status_of("/generate", b'{"prompt":"x"}', "before") == 200
+        assert status_of("/generate", b'{"prompt":"y"}', "during") == 503
+        assert status_of("/v1/images/generations/async", b'{"prompt":"y"}') == 503
+        assert pictures(service, 2) == [1] * 2
+        filler.unlink()
+        until(lambda: asked(service, "/ready")["degraded"] == [])
+        until(lambda: status_of("/generate", b'{"prompt":"y"}', "during") == 200)
+        until(lambda: asked(service, "/generate", link)["images"][0].startswith("http://127.0.0.1"))
+        events = [line["event"] for line in service.log()]
+
+    assert events.count("internal_error") == 0
+    assert events.count("not_swept") <= 2
+    assert {"ledger_failed", "not_kept"} <= set(events)

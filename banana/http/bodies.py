@@ -74,7 +74,8 @@ class BodyReader:
                 feed(bytes(small))
         except TimeoutError:
             message = "The deadline passed before the request had arrived whole."
-            if loop.time() < deadline:
+            # Which of the two was waited for, not the clock: a loop's timers may end a clock's tick early.
+            if timer.when() != deadline:
                 message = (
                     f"Nothing more of the request's body came for {self._idle_seconds:g} s; it was not carried out."
                 )

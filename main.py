@@ -140,8 +140,8 @@ def _check_store(settings: config.Settings) -> None:
     """Open store and ledger once, before the workers do: what is wrong with them is said in one line."""
     from banana.admission.rate import StoreError, open_storage
     from banana.admission.sqlite import SQLiteStorage
-    from banana.results.ledger import LedgerError
-    from banana.results.sqlite import SQLiteLedger
+    from banana.ledger.ledger import LedgerError
+    from banana.ledger.sqlite import SQLiteLedger
 
     try:
         storage = open_storage(settings.store_url)

@@ -42,12 +42,12 @@ from banana.http.middleware import (
 from banana.http.origins import OriginCheck, OriginRules
 from banana.http.protocol import ServerProtocol
 from banana.images import Images
+from banana.ledger.sqlite import SQLiteLedger
+from banana.ledger.thread import LedgerThread
 from banana.payload.memory import Buffers
 from banana.results.files import Files
 from banana.results.links import Links
 from banana.results.requests import KeptRequests, NothingKept
-from banana.results.sqlite import SQLiteLedger
-from banana.results.thread import LedgerThread
 from banana.results.upkeep import SweepOnly, Upkeep
 from banana.results.works import Job, Works
 from banana.routes import generate, google, models, openai_images, ops, page, results, tasks

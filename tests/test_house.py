@@ -20,7 +20,7 @@ FLOORS = [
     {"banana.images"},
     {"banana.google", "banana.admission"},
     {"banana.http"},
-    {"banana.payload"},
+    {"banana.payload", "banana.ledger"},
     {"banana.exchange", "banana.errors", "banana.logs", "banana.metrics", "banana.database"},
 ]
 MODULES = sorted([*ROOT.glob("banana/**/*.py"), ROOT / "main.py", ROOT / "config.py"])

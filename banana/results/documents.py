@@ -11,9 +11,9 @@ from banana import errors
 from banana.errors import UpstreamResponse
 from banana.google.wire import Image
 from banana.images import Outcome
+from banana.ledger.ledger import Entry
 from banana.payload.pictures import EncodedPicture, type_of
 from banana.results.files import Files
-from banana.results.ledger import Entry
 from banana.results.links import expired
 
 # What has a link, and how its file's name ends; other types are kept as well, and have none.

@@ -15,13 +15,13 @@ import structlog
 from banana import errors, images, metrics
 from banana.exchange import Exchange
 from banana.images import Outcome, Outcomes
+from banana.ledger.ledger import Entry
+from banana.ledger.thread import LedgerThread
 from banana.payload.memory import Buffers
 from banana.results import documents
 from banana.results.files import Files
 from banana.results.fingerprints import fingerprint_of
-from banana.results.ledger import Entry
 from banana.results.links import Links
-from banana.results.thread import LedgerThread
 from banana.results.watch import Watch
 from banana.results.works import Job, Work, Works, results_of, size_of_content
 

@@ -1,8 +1,4 @@
-"""What goes on beside the requests: showing that this worker lives, taking up what others left behind, sweeping.
-
-An owner is taken for dead when the number by which it shows that it lives has stood still for `LEASE_SECONDS` of this
-worker's own clock: no clock of the machine is compared with another, nor believed.
-"""
+"""What goes on beside the requests: showing that this worker lives, taking up what others left behind, sweeping."""
 
 import asyncio
 import time
@@ -14,16 +10,15 @@ import structlog
 from banana import errors, metrics
 from banana.exchange import Exchange
 from banana.images import Outcome
+from banana.ledger.leases import Leases
+from banana.ledger.ledger import Entry, State
+from banana.ledger.thread import LedgerThread
 from banana.results.documents import document_of, recovered_outcomes
 from banana.results.files import Files
-from banana.results.ledger import Entry, State
 from banana.results.requests import KeptRequests
-from banana.results.thread import LedgerThread
 from banana.results.works import Job, Works, conclusion_of, outcome_is_unknown
 
 LOOK_SECONDS = 1
-# Longer than a worker is ever kept from its event loop; what it settles later than this is believed all the same.
-LEASE_SECONDS = 8
 SWEEP_SECONDS = 5
 
 log = structlog.get_logger(__name__)
@@ -82,8 +77,7 @@ class Upkeep:
         self._jobs = jobs
         self._task_timeout_seconds = task_timeout_seconds
         self._sweep_fails = False
-        # What each entry's owner last showed, and since when.
-        self._shown: dict[str, tuple[object, float]] = {}
+        self._leases = Leases()
 
     @property
     def degraded(self) -> list[str]:
@@ -122,12 +116,9 @@ class Upkeep:
         if self._ledger.fails or any(True for _ in self._works):
             await self._ledger.record(lambda ledger: ledger.beat(self._works.owner))
         active = await self._ledger.look(lambda ledger: ledger.active())
-        if active:
-            beats = await self._ledger.look(lambda ledger: ledger.beats())
-            for entry in self._left_behind(list(active), beats):
-                await self._take_over(entry)
-        else:
-            self._shown.clear()
+        beats = await self._ledger.look(lambda ledger: ledger.beats()) if active else {}
+        for entry in self._left_behind(list(active), beats):
+            await self._take_over(entry)
         await self._cancel_cancelled({entry.id for entry in active})
 
     async def sweep(self) -> None:
@@ -156,17 +147,12 @@ class Upkeep:
 
     def _left_behind(self, active: list[Entry], beats: dict[str, int]) -> list[Entry]:
         """Return the entries whose owner has shown nothing for long, or is this worker, which is not at them."""
-        now = asyncio.get_running_loop().time()
-        shown: dict[str, tuple[object, float]] = {}
-        for entry in active:
-            if self._requests.is_at(entry.id):
-                continue
-            beat = None if entry.owner == self._works.owner else beats.get(entry.owner)
-            state = (entry.owner, beat)
-            before = self._shown.get(entry.id)
-            shown[entry.id] = before if before is not None and before[0] == state else (state, now)
-        self._shown = shown
-        lapsed = {entry_id for entry_id, (_, since) in shown.items() if now - since >= LEASE_SECONDS}
+        shown = {
+            entry.id: (entry.owner, None if entry.owner == self._works.owner else beats.get(entry.owner))
+            for entry in active
+            if not self._requests.is_at(entry.id)
+        }
+        lapsed = self._leases.lapsed(shown)
         return [entry for entry in active if entry.id in lapsed]
 
     async def _take_over(self, entry: Entry) -> None:

@@ -4,8 +4,8 @@ import asyncio
 from contextlib import suppress
 
 from banana import errors
-from banana.results.ledger import Entry
-from banana.results.thread import LedgerThread
+from banana.ledger.ledger import Entry
+from banana.ledger.thread import LedgerThread
 
 LOOK_SECONDS = 0.1
 

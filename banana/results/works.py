@@ -14,12 +14,12 @@ from banana.errors import UpstreamResponse
 from banana.exchange import Exchange
 from banana.google.wire import Image
 from banana.images import Outcome
+from banana.ledger.ledger import Entry, State
+from banana.ledger.thread import LedgerThread
 from banana.payload.memory import Buffers
 from banana.payload.pieces import Pieces
 from banana.results.documents import decisive_error, document_of, kept
 from banana.results.files import Files
-from banana.results.ledger import Entry, State
-from banana.results.thread import LedgerThread
 
 # What cannot be recorded or written now is tried again after this.
 RETRY_SECONDS = 1

@@ -13,8 +13,8 @@ from banana.exchange import Exchange
 from banana.http.addresses import base_url_of
 from banana.http.responses import PiecesResponse
 from banana.images import Outcomes
+from banana.ledger.ledger import Entry, State
 from banana.payload.pieces import Pieces
-from banana.results.ledger import Entry, State
 from banana.results.links import expired
 from banana.results.requests import RETRY_AFTER_SECONDS, Submission
 from banana.results.works import Job

@@ -15,8 +15,8 @@ from banana import errors
 from banana.exchange import CALLER_LEFT, Exchange
 from banana.http.addresses import base_url_of
 from banana.http.responses import PiecesResponse
+from banana.ledger.ledger import Entry, State
 from banana.results.documents import error_in
-from banana.results.ledger import Entry, State
 from banana.results.links import expired
 from banana.routes import documentation, openai, openai_images
 from banana.routes.dialect import Dialect, DialectRoute, Handler, Services

@@ -11,6 +11,7 @@ from banana import errors
 from banana.errors import UpstreamResponse
 from banana.google.wire import Image
 from banana.images import Outcome
+from banana.ledger.ledger import Entry
 from banana.payload.pictures import read_picture
 from banana.payload.pieces import size_of
 from banana.results.documents import (
@@ -21,9 +22,8 @@ from banana.results.documents import (
     recovered_outcomes,
 )
 from banana.results.files import Files
-from banana.results.ledger import Entry
+from tests.ledger.entries import ENTRY
 from tests.pictures import encoded, opened, png
-from tests.results.entries import ENTRY
 
 pytestmark = pytest.mark.anyio
 

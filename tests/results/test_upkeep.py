@@ -11,15 +11,16 @@ import httpx
 import pytest
 
 from banana.app import create_app
+from banana.ledger import leases
+from banana.ledger.ledger import Entry, State
+from banana.ledger.sqlite import SQLiteLedger
 from banana.results import upkeep, works
 from banana.results.files import Files
 from banana.results.fingerprints import fingerprint_of
-from banana.results.ledger import Entry, State
-from banana.results.sqlite import SQLiteLedger
 from standin.server import StandIn
 from tests.conftest import client_of, settings_for
+from tests.ledger.entries import ENTRY, TASK
 from tests.pictures import png
-from tests.results.entries import ENTRY, TASK
 
 pytestmark = pytest.mark.anyio
 # The caller of all requests here.
@@ -30,7 +31,7 @@ MINE: dict[str, Any] = {"caller": "127.0.0.1", "owner": "dead"}
 async def client(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
     """A service that finds the dead soon."""
     monkeypatch.setattr(upkeep, "LOOK_SECONDS", 0.02)
-    monkeypatch.setattr(upkeep, "LEASE_SECONDS", 0.2)
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 0.2)
     monkeypatch.setattr(works, "RETRY_SECONDS", 0.02)
     async with AsyncExitStack() as stack:
         yield await stack.enter_async_context(client_of(create_app(settings_for(stand_in))))
@@ -164,7 +165,7 @@ async def test_an_owner_who_shows_that_it_lives_is_left_alone(
     client: httpx.AsyncClient, ledger: SQLiteLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For as long as it does, whatever any clock says; then it is taken for dead."""
-    monkeypatch.setattr(upkeep, "LEASE_SECONDS", 1)
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 1)
     entry = replace(ENTRY, **MINE | {"owner": "alive"})
     ledger.begin(entry)
     ledger.mark_sent(entry.id, "alive")

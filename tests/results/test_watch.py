@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from banana.results.ledger import Entry, Ledger, State
-from banana.results.sqlite import SQLiteLedger
-from banana.results.thread import LedgerThread
+from banana.ledger.ledger import Entry, Ledger, State
+from banana.ledger.sqlite import SQLiteLedger
+from banana.ledger.thread import LedgerThread
 from banana.results.watch import LOOK_SECONDS, Watch
-from tests.results.entries import ENTRY, LATER
+from tests.ledger.entries import ENTRY, LATER
 
 pytestmark = pytest.mark.anyio
 
@@ -77,7 +77,7 @@ async def test_a_ledger_that_fails_for_a_while_is_waited_for() -> None:
         failures = 2
 
         def get(self, ids: object) -> list[Entry]:
-            from banana.results.ledger import LedgerError
+            from banana.ledger.ledger import LedgerError
 
             if self.failures:
                 self.failures -= 1

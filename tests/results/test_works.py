@@ -12,16 +12,16 @@ from banana import errors
 from banana.exchange import Exchange
 from banana.google.wire import Image
 from banana.images import Outcome
+from banana.ledger.ledger import Entry, LedgerError, State
+from banana.ledger.sqlite import SQLiteLedger
+from banana.ledger.thread import LedgerThread
 from banana.payload.memory import Buffers
 from banana.payload.pictures import read_picture
 from banana.results import works as works_module
 from banana.results.files import Files
-from banana.results.ledger import Entry, LedgerError, State
-from banana.results.sqlite import SQLiteLedger
-from banana.results.thread import LedgerThread
 from banana.results.works import Job, Works, conclusion_of, results_of
+from tests.ledger.entries import ENTRY, TASK
 from tests.pictures import encoded, png
-from tests.results.entries import ENTRY, TASK
 
 pytestmark = pytest.mark.anyio
 FOLDER = Path("results")

@@ -1,16 +1,13 @@
 """The ledger in SQLite: each of its decisions, and its file."""
 
-import sqlite3
-import stat
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from banana.results.ledger import Entry, LedgerError, State
-from banana.results.sqlite import SQLiteLedger
-from tests.results.entries import ENTRY, LATER, TASK
+from banana.ledger.ledger import Entry, State
+from banana.ledger.sqlite import SQLiteLedger
+from tests.ledger.entries import ENTRY, LATER, TASK
 
 FILE = Path("state/ledger.db")
 
@@ -216,57 +213,3 @@ def test_sweeping_forgets_what_has_expired(ledger: SQLiteLedger) -> None:
     assert state_of(ledger, replace(TASK, id=f"{0:032x}")) is None
     assert state_of(ledger, replace(TASK, id=f"{1:032x}")) is State.COMPLETED
     assert state_of(ledger, ENTRY) is State.BEGUN
-
-
-def test_what_is_recorded_is_on_the_disk(ledger: SQLiteLedger) -> None:
-    """Another process reads it at once, and the file waits for the disk at each transaction."""
-    ledger.begin(ENTRY)
-    ledger.close()
-
-    assert SQLiteLedger(FILE).get([ENTRY.id]) == [ENTRY]
-    assert 'synchronous="FULL"' in (Path(__file__).parents[2] / "banana/results/sqlite.py").read_text(encoding="utf-8")
-
-
-def test_an_older_file_is_migrated_in_place() -> None:
-    """A file of version 0 has nothing; its version grows."""
-    FILE.parent.mkdir()
-    with closing(sqlite3.connect(FILE)) as connection:
-        connection.execute("CREATE TABLE something (else_ TEXT)")
-
-    SQLiteLedger(FILE).begin(ENTRY)
-
-    with closing(sqlite3.connect(FILE)) as connection:
-        assert connection.execute("PRAGMA user_version").fetchone() == (1,)
-
-
-def test_a_newer_file_is_left_alone() -> None:
-    """With words that say what to do; checked at the start, and at every use."""
-    FILE.parent.mkdir()
-    with closing(sqlite3.connect(FILE)) as connection:
-        connection.execute("PRAGMA user_version = 7")
-    ledger = SQLiteLedger(FILE)
-
-    with pytest.raises(LedgerError, match=r"state/ledger.db is of version 7.*newer BananaService.*up to 1"):
-        ledger.check()
-    with pytest.raises(LedgerError):
-        ledger.begin(ENTRY)
-
-
-def test_a_broken_file_is_not_replaced() -> None:
-    """Keys that were forgotten would be paid for again: it stops the start, and names the file."""
-    FILE.parent.mkdir()
-    FILE.write_bytes(b"not a database" * 100)
-
-    with pytest.raises(LedgerError, match=r"state/ledger.db cannot be used .*move it away"):
-        SQLiteLedger(FILE).check()
-    with pytest.raises(LedgerError):
-        SQLiteLedger(FILE).begin(ENTRY)
-    assert FILE.read_bytes().startswith(b"not a database")
-
-
-def test_a_check_of_one_that_works_leaves_it_closed(ledger: SQLiteLedger) -> None:
-    """The parent process keeps nothing open for its workers to inherit."""
-    ledger.check()
-
-    assert stat.S_ISREG(FILE.stat().st_mode)
-    assert not FILE.with_name("ledger.db-wal").exists()

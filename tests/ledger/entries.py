@@ -3,7 +3,7 @@
 import time
 from dataclasses import replace
 
-from banana.results.ledger import Entry
+from banana.ledger.ledger import Entry
 
 LATER = time.time() + 3600
 ENTRY = Entry(

@@ -10,6 +10,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from banana.ledger.spend import SpendLedger
+
 
 class LedgerError(Exception):
     """The ledger cannot be used; the message says why."""
@@ -71,6 +73,11 @@ class Entry:
 
 class Ledger(Protocol):
     """Every method is one decision, over all workers; it may block for some milliseconds. Each raises LedgerError."""
+
+    @property
+    def spend(self) -> SpendLedger:
+        """What was spent and is reserved."""
+        ...
 
     def begin(self, new: Entry) -> Entry:
         """Add `new`, unless its caller's key has an entry; return the one that holds.

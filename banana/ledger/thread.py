@@ -8,7 +8,7 @@ from typing import TypeVar
 import structlog
 
 from banana import errors
-from banana.results.ledger import Ledger, LedgerError
+from banana.ledger.ledger import Ledger, LedgerError
 
 T = TypeVar("T")
 

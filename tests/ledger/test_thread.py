@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from banana import errors
-from banana.results.ledger import Ledger, LedgerError
-from banana.results.sqlite import SQLiteLedger
-from banana.results.thread import LedgerThread
+from banana.ledger.ledger import Ledger, LedgerError
+from banana.ledger.sqlite import SQLiteLedger
+from banana.ledger.thread import LedgerThread
 
 pytestmark = pytest.mark.anyio
 

@@ -8,6 +8,7 @@ import difflib
 import ipaddress
 import re
 from collections.abc import Iterable
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import SplitResult, urlsplit
@@ -30,6 +31,8 @@ OPENAI_MODELS = (
     "gpt-image-1-mini=gemini-nano-banana-2.1,dall-e-3=gemini-3-pro-image,dall-e-2=gemini-nano-banana-2.1"
 )
 STATE_FOLDER = Path(".state")
+# More than anybody spends; and an amount of nanodollars that SQLite can hold.
+MAX_USD = 1_000_000
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -58,6 +61,56 @@ def _pairs(value: object) -> object:
         if not MODEL_NAME.fullmatch(old.strip()) or not MODEL_NAME.fullmatch(new.strip()):
             raise ValueError("is written old=new,old=new")
     return {old.strip(): new.strip() for old, _, new in pairs}
+
+
+def _prices(value: object) -> object:
+    """Read `model=image/text/input,…`."""
+    if not isinstance(value, str):
+        return value
+    prices = {}
+    for model, amounts in _unique_pairs(value, "model=image/text/input"):
+        numbers = [_amount(amount) for amount in amounts.split("/")]
+        if not MODEL_NAME.fullmatch(model) or len(numbers) != 3:
+            raise ValueError("is written model=image/text/input, in USD per million tokens")
+        prices[model] = tuple(numbers)
+    return prices
+
+
+def _budgets(value: object) -> object:
+    """Read `name=5/day,*=20/month`."""
+    if not isinstance(value, str):
+        return value
+    budgets = {}
+    for name, budget in _unique_pairs(value, "name=5/day"):
+        amount, _, window = budget.partition("/")
+        if window.strip() not in ("day", "month"):
+            raise ValueError(
+                f"is written name=5/day or name=20/month; the budget of {name} is neither a day's nor a month's"
+            )
+        budgets[name] = (_amount(amount), window.strip())
+    return budgets
+
+
+def _unique_pairs(value: str, form: str) -> list[tuple[str, str]]:
+    """Read `name=…,name=…`; a name holds no comma and no equals sign."""
+    pairs = [tuple(map(str.strip, item.split("=", 1))) for item in value.split(",") if item.strip()]
+    if any(len(pair) != 2 or not all(pair) for pair in pairs):
+        raise ValueError(f"is written {form}, separated by commas")
+    names = [pair[0] for pair in pairs]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ValueError(f"names {twice} twice")
+    return [(pair[0], pair[1]) for pair in pairs]
+
+
+def _amount(text: str) -> Decimal:
+    """Read an amount of USD."""
+    try:
+        amount = Decimal(text.strip().removeprefix("$"))
+    except InvalidOperation:
+        raise ValueError(f"holds {text.strip()!r}, which is no amount of USD") from None
+    if not amount.is_finite() or not 0 <= amount <= MAX_USD:
+        raise ValueError(f"holds {text.strip()!r}; an amount is from 0 to {MAX_USD} USD")
+    return amount
 
 
 def _has_possible_port(parts: SplitResult) -> bool:
@@ -156,6 +209,14 @@ class Settings(BaseSettings):
     # Where requests are counted: a file that the workers share, redis://host:port across machines, or memory:// for each
     # worker by itself.
     store_url: str = "sqlite:///.state/banana.db"
+
+    # --- What it costs (banana/google/prices.py, banana/admission/budgets.py).
+    # Prices that go before the built-in ones: model=image/text/input, in USD per million tokens.
+    prices: Annotated[dict[str, tuple[Decimal, Decimal, Decimal]], NoDecode, BeforeValidator(_prices)] = {}
+    # What callers may spend, in USD: name=5/day or name=20/month, separated by commas; * is for each that is not named.
+    budgets: Annotated[dict[str, tuple[Decimal, Literal["day", "month"]]], NoDecode, BeforeValidator(_budgets)] = {}
+    # What each API key may spend in any 10 minutes, in USD; Google lets a project of tier 1 spend 10. None: not counted.
+    key_spend_per_10_minutes: Decimal | None = Field(default=None, gt=0, allow_inf_nan=False)
 
     # --- What is kept: results of requests with an Idempotency-Key, of tasks, and pictures given as links (banana/results).
     # For how long, in seconds; 0: nothing is kept, and what needs it is refused.

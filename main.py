@@ -147,8 +147,7 @@ def _check_store(settings: config.Settings) -> None:
         storage = open_storage(settings.store_url)
         if isinstance(storage, SQLiteStorage):
             storage.close()
-        if settings.keep_results_seconds:
-            SQLiteLedger(settings.ledger_file).check()
+        SQLiteLedger(settings.ledger_file).check()
     except (StoreError, LedgerError) as error:
         sys.exit(f"banana-service: {error}")
 
@@ -167,6 +166,17 @@ def _check(settings: config.Settings, *, port_too: bool) -> None:
     _check_store(settings)
 
 
+def _warn_of_budgets(settings: config.Settings) -> None:
+    """Warn of a budget that is nobody's: it is written wrong, and whom it was meant for spends without one."""
+    from banana.admission.budgets import EVERYBODY_ELSE
+    from banana.admission.tokens import is_possible_caller
+
+    whom = "no name in ACCESS_TOKENS" if settings.access_tokens else "no address, which callers are without tokens"
+    for name in settings.budgets:
+        if name != EVERYBODY_ELSE and not is_possible_caller(name, settings.access_tokens):
+            log.warning("budget_of_nobody", name=name, message=f"BUDGETS names {name}, which is {whom}.")
+
+
 def _prepare(settings: config.Settings) -> None:
     try:
         logs.configure(settings.log_file, settings.log_level, settings.log_max_bytes, settings.log_backups)
@@ -179,6 +189,7 @@ def _prepare(settings: config.Settings) -> None:
     if settings.demo:
         log.warning("demo_mode", message="Pictures come from the built-in stand-in, not from Google.")
         _start_stand_in()
+    _warn_of_budgets(settings)
     if not settings.on_loopback and not settings.access_tokens:
         log.warning(
             "open_to_everyone", host=settings.host, message="ACCESS_TOKENS is not set: anyone may spend your money."

@@ -20,11 +20,14 @@ from starlette.responses import Response
 from starlette.routing import Match, Route
 
 from banana import __version__, errors, logs
+from banana.admission.budgets import Budget, Budgets
 from banana.admission.rate import RateLimit
 from banana.admission.tokens import NoAuth, TokenAuth
 from banana.google.client import GeminiClient
+from banana.google.key_spend import LimitedKeySpend, UnlimitedKeySpend
 from banana.google.keys import KeyRing
 from banana.google.models import ModelNames
+from banana.google.prices import ModelPrice, Prices
 from banana.google.retries import RetryPolicy
 from banana.google.slots import Slots
 from banana.google.transport import AiohttpTransport, Transport
@@ -42,6 +45,7 @@ from banana.http.middleware import (
 from banana.http.origins import OriginCheck, OriginRules
 from banana.http.protocol import ServerProtocol
 from banana.images import Images
+from banana.ledger.spend import Window
 from banana.ledger.sqlite import SQLiteLedger
 from banana.ledger.thread import LedgerThread
 from banana.payload.memory import Buffers
@@ -50,7 +54,7 @@ from banana.results.links import Links
 from banana.results.requests import KeptRequests, NothingKept
 from banana.results.upkeep import SweepOnly, Upkeep
 from banana.results.works import Job, Works
-from banana.routes import generate, google, models, openai_images, ops, page, results, tasks
+from banana.routes import generate, google, key, models, openai_images, ops, page, results, tasks
 from banana.routes.dialect import Dialect, Services, dialect_of
 from banana.routes.image_endpoint import ImageEndpoint
 from banana.routes.submission import TaskFormat
@@ -68,7 +72,15 @@ DEMO_HEADERS = {"X-Demo": "true"}
 # What programs in other sites' pages may read of a response; without x-should-retry OpenAI's SDK retries what it must not.
 EXPOSED_HEADERS = (
     *("X-Request-ID", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "Retry-After", "X-Demo"),
-    *("x-should-retry", "WWW-Authenticate", "X-Cost-USD", "Idempotent-Replayed", "Location", "Preference-Applied"),
+    *(
+        "x-should-retry",
+        "WWW-Authenticate",
+        "X-Cost-USD",
+        "X-Budget-Remaining-USD",
+        "Idempotent-Replayed",
+        "Location",
+        "Preference-Applied",
+    ),
 )
 
 log = structlog.get_logger(__name__)
@@ -94,25 +106,27 @@ def create_app(
     sink = logs.configure(settings.log_file, settings.log_level, settings.log_max_bytes, settings.log_backups)
     keys = KeyRing(settings.gemini_api_key)
     buffers = Buffers(settings.max_buffered_bytes)
-    client = _client(settings, transport, keys, buffers)
+    recording = _Recording(settings)
+    client = _client(settings, transport, keys, buffers, recording)
     rate_limit = RateLimit(settings.store_url, settings.rate_limit_per_minute, settings.workers)
     converter = ThreadPoolExecutor(CONVERTER_THREADS, "converter")
-    keeping = _Keeping(settings, buffers)
-    services = _services(settings, client, rate_limit, converter, keeping)
+    keeping = _Keeping(settings, buffers, recording)
+    services = _services(settings, client, rate_limit, converter, recording, keeping)
     formats = _task_formats(services)
     upkeep = keeping.upkeep({route: task_format.job_of for route, task_format in formats.items()})
-    lifespan = _lifespan(settings, client, rate_limit, converter, buffers, upkeep)
+    lifespan = _lifespan(settings, client, rate_limit, converter, buffers, recording, upkeep)
     app = _app_without_routes(settings, buffers, lifespan)
     app.router.routes += [
         *ops.routes(
             __version__,
             reasons=lambda: _not_ready(keys),
-            degraded=lambda: [*degraded, *_degraded(rate_limit, sink), *upkeep.degraded],
+            degraded=lambda: [*degraded, *_degraded(rate_limit, sink, recording.ledger), *upkeep.degraded],
             metrics_folder=metrics_folder,
             metrics_token=settings.metrics_token,
         ),
         *(route for api_format in API_FORMATS for route in api_format.routes(services)),
         *tasks.routes(services, formats),
+        *key.routes(services),
         *results.routes(keeping.files, keeping.links, rate_limit),
         *page.routes(),
     ]
@@ -124,6 +138,7 @@ def _services(
     client: GeminiClient,
     rate_limit: RateLimit,
     converter: ThreadPoolExecutor,
+    recording: "_Recording",
     keeping: "_Keeping",
 ) -> Services:
     """Return what the routes are handed."""
@@ -132,8 +147,14 @@ def _services(
         auth=TokenAuth(settings.access_tokens) if settings.access_tokens else NoAuth(),
         rate_limit=rate_limit,
         bodies=BodyReader(settings.idle_seconds),
+        budgets=recording.budgets,
         images=Images(
-            client, model_names, converter, google_store=settings.gemini_store, log_prompts=settings.log_prompts
+            client,
+            model_names,
+            converter,
+            google_store=settings.gemini_store,
+            log_prompts=settings.log_prompts,
+            prices=recording.prices,
         ),
         client=client,
         models=model_names,
@@ -143,15 +164,34 @@ def _services(
     )
 
 
+class _Recording:
+    """What is recorded of keys, tasks and costs, built; `owner` is the name of this worker in it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.owner = secrets.token_hex(8)
+        self.ledger = LedgerThread(SQLiteLedger(settings.ledger_file))
+        aliases = settings.model_aliases
+        self.prices = Prices({aliases.get(name, name): ModelPrice(*price) for name, price in settings.prices.items()})
+        budgets = {name: Budget(limit, Window(window)) for name, (limit, window) in settings.budgets.items()}
+        self.budgets = Budgets(budgets, self.ledger, self.owner)
+        limit = settings.key_spend_per_10_minutes
+        self.key_spend = LimitedKeySpend(limit, self.ledger, self.owner) if limit else UnlimitedKeySpend()
+
+    async def close(self) -> None:
+        """Record what is left to be recorded, and close the ledger."""
+        await self.budgets.close()
+        await self.ledger.close()
+
+
 class _Keeping:
     """What keeps results, built; with KEEP_RESULTS_SECONDS=0 what stands for it."""
 
-    def __init__(self, settings: Settings, buffers: Buffers) -> None:
+    def __init__(self, settings: Settings, buffers: Buffers, recording: _Recording) -> None:
         self._task_seconds = settings.task_timeout_seconds
         self.files = Files(Path(settings.results_url), settings.keep_results_seconds, settings.keep_results_bytes)
         self.links = Links(settings.results_secret, settings.ledger_file.with_name("results.secret"))
-        self._ledger = LedgerThread(SQLiteLedger(settings.ledger_file))
-        self._works = Works(self._ledger, self.files, buffers, owner=secrets.token_hex(8))
+        self._ledger = recording.ledger
+        self._works = Works(self._ledger, self.files, buffers, recording.budgets, recording.owner)
         self._requests = KeptRequests(
             self._ledger,
             self.files,
@@ -181,7 +221,9 @@ def _task_formats(services: Services) -> dict[str, TaskFormat]:
     return formats | {google.JOB_ROUTE: google.task_format(services)}
 
 
-def _client(settings: Settings, transport: Transport | None, keys: KeyRing, buffers: Buffers) -> GeminiClient:
+def _client(
+    settings: Settings, transport: Transport | None, keys: KeyRing, buffers: Buffers, recording: _Recording
+) -> GeminiClient:
     return GeminiClient(
         transport=transport or AiohttpTransport(settings.upstream_proxy, settings.upstream_idle_seconds),
         base_url=settings.gemini_base_url,
@@ -190,6 +232,8 @@ def _client(settings: Settings, transport: Transport | None, keys: KeyRing, buff
         retry_policy=RetryPolicy(settings.retries, settings.retry_backoff_seconds),
         max_response_bytes=settings.max_response_bytes,
         buffers=buffers,
+        prices=recording.prices,
+        key_spend=recording.key_spend,
     )
 
 
@@ -255,6 +299,7 @@ def _lifespan(
     rate_limit: RateLimit,
     converter: ThreadPoolExecutor,
     buffers: Buffers,
+    recording: _Recording,
     upkeep: Upkeep | SweepOnly,
 ) -> Callable[[FastAPI], Any]:
     """Return the lifespan, which only closes what was built."""
@@ -270,16 +315,18 @@ def _lifespan(
             upstream=without_userinfo(settings.gemini_base_url),
             keys=len(settings.gemini_api_key),
         )
-        beside = [asyncio.create_task(buffers.trim_when_quiet()), asyncio.create_task(upkeep.run())]
+        running = (buffers.trim_when_quiet(), upkeep.run(), recording.budgets.run())
+        beside = [asyncio.create_task(work) for work in running]
         yield
         await upkeep.drain()
         for task in beside:
             task.cancel()
         await asyncio.gather(*beside, return_exceptions=True)
-        await upkeep.close()
+        upkeep.close()
         rate_limit.close()
         converter.shutdown(wait=False)
         await client.close()
+        await recording.close()
 
     return lifespan
 
@@ -294,9 +341,9 @@ def _not_ready(keys: KeyRing) -> list[str]:
     return reasons
 
 
-def _degraded(rate_limit: RateLimit, sink: logs.Sink) -> list[str]:
+def _degraded(rate_limit: RateLimit, sink: logs.Sink, ledger: LedgerThread) -> list[str]:
     """Return what works with less than it should."""
-    parts = {"store": rate_limit.degraded, "log": sink.fails}
+    parts = {"store": rate_limit.degraded, "log": sink.fails, "ledger": ledger.fails}
     return [name for name, is_degraded in parts.items() if is_degraded]
 
 

@@ -6,6 +6,7 @@
     ├── InvalidRequest          422 invalid_request        names each field and what is wrong with it
     │   ├── Blocked             422 blocked                Google's policy refused
     │   └── IdempotencyMismatch 422 idempotency_mismatch   the same Idempotency-Key with another request
+    ├── BudgetExceeded          402 budget_exceeded        over the caller's budget
     ├── Unauthorized            401 unauthorized           access tokens are set, and none or a wrong one came
     ├── ForeignOrigin           403 foreign_origin         a browser's request from another site, or for another host
     ├── BadSignature            403 bad_signature          a link to a kept picture that this service did not make
@@ -18,6 +19,7 @@
     ├── HeadTooLarge            431 too_large              the request line and headers
     ├── RateLimited             429 rate_limited           our limit
     ├── UpstreamQuota           429 upstream_quota         Google's
+    │   └── KeySpent            429 upstream_quota         …or what a key may spend, by KEY_SPEND_PER_10_MINUTES
     ├── UpstreamError           502 upstream_error         an error of Google's or of the way there
     │   ├── NotConnected        502 upstream_error         …that happened before the request was sent
     │   ├── ConnectionLost      502 upstream_error         …that happened after it
@@ -40,6 +42,7 @@ Messages go to callers: they never hold a key, a picture or a traceback.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 # Sent to callers when there is no room and nobody knows for how long.
 RETRY_AFTER_SECONDS = 5
@@ -49,11 +52,15 @@ MAX_RETRY_AFTER_SECONDS = 86_400
 
 @dataclass(frozen=True, slots=True)
 class UpstreamResponse:
-    """Google's response, or a part of one, as it came: HTTP status, content type, and the body in pieces."""
+    """Google's response, or a part of one, as it came: HTTP status, content type, and the body in pieces.
+
+    `cost_usd` is what the call cost, where that is known.
+    """
 
     status: int
     content_type: str
     pieces: Sequence[bytes]
+    cost_usd: Decimal | None = None
 
 
 class BananaError(Exception):
@@ -67,6 +74,7 @@ class BananaError(Exception):
         in_doubt: whether a call was sent and what became of it was not learnt: it may have been billed.
         was_answered: whether it is Google's response to a call that may have been billed.
         request_id: of the request that it answered first, where that is an earlier one.
+        cost_usd: what the call cost that ended so; None where nothing, or where that is not known.
 
     """
 
@@ -75,6 +83,7 @@ class BananaError(Exception):
     in_doubt = False
     was_answered = False
     request_id: str | None = None
+    cost_usd: Decimal | None = None
 
     def __init__(self, message: str, *, retry_after_seconds: float | None = None, **extra: object) -> None:
         super().__init__(message)
@@ -135,6 +144,13 @@ class Unauthorized(BananaError):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         self.headers["WWW-Authenticate"] = "Bearer"
+
+
+class BudgetExceeded(BananaError):
+    """The request may cost more than is left of its caller's budget."""
+
+    status = 402
+    code = "budget_exceeded"
 
 
 class ForeignOrigin(BananaError):
@@ -217,6 +233,10 @@ class UpstreamQuota(BananaError):
         self.per_day = per_day
 
 
+class KeySpent(UpstreamQuota):
+    """A key has spent what it may in ten minutes; the call was not sent."""
+
+
 class UpstreamError(BananaError):
     """An error of Google's, or of the way there, that the caller did not cause."""
 
@@ -290,8 +310,8 @@ class LedgerUnavailable(Overloaded):
 
     def __init__(self) -> None:
         super().__init__(
-            "This service cannot use its records of requests with an Idempotency-Key and tasks at the moment (is its disk"
-            " full?); nothing was sent to Google for this request.",
+            "This service cannot use its records of Idempotency-Keys, tasks and budgets at the moment (is its disk full?);"
+            " nothing was sent to Google for this request.",
             retry_after_seconds=RETRY_AFTER_SECONDS,
         )
 

@@ -9,7 +9,10 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
+
+from banana.money import rounded
 
 # The status, in the log only, of a request whose caller left before the response was complete.
 CALLER_LEFT = 499
@@ -52,6 +55,11 @@ class Exchange:
         prompt: only where prompts are to be logged.
         images_requested, images_returned: how many images were requested, and how many the response holds.
         attempts, upstream_seconds, tokens: of all calls to Google: how many, how long together, and Google's count.
+        open_calls: calls to Google that have begun and not ended.
+        call_limit: returns what one of its calls may cost at the most, in USD; None where that is not known.
+        cost_usd: what its calls cost, as far as that is known; None where nothing is.
+        no_image_usd: of it, what calls cost that made no image.
+        unknown_usd: what further calls may have cost, of which it was not learnt: the most they may.
         error_code: of the error that was sent.
         before_sending: awaited before the first byte of each call goes to Google; what it raises ends the call.
         idempotency_key: of the request, if any.
@@ -85,6 +93,11 @@ class Exchange:
     attempts: int = 0
     upstream_seconds: float = 0
     tokens: int = 0
+    open_calls: int = 0
+    call_limit: Callable[[], Decimal | None] = lambda: None
+    cost_usd: Decimal | None = None
+    no_image_usd: Decimal = Decimal(0)
+    unknown_usd: Decimal = Decimal(0)
     error_code: str | None = None
     before_sending: Callable[[], Awaitable[None]] = _nothing
     idempotency_key: str | None = None
@@ -99,6 +112,24 @@ class Exchange:
             return CALLER_LEFT
         return self.response_status
 
+    @property
+    def charged_usd(self) -> Decimal:
+        """What its calls cost, with the most they may where that was not learnt."""
+        return (self.cost_usd or Decimal(0)) + self.unknown_usd
+
+    def add_cost(self, cost_usd: Decimal | None, *, made_image: bool) -> None:
+        """Add what a call cost; None where that is not known."""
+        if cost_usd is None:
+            self.unknown_usd += self.call_limit() or 0
+        elif cost_usd:
+            self.cost_usd = (self.cost_usd or Decimal(0)) + cost_usd
+            self.no_image_usd += 0 if made_image else cost_usd
+
+    def undelivered_usd(self, *, caller_left: bool) -> dict[str, Decimal]:
+        """Return what of its cost reached nobody as a picture, by the reason; `caller_left`: nothing did."""
+        left_usd = (self.cost_usd or Decimal(0)) - self.no_image_usd if caller_left else Decimal(0)
+        return {"no_image": self.no_image_usd, "caller_left": left_usd, "unknown": self.unknown_usd}
+
     def count_attempt(self, seconds: float) -> None:
         """Add one call to Google that took `seconds`."""
         self.attempts += 1
@@ -110,6 +141,7 @@ class Exchange:
         self.images_requested, self.images_returned = work.images_requested, work.images_returned
         if not as_replay:
             self.attempts, self.upstream_seconds, self.tokens = work.attempts, work.upstream_seconds, work.tokens
+            self.cost_usd, self.unknown_usd = work.cost_usd, work.unknown_usd
 
     def log_fields(self, seconds: float) -> dict[str, Any]:
         """Return the fields of the request's log line; `seconds` is how long it took. What is not known is left out."""
@@ -130,6 +162,8 @@ class Exchange:
             "attempts": self.attempts or None,
             "upstream_ms": round(self.upstream_seconds * 1000, 1) if self.attempts else None,
             "tokens": self.tokens or None,
+            "cost_usd": None if self.cost_usd is None else rounded(self.cost_usd),
+            "unknown_cost_usd": rounded(self.unknown_usd) or None,
             "kept_id": self.kept_id,
             "replayed": self.replayed or None,
             "code": self.error_code,

@@ -6,21 +6,22 @@ its own outcome: nothing that was paid for is lost because of another.
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 import structlog
 
 from banana import errors
 from banana.exchange import Exchange
-from banana.google.client import GeminiClient
+from banana.google.client import Call, GeminiClient
 from banana.google.models import ModelNames
+from banana.google.prices import Prices
 from banana.google.wire import GenerateContentRequest, Image
 from banana.payload import conversion
 from banana.payload.pictures import EncodedPicture
-from banana.payload.pieces import Pieces
 
 # Balancers and CDNs cut a silent connection after 60 s at the earliest.
 SILENCE_SECONDS = 15
@@ -96,6 +97,11 @@ class Outcomes:
         return max(outcome.created_at for outcome in self.all)
 
     @property
+    def cost_usd(self) -> Decimal | None:
+        """What all calls cost, as far as that is known; None where nothing is."""
+        return sum_of(outcome.result.cost_usd for outcome in self.all)
+
+    @property
     def successes(self) -> list[Outcome]:
         """Those that are images."""
         return [outcome for outcome in self.all if isinstance(outcome.result, Image)]
@@ -112,6 +118,12 @@ class Outcomes:
         return [Failure(index, result) for index, result in results if isinstance(result, errors.BananaError)]
 
 
+def sum_of(costs: Iterable[Decimal | None]) -> Decimal | None:
+    """Return the sum of what is known; None where nothing is."""
+    known = [cost for cost in costs if cost is not None]
+    return sum(known, Decimal(0)) if known else None
+
+
 class Images:
     """Makes images.
 
@@ -121,6 +133,7 @@ class Images:
         converter: where pictures are converted; its threads bound how many are decoded at once, 50 MB each.
         google_store: Google's flag `store`; None leaves it out.
         log_prompts: whether the log has prompts.
+        prices: of the calls.
 
     """
 
@@ -132,7 +145,9 @@ class Images:
         *,
         google_store: bool | None,
         log_prompts: bool,
+        prices: Prices,
     ) -> None:
+        self._prices = prices
         self._client = client
         self._models = models
         self._converter = converter
@@ -180,13 +195,23 @@ class Images:
         request = GenerateContentRequest(
             order.prompt, order.pictures, order.aspect_ratio, order.image_size, self._google_store
         )
-        body = request.body()
-        return [self._outcome(index, model, body, order, exchange) for index in range(order.count)]
+        limit = self._call_limit(order)
+        call = Call(model, f"models/{model}:generateContent", request.body(), limit=lambda: limit)
+        return [self._outcome(index, call, order, exchange) for index in range(order.count)]
 
-    async def _outcome(self, index: int, model: str, body: Pieces, order: Order, exchange: Exchange) -> Outcome:
+    def limit_of(self, order: Order) -> Decimal | None:
+        """Return what an order may cost at the most, in USD; None where that is not known."""
+        limit = self._call_limit(order)
+        return None if limit is None else limit * order.count
+
+    def _call_limit(self, order: Order) -> Decimal | None:
+        model = self._models.resolve(order.model_name)
+        return self._prices.limit(model, order.image_size, len(order.prompt.encode()), len(order.pictures))
+
+    async def _outcome(self, index: int, call: Call, order: Order, exchange: Exchange) -> Outcome:
         """Make one image; return it, or the error."""
         try:
-            image = await self._client.image(model, body, exchange)
+            image = await self._client.image(call, exchange)
             return Outcome(index, await self._converted(image, order))
         except errors.BananaError as error:
             return Outcome(index, error)
@@ -218,4 +243,4 @@ def _target_format(image: Image, order: Order) -> str | None:
 
 def _convert(image: Image, output_format: str, quality: int | None) -> Image:
     picture = conversion.convert(image.picture, output_format, DEFAULT_QUALITY if quality is None else quality)
-    return Image(picture, conversion.FORMATS[output_format], image.usage)
+    return Image(picture, conversion.FORMATS[output_format], image.usage, image.cost_usd)

@@ -5,6 +5,8 @@ is imported; the values of a worker that is gone go on counting, its gauges do n
 """
 
 import os
+from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -35,6 +37,18 @@ keys_refused = Gauge(
     "banana_keys_refused", "API keys that Google refused, in the worker that has most", multiprocess_mode="livemax"
 )
 images = Counter("banana_images_total", "Images that reached their caller, or are kept for it", ["model", "caller"])
+cost_usd = Counter(
+    "banana_cost_usd_total",
+    "USD that calls cost, by Google's count of tokens; the most they may where that was never learnt",
+    ["caller", "model"],
+)
+undelivered_usd = Counter(
+    "banana_cost_undelivered_usd_total",
+    "Of it, what reached nobody as a picture: no_image, caller_left, or unknown, which may not have been billed",
+    ["caller", "model", "reason"],
+)
+key_cost_usd = Counter("banana_key_cost_usd_total", "USD that calls cost, by the digest of the API key", ["key"])
+budget_refusals = Counter("banana_budget_refusals_total", "Requests over their caller's budget", ["caller"])
 tokens = Counter("banana_tokens_total", "Tokens used, as Google counts them")
 replays = Counter("banana_replays_total", "Requests given the outcome of an earlier one with the same key", ["how"])
 unknown_outcomes = Counter(
@@ -65,6 +79,17 @@ def model_label(model: str) -> str:
         return "other"
     _models.add(model)
     return model
+
+
+def count_cost(caller: str, model: str, cost: Decimal, undelivered: Mapping[str, Decimal]) -> None:
+    """Count what a request cost, in USD, and what of it reached nobody, by the reason."""
+    if not cost:
+        return
+    labels = caller, model_label(model)
+    cost_usd.labels(*labels).inc(float(cost))
+    for reason, amount in undelivered.items():
+        if amount:
+            undelivered_usd.labels(*labels, reason).inc(float(amount))
 
 
 def exposition(folder: Path | None) -> bytes:

@@ -119,10 +119,11 @@ class StandIn:
         ratio, size = _image_config(call.model, call.body)
         await asyncio.sleep(self.latency_seconds)
         picture = await asyncio.to_thread(drawing.draw_base64, prompt, ratio, size, sources)
-        whole = answer(call.model, picture)
+        whole = answer(call.model, picture) | {"usageMetadata": _usage(call.model, size, len(sources))}
         if not request.path.endswith(":streamGenerateContent"):
             return web.json_response(whole)
         thinking = answer(call.model, picture)
+        thinking["usageMetadata"] = {"promptTokenCount": 8, "thoughtsTokenCount": 40, "totalTokenCount": 48}
         thinking["candidates"] = [{"content": {"role": "model", "parts": [{"text": "Drawing…", "thought": True}]}}]
         return await _streamed(request, [thinking, whole], self.latency_seconds)
 
@@ -169,9 +170,27 @@ def answer(model: str, picture: str, mime_type: str = "image/jpeg") -> dict[str,
                 "index": 0,
             }
         ],
-        "usageMetadata": {"promptTokenCount": 8, "candidatesTokenCount": 1120, "totalTokenCount": 1128},
+        "usageMetadata": _usage(model, "1K", 0),
         "modelVersion": model,
         "responseId": uuid.uuid4().hex,
+    }
+
+
+def _usage(model: str, size: str, sources: int) -> dict[str, Any]:
+    """Return the count of tokens, as Google's price list has them for an image of that size."""
+    is_pro = "pro" in model
+    made = {"512": 747, "1K": 1120, "2K": 1120 if is_pro else 1680, "4K": 2000 if is_pro else 2520}[size]
+    given = [{"modality": "TEXT", "tokenCount": 8}]
+    if sources:
+        given.append({"modality": "IMAGE", "tokenCount": 560 * sources})
+    prompt = 8 + 560 * sources
+    return {
+        "promptTokenCount": prompt,
+        "candidatesTokenCount": made,
+        "thoughtsTokenCount": 225,
+        "totalTokenCount": prompt + made + 225,
+        "promptTokensDetails": given,
+        "candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": made}],
     }
 
 

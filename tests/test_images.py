@@ -16,8 +16,10 @@ from PIL import Image as PILImage
 from banana import errors, images
 from banana.exchange import Exchange
 from banana.google.client import GeminiClient
+from banana.google.key_spend import UnlimitedKeySpend
 from banana.google.keys import KeyRing
 from banana.google.models import ModelNames
+from banana.google.prices import Prices
 from banana.google.retries import RetryPolicy
 from banana.google.slots import Slots
 from banana.images import Images, Order, Outcome, Outcomes
@@ -27,6 +29,7 @@ from standin.server import answer
 from tests.pictures import encoded, opened, png
 
 pytestmark = pytest.mark.anyio
+PRICES = Prices()
 
 
 class Google(httpx.AsyncBaseTransport):
@@ -54,9 +57,13 @@ def images_of(google: httpx.AsyncBaseTransport, **options: Any) -> Images:
         retry_policy=RetryPolicy(2, 0),
         max_response_bytes=1 << 20,
         buffers=Buffers(1 << 30),
+        prices=PRICES,
+        key_spend=UnlimitedKeySpend(),
     )
     names = ModelNames("default-model", {"old": "new"})
-    return Images(client, names, ThreadPoolExecutor(1), **{"google_store": None, "log_prompts": False} | options)
+    return Images(
+        client, names, ThreadPoolExecutor(1), **{"google_store": None, "log_prompts": False, "prices": PRICES} | options
+    )
 
 
 def exchange(seconds: float = 5) -> Exchange:

@@ -110,7 +110,7 @@ async def test_a_trace_is_honoured_and_prompts_are_logged_when_asked_for(stand_i
     assert [line["event"] for line in found] == ["upstream_attempt", "request"]
     request = found[1]
     assert request["prompt"] == "a blue banana"
-    assert (request["attempts"], request["tokens"], request["caller"]) == (1, 1128, "127.0.0.1")
+    assert (request["attempts"], request["tokens"], request["caller"]) == (1, 1353, "127.0.0.1")
     assert request["upstream_ms"] > 0
     assert request["bytes_in"] > 20
 

@@ -4,6 +4,7 @@ A token is compared with every one that is known, in constant time, so that noth
 """
 
 import hmac
+import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -44,6 +45,17 @@ class NoAuth:
         return address_of(request)
 
 
+def is_possible_caller(name: str, tokens: Sequence[str]) -> bool:
+    """Return whether a caller can have this name: that of one of `tokens`, without tokens an address."""
+    if tokens:
+        return name in TokenAuth(tokens).names
+    try:
+        ipaddress.ip_network(name)
+    except ValueError:
+        return False
+    return True
+
+
 class TokenAuth:
     """Only holders of a token may call; `tokens` are written `token` or `name:token`."""
 
@@ -52,6 +64,11 @@ class TokenAuth:
     def __init__(self, tokens: Sequence[str]) -> None:
         pairs = [token.rpartition(":") for token in tokens]
         self._names = {token: name or f"token-{digest_of(token)}" for name, _, token in pairs}
+
+    @property
+    def names(self) -> set[str]:
+        """The names of all callers."""
+        return set(self._names.values())
 
     def caller_of(self, request: Request, query_name: str | None = None) -> str:
         """Return the holder's name. Raises Unauthorized when there is no token, or a wrong one."""

@@ -8,10 +8,11 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager, suppress
-from dataclasses import dataclass
-from functools import lru_cache
-from typing import TypeVar
+from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from functools import cache, lru_cache
+from typing import Any, TypeVar
 
 import httpx
 import structlog
@@ -20,10 +21,13 @@ from banana import errors, metrics
 from banana.errors import UpstreamResponse
 from banana.exchange import Exchange
 from banana.google import wire
+from banana.google.key_spend import KeySpend
 from banana.google.keys import REFUSED_SECONDS, Key, KeyRing
+from banana.google.prices import Prices
 from banana.google.retries import RetryPolicy
 from banana.google.slots import Slots
 from banana.google.transport import PiecesStream, chunks_of
+from banana.google.usage import Usage, UsageFinder
 from banana.payload.memory import Buffers
 from banana.payload.pieces import Pieces, size_of
 
@@ -35,7 +39,7 @@ SMALL_BODY_BYTES = 64 * 1024
 MIN_SERVER_TIMEOUT_SECONDS = 10
 
 T = TypeVar("T")
-Reader = Callable[[httpx.Response], Awaitable[T]]
+Reader = Callable[[httpx.Response, "_Sending"], Awaitable[T]]
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +54,7 @@ class Call:
         body: in pieces; they are sent again when the call is retried.
         method: of HTTP.
         other_quota: what it is, where it does not count against the model's quota of images.
+        limit: returns what it may cost at the most, in USD; None where that is not known.
 
     """
 
@@ -58,6 +63,12 @@ class Call:
     body: Pieces = ()
     method: str = "POST"
     other_quota: str = ""
+    limit: Callable[[], Decimal | None] = lambda: None
+
+    @property
+    def is_billed(self) -> bool:
+        """Whether it makes something that is paid for."""
+        return bool(self.model) and not self.other_quota
 
     @property
     def quota(self) -> str:
@@ -76,6 +87,8 @@ class GeminiClient:
         retry_policy: when a call is retried.
         max_response_bytes: a longer response is an InvalidResponse.
         buffers: where responses are counted while they are in memory.
+        prices: of what Google answers.
+        key_spend: how much each key may spend.
 
     """
 
@@ -89,7 +102,11 @@ class GeminiClient:
         retry_policy: RetryPolicy,
         max_response_bytes: int,
         buffers: Buffers,
+        prices: Prices,
+        key_spend: KeySpend,
     ) -> None:
+        self._prices = prices
+        self._key_spend = key_spend
         self._buffers = buffers
         self._transport = transport
         self._keys = keys
@@ -102,11 +119,21 @@ class GeminiClient:
     async def close(self) -> None:
         """Close all connections."""
         await self._transport.aclose()
+        await self._key_spend.close()
 
-    async def image(self, model: str, body: Pieces, exchange: Exchange) -> wire.Image:
-        """Call `generateContent` once with `body`; return its image. Raises BananaError."""
+    def limit_of(self, model: str, body: Pieces) -> Callable[[], Decimal | None]:
+        """Return a function that returns what a call of `generateContent` with `body` may cost at the most, in USD."""
 
-        async def read(response: httpx.Response) -> wire.Image:
+        @cache
+        def limit() -> Decimal | None:
+            return self._prices.limit(model, *wire.request_size(body))
+
+        return limit
+
+    async def image(self, call: Call, exchange: Exchange) -> wire.Image:
+        """Make a call of `generateContent` once; return its image. Raises BananaError."""
+
+        async def read(response: httpx.Response, sending: _Sending) -> wire.Image:
             parser = wire.ImageParser()
             try:
                 async with aclosing(self._chunks(response, exchange)) as chunks:
@@ -115,11 +142,11 @@ class GeminiClient:
                 image = parser.close()
             except errors.UpstreamError as cut:
                 image = _whole_image(parser, cut)
-            exchange.tokens += image.total_tokens
-            metrics.tokens.inc(image.total_tokens)
-            return image
+            finally:
+                self._read_usage(parser.usage, call, exchange, sending)
+            return replace(image, cost_usd=sending.cost_usd or None)
 
-        return await self._call(Call(model, f"models/{model}:generateContent", body), exchange, read)
+        return await self._call(call, exchange, read)
 
     async def forward(self, call: Call, exchange: Exchange) -> UpstreamResponse:
         """Make `call`; return the response, held until it is whole. Raises BananaError.
@@ -127,9 +154,14 @@ class GeminiClient:
         An error that Google answered holds its response, as it came, in `upstream_response`.
         """
 
-        async def read(response: httpx.Response) -> UpstreamResponse:
+        async def read(response: httpx.Response, sending: _Sending) -> UpstreamResponse:
+            finder, pieces = UsageFinder(), []
             async with aclosing(self._chunks(response, exchange)) as chunks:
-                return UpstreamResponse(200, _content_type(response), [chunk async for chunk in chunks])
+                async for chunk in chunks:
+                    finder.feed(chunk)
+                    pieces.append(chunk)
+            self._read_usage(finder.close(), call, exchange, sending)
+            return UpstreamResponse(200, _content_type(response), pieces, sending.cost_usd or None)
 
         return await self._call(call, exchange, read)
 
@@ -141,10 +173,13 @@ class GeminiClient:
         # Unbounded but for the limit of a response: a caller who reads slowly does not let the deadline pass.
         parts: asyncio.Queue[UpstreamResponse | Exception | None] = asyncio.Queue()
 
-        async def read(response: httpx.Response) -> None:
+        async def read(response: httpx.Response, sending: _Sending) -> None:
+            finder = UsageFinder()
             async with aclosing(self._chunks(response, exchange)) as chunks:
                 async for chunk in chunks:
+                    finder.feed(chunk)
                     parts.put_nowait(UpstreamResponse(200, _content_type(response), [chunk]))
+            self._read_usage(finder.close(), call, exchange, sending)
 
         async def work() -> None:
             end: Exception | None = errors.UpstreamError("The call was cancelled.")
@@ -169,6 +204,8 @@ class GeminiClient:
     async def _call(self, call: Call, exchange: Exchange, read: Reader[T]) -> T:
         """Make `call` within the deadline; return what `read` makes of the response."""
         sending = _Sending()
+        exchange.call_limit = call.limit
+        exchange.open_calls += 1
         try:
             async with asyncio.timeout_at(exchange.deadline):
                 return await self._with_retries(call, exchange, read, sending)
@@ -176,6 +213,8 @@ class GeminiClient:
             late = errors.DeadlineExceeded("The deadline passed before Google answered; the call was cancelled.")
             late.in_doubt = sending.in_doubt
             raise late from None
+        finally:
+            exchange.open_calls -= 1
 
     async def _with_retries(self, call: Call, exchange: Exchange, read: Reader[T], sending: "_Sending") -> T:
         """Attempt `call` until there is a response, or an error after which it must not be retried."""
@@ -189,17 +228,47 @@ class GeminiClient:
             else:
                 try:
                     async with self._slots:
-                        await exchange.before_sending()
-                        with _logged_attempt(retry.attempt, key, call, exchange), sending.one_attempt():
-                            return await self._attempt(key, call, exchange, read, sending)
+                        if call.is_billed:
+                            await exchange.before_sending()
+                        async with self._room(key, call, exchange, sending):
+                            with _logged_attempt(retry.attempt, key, call, exchange), sending.one_attempt():
+                                return await self._attempt(key, call, exchange, read, sending)
+                except errors.KeySpent as error:
+                    tried[key] = error
+                    continue
                 except (errors.UpstreamQuota, errors.RejectedKey) as error:
                     self._set_aside(key, call.quota, error)
                     tried[key] = error
                     continue
                 except errors.BananaError as error:
                     failure = error
+                    failure.cost_usd = sending.cost_usd or None
             await retry.pause_after(failure)
             tried.clear()
+
+    @asynccontextmanager
+    async def _room(self, key: Key, call: Call, exchange: Exchange, sending: "_Sending") -> AsyncGenerator[None, None]:
+        """Take room for one attempt from what `key` may spend, and count what the attempt cost. Raises KeySpent."""
+        if not call.is_billed:
+            yield
+            return
+        room, cost = await self._key_spend.take(key.digest, call.limit), Decimal(0)
+        try:
+            yield
+        finally:
+            if sending.may_be_billed:
+                exchange.add_cost(sending.cost_usd, made_image=sending.made_image)
+                cost = sending.cost_usd if sending.cost_usd is not None else call.limit() or cost
+                metrics.key_cost_usd.labels(key.digest).inc(float(cost))
+            self._key_spend.settle(room, cost)
+
+    def _read_usage(self, usage: dict[str, Any] | None, call: Call, exchange: Exchange, sending: "_Sending") -> None:
+        """Count the tokens of a response, and what they cost."""
+        if usage is not None:
+            tokens = Usage.of(usage).total
+            exchange.tokens += tokens
+            metrics.tokens.inc(tokens)
+            sending.cost_usd = self._prices.cost(call.model, usage)
 
     def _set_aside(self, key: Key, quota: str, failure: errors.UpstreamQuota | errors.RejectedKey) -> None:
         """Set `key` aside, and count the keys that are, now and again when this one is not."""
@@ -222,7 +291,11 @@ class GeminiClient:
             if response.status_code != 200:
                 sending.in_doubt = False
                 raise await self._error(response)
-            result = await read(response)
+            sending.is_answered = True
+            result = await read(response, sending)
+            sending.made_image = True
+            # No tokens at all for what was made are no count.
+            sending.cost_usd = sending.cost_usd or None
         finally:
             await response.aclose()
         if self._keys.accepted(key):
@@ -264,14 +337,32 @@ class GeminiClient:
 
 @dataclass(slots=True)
 class _Sending:
-    """Whether a call was sent and its response has not come: what the deadline ends then may have been billed."""
+    """What is known of the last attempt of a call.
+
+    Attributes:
+        in_doubt: whether it was sent and its response has not come: what the deadline ends then may have been billed.
+        is_answered: whether Google answered it with 200.
+        made_image: whether the response was what the caller wants.
+        cost_usd: what it cost, where that is known.
+
+    """
 
     in_doubt: bool = False
+    is_answered: bool = False
+    made_image: bool = False
+    cost_usd: Decimal | None = None
+
+    @property
+    def may_be_billed(self) -> bool:
+        """Whether it may have been billed, known or not."""
+        return self.in_doubt or self.is_answered
 
     @contextmanager
     def one_attempt(self) -> Iterator[None]:
         """Send it once, in doubt until it is known what became of it."""
         self.in_doubt = True
+        self.is_answered = self.made_image = False
+        self.cost_usd = None
         try:
             yield
             self.in_doubt = False

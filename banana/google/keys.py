@@ -77,15 +77,17 @@ class KeyRing:
         """
         rests = [key.rests[model] for key in self.keys if self.rest_seconds_of(key, model)]
         quotas = [failure for failure in failures if isinstance(failure, errors.UpstreamQuota)]
+        spent = min((quota for quota in quotas if isinstance(quota, errors.KeySpent)), key=_readiness, default=None)
         if not rests:
-            return next(iter(quotas or failures), errors.Internal())
+            return spent or next(iter(quotas or failures), errors.Internal())
         soonest = min(rests, key=lambda rest: (rest.per_day, rest.until))
+        left_seconds = soonest.until - self._clock()
+        if spent is not None and _readiness(spent) < (soonest.per_day, left_seconds):
+            return spent
         message = "Google's quota is used up for every key of this service; the call was not sent."
-        google = min(quotas, key=_readiness, default=None)
+        google = min((quota for quota in quotas if quota is not spent), key=_readiness, default=None)
         error = errors.UpstreamQuota(
-            google.message if google else message,
-            retry_after_seconds=soonest.until - self._clock(),
-            per_day=soonest.per_day,
+            google.message if google else message, retry_after_seconds=left_seconds, per_day=soonest.per_day
         )
         error.upstream_response = google.upstream_response if google else None
         return error

@@ -8,6 +8,7 @@ one image that counts, the refusals that arrive as 200, the errors. Source: Goog
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ import msgspec
 from banana import errors
 from banana.payload.lazyjson import InvalidJson, LazyJsonParser, LongString, text_of, with_texts
 from banana.payload.pictures import EncodedPicture, PictureError, read_picture
-from banana.payload.pieces import Bytes
+from banana.payload.pieces import Bytes, Pieces, size_of
 
 # Finish reasons by which Google's policy refuses; every other reason without an image is `no_image`.
 POLICY_REASONS = frozenset(
@@ -32,8 +33,8 @@ POLICY_REASONS = frozenset(
 )
 # Fields by which a response of Gemini's is known among all JSON objects.
 _RESPONSE_FIELDS = ("candidates", "promptFeedback", "usageMetadata", "modelVersion", "responseId")
-# A count beyond this is no count.
-MAX_TOKENS = 1 << 53
+# In which a part holds a picture, or names a file.
+_PICTURE_FIELDS = ("inlineData", "fileData")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)s")
 _MAX_MESSAGE_CHARACTERS = 500
 
@@ -73,27 +74,61 @@ class GenerateContentRequest:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """The one image of a response that counts, still as base64; `usage` is Google's usageMetadata."""
+    """The one image of a response that counts, still as base64.
+
+    `usage` is Google's usageMetadata; `cost_usd` what the call cost, where that is known.
+    """
 
     picture: EncodedPicture
     mime_type: str
     usage: dict[str, Any] = field(default_factory=dict)
+    cost_usd: Decimal | None = None
 
-    @property
-    def total_tokens(self) -> int:
-        """Google's count of all tokens; 0 where it is missing or is no count."""
-        return self.token_count("totalTokenCount")
 
-    def token_count(self, *names: str) -> int:
-        """Return the sum of these fields of the usage; what is no count adds nothing."""
-        counts = (self.usage.get(name) for name in names)
-        return sum(count for count in counts if isinstance(count, int) and 0 <= count <= MAX_TOKENS)
+def request_size(body: Pieces) -> tuple[str | None, int, int]:
+    """Return the image size that a caller's own body asks for, the bytes of its texts, and how many pictures are in it."""
+    parser = LazyJsonParser(lenient=True)
+    try:
+        for piece in body:
+            parser.feed(bytes(piece))
+        document = parser.close()
+    except InvalidJson:
+        return "unknown", size_of(body), 0
+    config = _get(document, "generationConfig") if isinstance(document, dict) else None
+    image_config = _get(config, "imageConfig") if isinstance(config, dict) else None
+    image_size = _get(image_config, "imageSize") if isinstance(image_config, dict) else None
+    return image_size if isinstance(image_size, str) else None, *_texts_and_pictures(document)
+
+
+def _texts_and_pictures(document: object) -> tuple[int, int]:
+    """Return the bytes of all strings, and how many parts hold pictures, or name files."""
+    text_bytes = pictures = 0
+    left = [document]
+    while left:
+        match left.pop():
+            case str() as text:
+                text_bytes += len(text.encode("utf-8", "replace"))
+            case LongString() as text:
+                text_bytes += size_of(text.pieces)
+            case list() as items:
+                left += items
+            case dict() as fields if any(_get(fields, name) is not None for name in _PICTURE_FIELDS):
+                pictures += 1
+            case dict() as fields:
+                left += fields.values()
+    return text_bytes, pictures
 
 
 class ImageParser:
-    """A parser of one response of `generateContent`: `feed` it the chunks, then `close` it for the image."""
+    """A parser of one response of `generateContent`: `feed` it the chunks, then `close` it for the image.
+
+    Attributes:
+        usage: Google's usageMetadata, also of a response without an image; None where there is none.
+
+    """
 
     def __init__(self) -> None:
+        self.usage: dict[str, Any] | None = None
         self._json = LazyJsonParser(lenient=True)
 
     def feed(self, chunk: bytes) -> None:
@@ -107,7 +142,9 @@ class ImageParser:
         """Return the image. Raises Blocked, NoImage or InvalidResponse, with Google's reason."""
         try:
             # What stands beside the picture may be odd: the picture counts.
-            return _image(self._json.close())
+            document = _unwrapped(self._json.close())
+            self.usage = _usage(_get(document, "usageMetadata"))
+            return _image(document, self.usage or {})
         except InvalidJson as error:
             raise errors.InvalidResponse(f"Google's response is not JSON: {error}") from None
         except _NotGemini as error:
@@ -198,25 +235,29 @@ class _NotGemini(Exception):
     """The JSON is not in Gemini's format; the message names the place."""
 
 
-def _image(document: object) -> Image:
+def _unwrapped(document: object) -> dict[str, Any]:
     if isinstance(document, list) and len(document) == 1:  # as a stream without events wraps it
         (document,) = document
     if not isinstance(document, dict):
         raise _NotGemini("it is not an object")
+    return document
+
+
+def _image(document: dict[str, Any], usage: dict[str, Any]) -> Image:
     candidates = _objects(_get(document, "candidates"))
     chosen = _selected_image(candidates)
     if chosen is None:
         raise _failure(document, candidates)
     picture, declared_type = chosen
-    return Image(picture, picture.mime_type or declared_type, _usage(_get(document, "usageMetadata")))
+    return Image(picture, picture.mime_type or declared_type, usage)
 
 
-def _usage(usage: object) -> dict[str, Any]:
-    """Return Google's count of tokens; nothing where it cannot be read, because the picture counts."""
+def _usage(usage: object) -> dict[str, Any] | None:
+    """Return Google's count of tokens; None where it cannot be read, because the picture counts."""
     try:
-        return with_texts(usage) if isinstance(usage, dict) else {}
+        return with_texts(usage) if isinstance(usage, dict) else None
     except (InvalidJson, RecursionError):
-        return {}
+        return None
 
 
 def _selected_image(candidates: list[dict[str, Any]]) -> tuple[EncodedPicture, str] | None:

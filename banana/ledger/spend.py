@@ -65,8 +65,8 @@ class SpendLedger(Protocol):
         """Reserve `amount` of a caller's budget; return whether it fits into what is left of `limit`."""
         ...
 
-    def settle(self, reservation_id: str, caller: str, amount: int) -> None:
-        """Give a reservation back, and count `amount` as spent on the day it was reserved."""
+    def settle(self, reservation_id: str, amount: int) -> None:
+        """Give a reservation back, and count `amount` as spent on the day it was reserved; once, however often it is said."""
         ...
 
     def add(self, spent: Collection[tuple[str, int, int]]) -> None:

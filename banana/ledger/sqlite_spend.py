@@ -61,15 +61,13 @@ class SQLiteSpend:
             execute("INSERT OR IGNORE INTO beats VALUES (?, 0)", owner)
             return True
 
-    def settle(self, reservation_id: str, caller: str, amount: int) -> None:
-        """Give a reservation back, and count `amount` as spent on the day it was reserved."""
-        with self._file.transaction() as (execute, now):
-            day, charged = day_of(now), 0
-            reserved = "DELETE FROM reservations WHERE id = ? RETURNING day, nanodollars, is_presumed"
-            for reserved_day, reserved_amount, is_presumed in execute(reserved, reservation_id):
-                day, charged = reserved_day, reserved_amount if is_presumed else 0
-            if amount != charged:
-                execute(_ADD, caller, day, amount - charged)
+    def settle(self, reservation_id: str, amount: int) -> None:
+        """Give a reservation back, and count `amount` as spent on the day it was reserved; once, however often it is said."""
+        with self._file.transaction() as (execute, _):
+            reserved = "DELETE FROM reservations WHERE id = ? RETURNING caller, day, nanodollars * is_presumed"
+            for caller, day, charged in execute(reserved, reservation_id):
+                if amount != charged:
+                    execute(_ADD, caller, day, amount - charged)
 
     def add(self, spent: Collection[tuple[str, int, int]]) -> None:
         """Count what was spent without a reservation: caller, day, amount."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ import pybase64
 from banana import errors
 from banana.errors import UpstreamResponse
 from banana.google.wire import Image
-from banana.images import Outcome
+from banana.images import Outcome, sum_of
 from banana.ledger.ledger import Entry
 from banana.payload.pictures import EncodedPicture, type_of
 from banana.results.files import Files
@@ -45,6 +46,7 @@ class _Outcome(msgspec.Struct, omit_defaults=True):
     content_type: str = ""
     usage: dict[str, Any] = {}
     error: _Error | None = None
+    cost_usd: Decimal | None = None
 
 
 def document_of(outcomes: Sequence[Outcome]) -> bytes:
@@ -76,6 +78,12 @@ def decisive_error(found: Sequence[errors.BananaError]) -> errors.BananaError:
     return next((error for error in found if error.code == errors.OutcomeUnknown.code), found[0])
 
 
+def cost_of(entry: Entry) -> Decimal | None:
+    """Return what all calls of an entry that has ended cost, in USD; None where that is not known."""
+    stored = msgspec.json.decode(entry.result, type=list[_Outcome]) if entry.result else []
+    return sum_of(outcome.cost_usd for outcome in stored)
+
+
 async def recovered_outcomes(entry: Entry, files: Files) -> list[Outcome]:
     """Return what can be said of an entry that was sent and whose worker did not live: its files, and what is unknown."""
     outcomes = []
@@ -104,7 +112,8 @@ async def kept(outcome: Outcome, entry_id: str, files: Files) -> Outcome:
                 yield content
 
             await files.write(name, blocks())
-            return Outcome(outcome.index, Image(as_kept[0], mime_type, usage), outcome.created_at, name)
+            image = Image(as_kept[0], mime_type, usage, outcome.result.cost_usd)
+            return Outcome(outcome.index, image, outcome.created_at, name)
         case UpstreamResponse(_, _, pieces):
             name = f"{entry_id}-{outcome.index}.{RESPONSE_EXTENSION}"
             await files.write(name, pieces)
@@ -113,13 +122,15 @@ async def kept(outcome: Outcome, entry_id: str, files: Files) -> Outcome:
 
 
 def _written(outcome: Outcome) -> _Outcome:
+    written = _Outcome(outcome.index, outcome.created_at, outcome.file, cost_usd=outcome.result.cost_usd)
     match outcome.result:
         case Image(_, mime_type, usage):
-            return _Outcome(outcome.index, outcome.created_at, outcome.file, mime_type, usage)
+            written.content_type, written.usage = mime_type, usage
         case UpstreamResponse(_, content_type, _):
-            return _Outcome(outcome.index, outcome.created_at, outcome.file, content_type)
+            written.content_type = content_type
         case error:
-            return _Outcome(outcome.index, outcome.created_at, error=_written_error(error))
+            written.error = _written_error(error)
+    return written
 
 
 def _written_error(error: errors.BananaError) -> _Error:
@@ -142,13 +153,16 @@ def _recorded(stored: _Error, entry: Entry) -> errors.BananaError:
 
 async def _read(stored: _Outcome, entry: Entry, files: Files, *, with_content: bool) -> Outcome:
     if stored.error is not None:
-        return Outcome(stored.index, _recorded(stored.error, entry), stored.created_at)
+        error = _recorded(stored.error, entry)
+        error.cost_usd = stored.cost_usd
+        return Outcome(stored.index, error, stored.created_at)
     if not stored.file:
         raise expired()
     try:
         if stored.file.endswith(f".{RESPONSE_EXTENSION}"):
             body = await files.read(stored.file)
-            return Outcome(stored.index, UpstreamResponse(200, stored.content_type, [body]), stored.created_at)
+            response = UpstreamResponse(200, stored.content_type, [body], stored.cost_usd)
+            return Outcome(stored.index, response, stored.created_at)
         if with_content or stored.file.endswith(f".{OTHER_EXTENSION}"):
             picture = await asyncio.to_thread(_encoded, await files.read(stored.file))
         else:
@@ -157,7 +171,7 @@ async def _read(stored: _Outcome, entry: Entry, files: Files, *, with_content: b
         raise expired() from None
     except OSError as error:
         raise errors.LedgerUnavailable from error
-    image = Image(picture, stored.content_type, stored.usage)
+    image = Image(picture, stored.content_type, stored.usage, stored.cost_usd)
     return Outcome(stored.index, image, stored.created_at, stored.file)
 
 

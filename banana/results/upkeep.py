@@ -43,7 +43,7 @@ class SweepOnly:
     async def drain(self) -> None:
         """Return: there is nothing to be finished."""
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """End the threads."""
         self._files.close()
 
@@ -81,17 +81,15 @@ class Upkeep:
 
     @property
     def degraded(self) -> list[str]:
-        """What works with less than it should."""
-        parts = {"ledger": self._ledger.fails, "results": self._works.files_fail}
-        return [name for name, fails in parts.items() if fails]
+        """What works with less than it should, beside the ledger."""
+        return ["results"] if self._works.files_fail else []
 
     async def drain(self) -> None:
         """Return when this worker has carried out what it began."""
         await self._works.drain()
 
-    async def close(self) -> None:
-        """Close the ledger and end the threads."""
-        await self._ledger.close()
+    def close(self) -> None:
+        """End the threads."""
         self._files.close()
 
     async def run(self) -> None:
@@ -106,8 +104,8 @@ class Upkeep:
                 pass  # it is in the log and in /ready
             except Exception:
                 log.exception("internal_error")
-            for part in ("ledger", "results"):
-                metrics.keeping_degraded.labels(part).set(part in self.degraded)
+            metrics.keeping_degraded.labels("ledger").set(self._ledger.fails)
+            metrics.keeping_degraded.labels("results").set(self._works.files_fail)
             looks += 1
             await asyncio.sleep(LOOK_SECONDS)
 

@@ -5,11 +5,13 @@ import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Any
 
 import structlog
 
 from banana import errors, images, metrics
+from banana.admission.budgets import Budgets, Spending
 from banana.errors import UpstreamResponse
 from banana.exchange import Exchange
 from banana.google.wire import Image
@@ -29,7 +31,7 @@ RELEASED_SECONDS = 60
 # Of the fields of a request, those that a work has.
 _LOGGED = (
     *("duration_ms", "dialect", "caller", "user", "model", "prompt", "images_asked", "images_returned", "attempts"),
-    *("upstream_ms", "tokens", "kept_id"),
+    *("upstream_ms", "tokens", "cost_usd", "unknown_cost_usd", "kept_id"),
 )
 
 log = structlog.get_logger(__name__)
@@ -44,6 +46,7 @@ class Job:
         content: makes it the same as another, see `fingerprint_of`.
         order: returns what `route` needs to carry it out in another worker.
         calls: to Google, that it takes.
+        limit: returns what they may cost at the most, in USD; None where that is not known.
         has_links: whether its result, as a task's, holds links instead of pictures.
         outcomes: carries it out; yields what each call became, and None in silences.
 
@@ -53,6 +56,7 @@ class Job:
     content: object
     order: Callable[[], Pieces]
     calls: int
+    limit: Callable[[], Decimal | None]
     has_links: bool
     outcomes: Callable[[Exchange], AsyncGenerator[Outcome | None, None]]
 
@@ -60,9 +64,10 @@ class Job:
 class Work:
     """One entry while this worker carries it out."""
 
-    def __init__(self, entry: Entry, exchange: Exchange) -> None:
+    def __init__(self, entry: Entry, exchange: Exchange, spending: Spending) -> None:
         self.entry = entry
         self.exchange = exchange
+        self.spending = spending
         self.outcomes: list[Outcome] = []
         self.task: asyncio.Task[None] | None = None
         self.is_sent = False
@@ -107,6 +112,7 @@ class Works:
         ledger: where they are recorded.
         files: where pictures are kept.
         buffers: where what they hold in memory is counted.
+        budgets: of their callers.
         owner: the name of this worker.
 
     Attributes:
@@ -114,8 +120,9 @@ class Works:
 
     """
 
-    def __init__(self, ledger: LedgerThread, files: Files, buffers: Buffers, owner: str) -> None:
+    def __init__(self, ledger: LedgerThread, files: Files, buffers: Buffers, budgets: Budgets, owner: str) -> None:
         self.owner = owner
+        self._budgets = budgets
         self.files_fail = False
         self._ledger = ledger
         self._files = files
@@ -134,7 +141,7 @@ class Works:
 
     def start(self, job: Job, entry: Entry, exchange: Exchange) -> Work:
         """Carry out `job`, whose entry is this worker's; `exchange` is its own, not that of a request that may end before."""
-        work = Work(entry, exchange)
+        work = Work(entry, exchange, self._budgets.spending(exchange, entry.id))
         exchange.kept_id = entry.id
         exchange.before_sending = lambda: self._mark_sent(work)
         self._running[entry.id] = work
@@ -170,6 +177,7 @@ class Works:
                 async for outcome in outcomes:
                     if outcome is not None:
                         work.add(await self._kept(work, outcome))
+            await work.spending.settle()
             await self._settle(work)
         except asyncio.CancelledError:
             work.add(Outcome(len(work.outcomes), errors.OutcomeUnknown()))
@@ -179,15 +187,17 @@ class Works:
             await self._settle(work)
         finally:
             work.end()
+            await work.spending.settle()
             self._buffers.release(work.exchange)
             del self._running[work.entry.id]
             self._log_end(work, time.perf_counter() - started)
 
     async def _mark_sent(self, work: Work) -> None:
-        """Record that a call is made, before the first. Raises LedgerUnavailable and InProgress."""
+        """Record that a call is made, before the first. Raises BudgetExceeded, LedgerUnavailable and InProgress."""
         async with work.sending:
             if work.is_sent:
                 return
+            await work.spending.reserve()
             if not await self._ledger.record(lambda ledger: ledger.mark_sent(work.entry.id, self.owner)):
                 raise errors.InProgress("The request was cancelled, or another worker of the service carries it out.")
             work.is_sent = True
@@ -236,6 +246,9 @@ class Works:
         fields = work.exchange.log_fields(seconds)
         codes = [outcome.result.code for outcome in work.outcomes if isinstance(outcome.result, errors.BananaError)]
         found = {name: fields[name] for name in _LOGGED if name in fields}
+        exchange = work.exchange
+        undelivered = exchange.undelivered_usd(caller_left=False)
+        metrics.count_cost(exchange.caller_label, exchange.model or "", exchange.charged_usd, undelivered)
         if work.exchange.images_returned:
             # Whoever asked may have left: it is kept for when it comes back.
             label = metrics.model_label(work.exchange.model or "")

@@ -5,7 +5,9 @@ one and one line in the wiring.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import structlog
@@ -17,6 +19,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from banana import errors
+from banana.admission.budgets import Budgets
 from banana.admission.rate import RateLimit
 from banana.admission.tokens import Auth, address_of
 from banana.exchange import Exchange
@@ -25,6 +28,7 @@ from banana.google.models import ModelNames
 from banana.http.bodies import BodyReader
 from banana.http.middleware import exchange_of
 from banana.images import Images
+from banana.money import written
 from banana.results.requests import KeptRequests, NothingKept
 from banana.routes.kept import key_of, key_refused
 
@@ -62,6 +66,7 @@ class Services:
     Attributes:
         auth: finds out who calls.
         rate_limit: how often.
+        budgets: how much.
         bodies: reads what they send.
         images: makes images.
         client: the calls to Google, for what is passed through.
@@ -74,6 +79,7 @@ class Services:
 
     auth: Auth
     rate_limit: RateLimit
+    budgets: Budgets
     bodies: BodyReader
     images: Images
     client: GeminiClient
@@ -139,12 +145,27 @@ class DialectRoute(APIRoute):
         request, exchange = Request(scope, receive, send), exchange_of(scope)
         dialect = dialect_of(request, self._dialects)
         exchange.dialect = dialect.name
-        response = await with_error_response(self._admitted(request, exchange, dialect), dialect, exchange)
+        spending = self.services.budgets.spending(exchange)
+        exchange.before_sending = spending.reserve
         try:
+            response = await with_error_response(self._admitted(request, exchange, dialect), dialect, exchange)
+            await spending.settle()
+            await self._write_cost_headers(exchange)
             await response(scope, receive, send)
         except errors.BananaError as error:
             # Too late for a response of its own: returning without an end makes the server cut the one that began.
             log.warning("response_cut", code=error.code)
+        finally:
+            await spending.settle()
+
+    async def _write_cost_headers(self, exchange: Exchange) -> None:
+        """Let the response say what it cost, where all of it is known by now, and what is left of the caller's budget."""
+        if exchange.cost_usd is not None and not exchange.open_calls:
+            exchange.response_headers.setdefault("X-Cost-USD", written(exchange.cost_usd))
+        if exchange.caller is not None and self.services.budgets.budget_of(exchange.caller) is not None:
+            with suppress(errors.LedgerUnavailable):
+                standing = await self.services.budgets.standing_of(exchange.caller)
+                exchange.response_headers["X-Budget-Remaining-USD"] = written(standing.remaining or Decimal(0))
 
     async def _admitted(self, request: Request, exchange: Exchange, dialect: Dialect) -> Response:
         try:

@@ -1,5 +1,6 @@
 """`POST /generate`, this service's own API format: a prompt and pictures in, pictures out."""
 
+from decimal import Decimal
 from typing import Any, Literal
 
 import msgspec
@@ -14,6 +15,7 @@ from banana.google.wire import Image
 from banana.http.negotiation import preferred_media_type
 from banana.http.responses import PiecesResponse
 from banana.images import Failure, Order, Outcome, Outcomes
+from banana.money import rounded
 from banana.payload.pieces import Bytes, Pieces
 from banana.routes import documentation
 from banana.routes.dialect import Dialect, Services, under
@@ -112,9 +114,10 @@ class GenerateWriter:
         """Return `error`, which ends the stream."""
         return [b"event: error\ndata: " + msgspec.json.encode(error_body(exchange, error)) + b"\n\n"]
 
-    def last_event(self, failures: list[Failure], exchange: Exchange) -> Pieces:
-        """Return `done`."""
-        return [b"event: done\ndata: " + msgspec.json.encode(_summary(self._requested, failures)) + b"\n\n"]
+    def last_event(self, failures: list[Failure], cost_usd: Decimal | None, exchange: Exchange) -> Pieces:
+        """Return `done`, with what all calls cost, where that is known."""
+        cost = {} if cost_usd is None else {"cost_usd": rounded(cost_usd)}
+        return [b"event: done\ndata: " + msgspec.json.encode(_summary(self._requested, failures) | cost) + b"\n\n"]
 
 
 def _summary(requested: int, failures: list[Failure]) -> dict[str, Any]:

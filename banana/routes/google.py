@@ -43,6 +43,7 @@ JOB_ROUTE = METHODS[0]
 STATUSES = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
+    402: "FAILED_PRECONDITION",
     403: "PERMISSION_DENIED",
     404: "NOT_FOUND",
     405: "UNIMPLEMENTED",
@@ -94,7 +95,8 @@ def call_of(request: Request, method: str, body: Pieces, services: Services, exc
         problem = f"has more than {MAX_QUERY_CHARACTERS} characters"
         raise errors.InvalidRequest.of_fields([("query", problem)])
     other_quota = "" if method.endswith("enerateContent") else f"{request.method}{method}"
-    return Call(model, f"{path}?{encoded}" if query else path, body, request.method, other_quota)
+    limit = services.client.limit_of(model, body)
+    return Call(model, f"{path}?{encoded}" if query else path, body, request.method, other_quota, limit)
 
 
 def forward_handler(method: str, services: Services) -> Handler:
@@ -120,7 +122,7 @@ def generate_handler(method: str, services: Services) -> Handler:
         job = job_of_call(call_of(request, method, body, services, exchange), services)
         if is_task:
             return await accepted(request, exchange, job, task_format(services), services, as_links=False)
-        submission = submission_of(job, exchange)
+        submission = submission_of(job, exchange, services.budgets)
         await services.requests.submit(submission)
         source = services.requests.outcomes(submission, with_content=True)
         outcomes = Outcomes(results_of([outcome async for outcome in source if outcome is not None]))
@@ -144,6 +146,7 @@ def job_of_call(call: Call, services: Services) -> Job:
         content=[call.path, _content_of(call.body)],
         order=lambda: [msgspec.json.encode([call.model, call.path]), b"\n", *call.body],
         calls=1,
+        limit=call.limit,
         has_links=False,
         outcomes=outcomes,
     )
@@ -160,7 +163,7 @@ def task_format(services: Services) -> TaskFormat:
     def job_of(order: bytes) -> Job:
         head, _, body = order.partition(b"\n")
         model, path = msgspec.json.decode(head)
-        return job_of_call(Call(model, path, [body]), services)
+        return job_of_call(Call(model, path, [body], limit=services.client.limit_of(model, [body])), services)
 
     return TaskFormat(job_of, result, DIALECT)
 

@@ -5,6 +5,7 @@ The format itself is two pure parts: `order_of` reads a body into an order, and 
 
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Generic, Protocol, TypeVar
 
 import msgspec
@@ -18,7 +19,7 @@ from banana.exchange import Exchange
 from banana.google.wire import Image
 from banana.http.addresses import base_url_of
 from banana.http.responses import COMMENT, KeepAliveResponse, PiecesStreamResponse
-from banana.images import Failure, Order, Outcome, Outcomes
+from banana.images import Failure, Order, Outcome, Outcomes, sum_of
 from banana.payload.lazyjson import LazyJsonParser
 from banana.payload.pictures import EncodedPicture
 from banana.payload.pieces import Bytes, Pieces
@@ -60,8 +61,8 @@ class ResponseWriter(Protocol):
         """Return the event of an error that ends the stream."""
         ...
 
-    def last_event(self, failures: list[Failure], exchange: Exchange) -> Pieces:
-        """Return the event that ends the stream, given the errors in the order of the calls."""
+    def last_event(self, failures: list[Failure], cost_usd: Decimal | None, exchange: Exchange) -> Pieces:
+        """Return the event that ends the stream, given the errors in the order of the calls, and what all calls cost."""
         ...
 
 
@@ -179,7 +180,7 @@ class ImageEndpoint(Generic[Body]):
     ) -> AsyncGenerator[Outcome | None, None]:
         """Return the outcomes as they come: of a request with a key, of one with links, of any other."""
         if exchange.idempotency_key is not None:
-            submission = submission_of(self._job(body, services), exchange)
+            submission = submission_of(self._job(body, services), exchange, services.budgets)
             await services.requests.submit(submission)
             source = services.requests.outcomes(submission, with_content=not writer.as_links)
             # What has ended is read before a status is sent, because it may be gone.
@@ -210,6 +211,7 @@ class ImageEndpoint(Generic[Body]):
             content=fields,
             order=lambda: _order_pieces(fields),
             calls=order.count,
+            limit=lambda: services.images.limit_of(order),
             has_links=fields.get("response_format") != self.explicit_base64,
             outcomes=lambda exchange: services.images.stream(order, exchange),
         )
@@ -261,11 +263,13 @@ async def _events(
 ) -> AsyncGenerator[Pieces, None]:
     """Yield an event for each outcome, a comment for each silence, and the last event."""
     failures: list[Failure] = []
+    costs: list[Decimal | None] = []
     try:
         async for outcome in outcomes:
             if outcome is None:
                 yield COMMENT
                 continue
+            costs.append(outcome.result.cost_usd)
             if isinstance(outcome.result, errors.BananaError):
                 failures.append(Failure(outcome.index, outcome.result))
             yield writer.event(outcome, exchange)
@@ -276,4 +280,4 @@ async def _events(
     failures.sort(key=lambda failure: failure.index)
     if failures and not exchange.images_returned:
         exchange.error_code = failures[0].error.code
-    yield writer.last_event(failures, exchange)
+    yield writer.last_event(failures, sum_of(costs), exchange)

@@ -1,14 +1,18 @@
 """What OpenAI's API formats share: the shape of an error, and the count of tokens."""
 
+from decimal import Decimal
+
 import msgspec
 from starlette.responses import Response
 
 from banana import errors
 from banana.exchange import Exchange
+from banana.google.usage import Usage
 from banana.google.wire import Image
+from banana.money import rounded
 
 # What OpenAI calls the kinds of error.
-TYPES = {401: "authentication_error", 429: "rate_limit_error"}
+TYPES = {401: "authentication_error", 402: "insufficient_quota", 429: "rate_limit_error"}
 ERROR_SCHEMA = {
     "type": "object",
     "required": ["error"],
@@ -35,12 +39,14 @@ def error_object(exchange: Exchange, error: errors.BananaError) -> dict[str, obj
     return standard | {"request_id": error.request_id or exchange.request_id} | error.extra
 
 
-def usage_of(images: list[Image]) -> dict[str, object]:
-    """Return the tokens of all images together, in the shape of OpenAI's images."""
-    input_tokens = sum(image.token_count("promptTokenCount") for image in images)
-    return {
+def usage_of(images: list[Image], cost_usd: Decimal | None) -> dict[str, object]:
+    """Return the tokens of all images together, in the shape of OpenAI's images, and what they cost as OpenRouter says it."""
+    usages = [Usage.of(image.usage) for image in images]
+    input_tokens, input_images = sum(usage.input for usage in usages), sum(usage.input_images for usage in usages)
+    usage = {
         "input_tokens": input_tokens,
-        "input_tokens_details": {"text_tokens": input_tokens, "image_tokens": 0},
-        "output_tokens": sum(image.token_count("candidatesTokenCount", "thoughtsTokenCount") for image in images),
-        "total_tokens": sum(image.total_tokens for image in images),
+        "input_tokens_details": {"text_tokens": max(0, input_tokens - input_images), "image_tokens": input_images},
+        "output_tokens": sum(usage.output for usage in usages),
+        "total_tokens": sum(usage.total for usage in usages),
     }
+    return usage | ({} if cost_usd is None else {"cost": rounded(cost_usd)})

@@ -5,6 +5,7 @@ What cannot be honoured is refused by name, before anything is paid for. Source:
 
 import math
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any, Literal
 
 import msgspec
@@ -138,7 +139,7 @@ class ImagesWriter:
             "quality": self._body.quality or "auto",
             "background": "opaque",
             "output_format": image.mime_type.removeprefix("image/"),
-            "usage": openai.usage_of([image]),
+            "usage": openai.usage_of([image], image.cost_usd),
         }
         start = f"event: {self._event_name}.completed\ndata: ".encode() + msgspec.json.encode(event)[:-1] + b","
         return [start, *_image_field(outcome, image, as_links=self.as_links), b"}\n\n"]
@@ -149,7 +150,7 @@ class ImagesWriter:
             b"event: error\ndata: " + msgspec.json.encode({"error": openai.error_object(exchange, error)}) + b"\n\n"
         ]
 
-    def last_event(self, failures: list[Failure], exchange: Exchange) -> Pieces:
+    def last_event(self, failures: list[Failure], cost_usd: Decimal | None, exchange: Exchange) -> Pieces:
         """Return an error when there is no image at all; OpenAI's stream ends without an event of its own."""
         if len(failures) < self._requested:
             return ()
@@ -164,7 +165,7 @@ def result(outcomes: Outcomes, *, as_links: bool) -> Pieces:
             if len(pieces) > 1:
                 pieces.append(b"},{")
             pieces += _image_field(outcome, outcome.result, as_links=as_links)
-    pieces.append(b'}],"usage":' + msgspec.json.encode(openai.usage_of(outcomes.images)) + b"}")
+    pieces.append(b'}],"usage":' + msgspec.json.encode(openai.usage_of(outcomes.images, outcomes.cost_usd)) + b"}")
     return pieces
 
 

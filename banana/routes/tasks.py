@@ -16,7 +16,8 @@ from banana.exchange import CALLER_LEFT, Exchange
 from banana.http.addresses import base_url_of
 from banana.http.responses import PiecesResponse
 from banana.ledger.ledger import Entry, State
-from banana.results.documents import error_in
+from banana.money import rounded
+from banana.results.documents import cost_of, error_in
 from banana.results.links import expired
 from banana.routes import documentation, openai, openai_images
 from banana.routes.dialect import Dialect, DialectRoute, Handler, Services
@@ -96,7 +97,8 @@ def _fields(entry: Entry, base_url: str, exchange: Exchange, formats: Mapping[st
         case State.FAILED:
             error = error_in(entry) or expired()
             fields |= _failure(error, exchange, formats[entry.route].dialect)
-    return fields
+    cost_usd = cost_of(entry)
+    return fields if cost_usd is None else fields | {"cost_usd": rounded(cost_usd)}
 
 
 def _failure(error: errors.BananaError, exchange: Exchange, dialect: Dialect) -> dict[str, object]:

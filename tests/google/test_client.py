@@ -7,7 +7,8 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
 
 import httpx
 import pytest
@@ -16,7 +17,9 @@ from banana import errors, metrics
 from banana.exchange import Exchange
 from banana.google import wire
 from banana.google.client import Call, GeminiClient
+from banana.google.key_spend import KeySpend, UnlimitedKeySpend
 from banana.google.keys import KeyRing
+from banana.google.prices import Prices
 from banana.google.retries import RetryPolicy
 from banana.google.slots import Slots
 from banana.google.transport import AiohttpTransport
@@ -25,8 +28,10 @@ from standin import faults
 from standin.server import StandIn
 
 pytestmark = pytest.mark.anyio
-BODY = wire.GenerateContentRequest("a banana").body()
 MODEL = "gemini-3-pro-image"
+BODY = wire.GenerateContentRequest("a banana").body()
+UNLIMITED = UnlimitedKeySpend()
+CALL = Call(MODEL, f"models/{MODEL}:generateContent", BODY, limit=lambda: Decimal("0.2"))
 
 
 @dataclass
@@ -47,6 +52,7 @@ async def wired(
     backoff_seconds: float = 0,
     retries: int = 2,
     transport: httpx.AsyncBaseTransport | None = None,
+    key_spend: KeySpend = UNLIMITED,
 ) -> AsyncIterator[Wired]:
     ring, room = KeyRing(keys), Slots(*slots)
     client = GeminiClient(
@@ -56,6 +62,8 @@ async def wired(
         slots=room,
         retry_policy=RetryPolicy(retries, backoff_seconds),
         max_response_bytes=64 << 20,
+        prices=Prices(),
+        key_spend=key_spend,
         buffers=Buffers(1 << 30),
     )
     try:
@@ -75,7 +83,7 @@ async def one(wired: Wired, seconds: float = 5) -> wire.Image | BaseException:
 
 
 async def several(wired: Wired, count: int, seconds: float = 5) -> list[wire.Image | BaseException]:
-    calls = [wired.client.image(MODEL, BODY, exchange(seconds)) for _ in range(count)]
+    calls = [wired.client.image(CALL, exchange(seconds)) for _ in range(count)]
     return await asyncio.gather(*calls, return_exceptions=True)
 
 
@@ -220,9 +228,9 @@ async def test_the_exchange_knows_what_was_tried(stand_in: StandIn) -> None:
     stand_in.plan.append("503")
     async with wired(stand_in) as google:
         known = exchange()
-        await google.client.image(MODEL, BODY, known)
+        await google.client.image(CALL, known)
 
-    assert (known.attempts, known.tokens) == (2, 1128)
+    assert (known.attempts, known.tokens) == (2, 1353)
     assert known.upstream_seconds > 0
 
 
@@ -325,7 +333,7 @@ async def test_an_early_answer_is_believed_before_the_reset(stand_in: StandIn) -
         async with wired(stand_in, retries=5) as given:
             for _ in range(20):
                 with pytest.raises(errors.InvalidRequest, match="payload size"):
-                    await given.client.image(MODEL, body, exchange())
+                    await given.client.image(replace(CALL, body=body), exchange())
         listener.shutdown(socket.SHUT_RDWR)
     peer.join(5)
 
@@ -343,7 +351,7 @@ async def test_a_connection_lost_in_the_middle_of_the_body_costs_nothing(stand_i
     stand_in.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     async with wired(stand_in, retries=2) as given:
         with pytest.raises(errors.NotConnected, match="not carried out"):
-            await given.client.image(MODEL, [b"x" * (256 << 10)] * 80, exchange())
+            await given.client.image(replace(CALL, body=[b"x" * (256 << 10)] * 80), exchange())
     server.close()
 
     assert len(connections) == 3

@@ -257,7 +257,7 @@ async def test_http_1_0_gets_no_chunks(stand_in: StandIn, accept: str) -> None:
     start, _, body = received.partition(b"\r\n\r\n")
     assert b"transfer-encoding" not in start.lower()
     assert body.startswith(b"event: image\ndata: {" if "event" in accept else b'{"images":["')
-    assert body.endswith(b'"failed":[]}\n\n' if "event" in accept else b'"metadata":null}')
+    assert body.endswith(b'"cost_usd":0.137116}\n\n' if "event" in accept else b'"metadata":null}')
 
 
 @pytest.mark.parametrize(

@@ -58,17 +58,26 @@ def test_what_fits_is_reserved(spend: SQLiteSpend) -> None:
 def test_a_reservation_is_settled_by_what_was_spent(spend: SQLiteSpend) -> None:
     """What is left of it is there again, and nothing at all is spent by what cost nothing."""
     reserve(spend, "a", 8)
-    spend.settle("a", "ann", 3)
+    spend.settle("a", 3)
     reserve(spend, "b", 7)
-    spend.settle("b", "ann", 0)
+    spend.settle("b", 0)
 
     assert spend.spent("ann") == Spent(ever=3, day=3, week=3, month=3)
+
+
+def test_a_settlement_counts_once(spend: SQLiteSpend) -> None:
+    """Whoever does not know whether it was recorded says it again."""
+    reserve(spend, "a", 8)
+    spend.settle("a", 3)
+    spend.settle("a", 3)
+
+    assert spend.spent("ann").ever == 3
 
 
 def test_what_cost_more_than_was_reserved_counts(spend: SQLiteSpend) -> None:
     """The next one does not fit."""
     reserve(spend, "a", 8)
-    spend.settle("a", "ann", 11)
+    spend.settle("a", 11)
 
     assert not reserve(spend, "b", 0)
 
@@ -78,7 +87,7 @@ def test_midnight_begins_a_new_day(spend: SQLiteSpend, clock: Clock) -> None:
     reserve(spend, "a", 10)
     clock.now += DAY
     assert reserve(spend, "b", 10)
-    spend.settle("a", "ann", 10)
+    spend.settle("a", 10)
 
     assert spend.spent("ann") == Spent(ever=10, week=10, month=10, reserved_day=10, reserved_month=10)
 
@@ -86,7 +95,7 @@ def test_midnight_begins_a_new_day(spend: SQLiteSpend, clock: Clock) -> None:
 def test_a_month_is_a_longer_window(spend: SQLiteSpend, clock: Clock) -> None:
     """It holds over its days, and ends with the month."""
     assert reserve(spend, "a", 10, window=Window.MONTH)
-    spend.settle("a", "ann", 10)
+    spend.settle("a", 10)
     clock.now += 7 * DAY
     assert not reserve(spend, "b", 1, window=Window.MONTH)
     clock.now += DAY
@@ -118,7 +127,7 @@ def test_what_a_dead_owner_reserved_is_charged(spend: SQLiteSpend) -> None:
     assert spend.spent("ann") == Spent(ever=6, day=6, week=6, month=6, reserved_day=1, reserved_month=1)
     assert spend.owners() == {"other"}
     assert spend.lapse("owner") == 0
-    spend.settle("a", "ann", 2)
+    spend.settle("a", 2)
     assert spend.spent("ann").ever == 2
 
 
@@ -215,7 +224,7 @@ def test_a_beat_of_whoever_has_reserved_something_is_kept(ledger: SQLiteLedger) 
     ledger.beat("owner")
     ledger.sweep()
     assert ledger.beats() == {"owner": 1}
-    ledger.spend.settle("a", "ann", 1)
+    ledger.spend.settle("a", 1)
     ledger.sweep()
 
     assert ledger.beats() == {}

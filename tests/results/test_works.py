@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from banana import errors
+from banana.admission.budgets import Budgets
 from banana.exchange import Exchange
 from banana.google.wire import Image
 from banana.images import Outcome
@@ -56,7 +57,7 @@ async def parts(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Parts]:
     monkeypatch.setattr(works_module, "RETRY_SECONDS", 0.01)
     ledger = Unsteady(Path("ledger.db"))
     thread, files, buffers = LedgerThread(ledger), Files(FOLDER, 60, 1 << 20), Buffers(1 << 20)
-    yield Parts(ledger, files, buffers, Works(thread, files, buffers, "w1"))
+    yield Parts(ledger, files, buffers, Works(thread, files, buffers, Budgets({}, thread, "w1"), "w1"))
     await thread.close()
     files.close()
 
@@ -74,7 +75,7 @@ def job_of(*results: Image | errors.BananaError, gate: asyncio.Event | None = No
                 await gate.wait()
             yield Outcome(index, result)
 
-    return Job("/x", {}, lambda: [b"{}"], len(results), has_links=False, outcomes=outcomes)
+    return Job("/x", {}, lambda: [b"{}"], len(results), lambda: None, has_links=False, outcomes=outcomes)
 
 
 async def started(parts: Parts, job: Job, entry: Entry = ENTRY) -> list[Outcome]:

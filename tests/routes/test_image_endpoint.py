@@ -1,6 +1,7 @@
 """How an endpoint for images is served, whatever its format: tried with a format of the test's own."""
 
 from collections.abc import AsyncIterator
+from decimal import Decimal
 from typing import Any
 
 import httpx
@@ -49,7 +50,7 @@ class WishWriter:
     def error_event(self, error: errors.BananaError, exchange: Exchange) -> Pieces:
         return [b"error: " + error.code.encode()]
 
-    def last_event(self, failures: list[Failure], exchange: Exchange) -> Pieces:
+    def last_event(self, failures: list[Failure], cost_usd: Decimal | None, exchange: Exchange) -> Pieces:
         return [b"over, refused: ", *(b"%d " % failure.index for failure in failures)]
 
 

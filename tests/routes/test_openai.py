@@ -1,6 +1,7 @@
 """What OpenAI's API formats share."""
 
 import json
+from decimal import Decimal
 
 import pytest
 
@@ -41,10 +42,22 @@ def test_the_first_wrong_field_is_the_parameter() -> None:
 
 
 def test_usage_is_the_sum_of_all_images() -> None:
-    """Thinking counts as output; what Google does not count adds nothing."""
+    """Thinking counts as output, pictures by themselves; what Google does not count adds nothing."""
     picture = EncodedPicture(None, [], b"")
+    given = [{"modality": "TEXT", "tokenCount": 2}, {"modality": "IMAGE", "tokenCount": 3}]
     counted = {"promptTokenCount": 5, "candidatesTokenCount": 10, "thoughtsTokenCount": 2, "totalTokenCount": 17}
+    images = [
+        Image(picture, "", counted | {"promptTokensDetails": given}),
+        Image(picture, "", {"promptTokenCount": "no"}),
+    ]
 
-    usage = usage_of([Image(picture, "", counted), Image(picture, "", {"promptTokenCount": "no"})])
+    usage = usage_of(images, Decimal("0.1371161"))
 
-    assert (usage["input_tokens"], usage["output_tokens"], usage["total_tokens"]) == (5, 12, 17)
+    assert usage == {
+        "input_tokens": 5,
+        "input_tokens_details": {"text_tokens": 2, "image_tokens": 3},
+        "output_tokens": 12,
+        "total_tokens": 17,
+        "cost": 0.137116,
+    }
+    assert "cost" not in usage_of(images, None)

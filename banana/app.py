@@ -158,6 +158,7 @@ def _services(
         ),
         client=client,
         models=model_names,
+        prices=recording.prices,
         requests=keeping.requests,
         keepalive_seconds=settings.keepalive_seconds,
         public_url=settings.public_url,

@@ -60,6 +60,7 @@ class Exchange:
         cost_usd: what its calls cost, as far as that is known; None where nothing is.
         no_image_usd: of it, what calls cost that made no image.
         unknown_usd: what further calls may have cost, of which it was not learnt: the most they may.
+        charged_usd: both together, of the calls that were made for this very exchange.
         error_code: of the error that was sent.
         before_sending: awaited before the first byte of each call goes to Google; what it raises ends the call.
         idempotency_key: of the request, if any.
@@ -98,6 +99,7 @@ class Exchange:
     cost_usd: Decimal | None = None
     no_image_usd: Decimal = Decimal(0)
     unknown_usd: Decimal = Decimal(0)
+    charged_usd: Decimal = Decimal(0)
     error_code: str | None = None
     before_sending: Callable[[], Awaitable[None]] = _nothing
     idempotency_key: str | None = None
@@ -112,16 +114,14 @@ class Exchange:
             return CALLER_LEFT
         return self.response_status
 
-    @property
-    def charged_usd(self) -> Decimal:
-        """What its calls cost, with the most they may where that was not learnt."""
-        return (self.cost_usd or Decimal(0)) + self.unknown_usd
-
     def add_cost(self, cost_usd: Decimal | None, *, made_image: bool) -> None:
         """Add what a call cost; None where that is not known."""
         if cost_usd is None:
-            self.unknown_usd += self.call_limit() or 0
+            limit = self.call_limit() or Decimal(0)
+            self.unknown_usd += limit
+            self.charged_usd += limit
         elif cost_usd:
+            self.charged_usd += cost_usd
             self.cost_usd = (self.cost_usd or Decimal(0)) + cost_usd
             self.no_image_usd += 0 if made_image else cost_usd
 

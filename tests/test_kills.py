@@ -27,6 +27,8 @@ KEYS = 40
 # Before the key, which the ledger does hold.
 PROMPT = "a picture for"
 SEED = int(os.environ.get("KILLS_SEED", "12"))
+# Of a picture, and the most it may cost with the prompts here.
+COST_USD, LIMIT_USD = 0.137116, 0.19
 LATENCIES_SECONDS = (0.05, 0.2, 0.6)
 
 
@@ -110,6 +112,16 @@ def settled(service: Service, key: str) -> tuple[int, bytes]:
     raise AssertionError(f"{key} was never settled")
 
 
+def usage_when_settled(service: Service) -> float:
+    """What the caller has spent of its budget, when nothing is reserved any more."""
+    for _ in range(120):
+        data = json.loads(ask(service, "GET", "/v1/key")[1])["data"]
+        if data["limit_remaining"] == round(data["limit"] - data["usage"], 6):
+            return float(data["usage"])
+        time.sleep(0.5)
+    raise AssertionError("something stays reserved")
+
+
 def workers_of(service: Service) -> list[int]:
     """The processes that serve."""
     found = []
@@ -125,7 +137,7 @@ def test_no_key_is_paid_twice_whatever_is_killed(tmp_path: Path, google: Google)
     chance = random.Random(SEED)
     service = Service(
         tmp_path / "service", gemini_api_key="k", gemini_base_url=google.base_url, rate_limit_per_minute=10**6,
-        workers=4, request_timeout_seconds=30, retries=0,
+        workers=4, request_timeout_seconds=30, retries=0, budgets="*=1000/day",
     )  # fmt: skip
     assert service.run("start.sh").returncode == 0
     keys = [f"key-{number}" for number in range(KEYS)]
@@ -146,6 +158,7 @@ def test_no_key_is_paid_twice_whatever_is_killed(tmp_path: Path, google: Google)
         with ThreadPoolExecutor(8) as callers:
             results = list(callers.map(lambda key: settled(service, key), keys))
             again = list(callers.map(lambda key: settled(service, key), keys))
+        usage = usage_when_settled(service)
     finally:
         service.run("stop.sh")
 
@@ -156,6 +169,9 @@ def test_no_key_is_paid_twice_whatever_is_killed(tmp_path: Path, google: Google)
             assert (status, body) == (200, answered), f"{key} was answered, and not replayed"
         assert status == 200 or json.loads(body)["error"]["code"] == "outcome_unknown", body
     assert sum(status == 200 for status, _ in results) > KEYS / 3, "the kills left nothing to replay"
+    assert len(google.calls) * COST_USD <= usage <= KEYS * LIMIT_USD, (
+        "each call that arrived is charged, and each key once"
+    )
 
 
 def test_tasks_survive_a_kill_and_a_stop(tmp_path: Path, google: Google) -> None:

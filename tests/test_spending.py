@@ -125,6 +125,20 @@ async def test_a_task_says_what_it_cost(client: httpx.AsyncClient) -> None:
     assert (await client.get("/v1/key")).json()["data"]["usage"] == COST
 
 
+@pytest.mark.parametrize("budgets", ["", "*=1/day"])
+async def test_a_request_with_a_key_is_charged_once(worker: Worker, budgets: str) -> None:
+    """Its caller's response says what it cost, and is not what pays; nor are those who join."""
+    client = await worker(**({"budgets": budgets} if budgets else {}))
+    before = (await client.get("/metrics")).text
+    headers = {"Idempotency-Key": "k"}
+    made = await asyncio.gather(*(client.post("/generate", json=PROMPT, headers=headers) for _ in range(3)))
+    after = (await client.get("/metrics")).text
+
+    assert sorted(response.headers["x-cost-usd"] for response in made) == ["0.000000", "0.000000", f"{COST:.6f}"]
+    assert (await client.get("/v1/key")).json()["data"]["usage"] == COST
+    assert counted(before, after, "banana_cost_usd_total") == COST
+
+
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
 async def test_a_replay_is_the_same_also_in_its_cost(client: httpx.AsyncClient, accept: str) -> None:
     """Byte for byte."""

@@ -117,9 +117,8 @@ def _record(exchange: Exchange, route: str) -> None:
     metrics.request_bytes.labels("out").inc(exchange.bytes_out)
     # What has a key is counted when it has been carried out, once.
     has_left = exchange.status == CALLER_LEFT
-    if exchange.idempotency_key is None:
-        undelivered = exchange.undelivered_usd(caller_left=has_left)
-        metrics.count_cost(exchange.caller_label, exchange.model or "", exchange.charged_usd, undelivered)
+    undelivered = exchange.undelivered_usd(caller_left=has_left)
+    metrics.count_cost(exchange.caller_label, exchange.model or "", exchange.charged_usd, undelivered)
     if not has_left and exchange.images_returned and exchange.idempotency_key is None:
         label = metrics.model_label(exchange.model or "")
         metrics.images.labels(label, exchange.caller_label).inc(exchange.images_returned)

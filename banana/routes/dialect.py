@@ -25,6 +25,7 @@ from banana.admission.tokens import Auth, address_of
 from banana.exchange import Exchange
 from banana.google.client import GeminiClient
 from banana.google.models import ModelNames
+from banana.google.prices import Prices
 from banana.http.bodies import BodyReader
 from banana.http.middleware import exchange_of
 from banana.images import Images
@@ -71,6 +72,7 @@ class Services:
         images: makes images.
         client: the calls to Google, for what is passed through.
         models: the names of models.
+        prices: what they cost.
         requests: what is carried out once and kept.
         keepalive_seconds: silence before whitespace is sent, 0 for never.
         public_url: where people reach the service; None where requests say it.
@@ -84,6 +86,7 @@ class Services:
     images: Images
     client: GeminiClient
     models: ModelNames
+    prices: Prices
     requests: KeptRequests | NothingKept
     keepalive_seconds: float
     public_url: str | None

@@ -100,10 +100,11 @@ class GenerateWriter:
     def event(self, outcome: Outcome, exchange: Exchange) -> Pieces:
         """Return `image` or `failed`."""
         match outcome.result:
-            case Image(picture, mime_type):
+            case Image(picture, mime_type, _, cost_usd):
                 start = b'event: image\ndata: {"index":%d,"mime_type":"%s","image":"'
                 content = _link_to(outcome) if self.as_links else picture.pieces
-                return [start % (outcome.index, mime_type.encode()), *content, b'"}\n\n']
+                cost = b"" if cost_usd is None else b',"cost_usd":%s' % msgspec.json.encode(rounded(cost_usd))
+                return [start % (outcome.index, mime_type.encode()), *content, b'"', cost, b"}\n\n"]
             case errors.BananaError() as error:
                 data = {"index": outcome.index} | error_body(exchange, error)
                 return [b"event: failed\ndata: " + msgspec.json.encode(data) + b"\n\n"]

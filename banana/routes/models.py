@@ -14,6 +14,7 @@ from starlette.responses import Response
 from banana import errors
 from banana.exchange import Exchange
 from banana.google.client import Call
+from banana.google.prices import MILLION
 from banana.routes import documentation, google, openai_images
 from banana.routes.dialect import DialectRoute, Handler, Services
 
@@ -60,7 +61,8 @@ def _shared_handler(in_google_shape: Handler, services: Services) -> Handler:
 async def _in_openai_shape(request: Request, exchange: Exchange, services: Services) -> Response:
     """Return Google's image models in OpenAI's shape. Raises BananaError."""
     response = await services.client.forward(Call("", "models?pageSize=1000", (), "GET"), exchange)
-    models = image_models(b"".join(response.pieces))
+    default = services.models.resolve(None)
+    models = [_described(name, name == default, services) for name in image_models(b"".join(response.pieces))]
     wanted = request.path_params.get("model")
     if wanted is None:
         return _json({"object": "list", "data": models})
@@ -71,14 +73,31 @@ async def _in_openai_shape(request: Request, exchange: Exchange, services: Servi
     return _json(found)
 
 
-def image_models(body: bytes) -> list[dict[str, object]]:
-    """Return the models that make images from Google's list, in OpenAI's shape. Raises InvalidResponse."""
+def image_models(body: bytes) -> list[str]:
+    """Return the names of the models that make images from Google's list. Raises InvalidResponse."""
     try:
         names = [model["name"].removeprefix("models/") for model in msgspec.json.decode(body)["models"]]
     except (msgspec.MsgspecError, ValueError, LookupError, TypeError, AttributeError):
         raise errors.InvalidResponse("Google's list of models is not in its format.") from None
-    makes_images = [name for name in names if "image" in name or "banana" in name]
-    return [{"id": name, "object": "model", "created": 0, "owned_by": "google"} for name in makes_images]
+    return [name for name in names if "image" in name or "banana" in name]
+
+
+def _described(name: str, is_default: bool, services: Services) -> dict[str, object]:
+    """Return a model in OpenAI's shape, with what it costs in USD: by token as OpenRouter says it, and a picture by size."""
+    model: dict[str, object] = {
+        "id": name,
+        "object": "model",
+        "created": 0,
+        "owned_by": "google",
+        "default": is_default,
+    }
+    price = services.prices.of(name)
+    if price is None:
+        return model
+    by_token = {"prompt": price.input, "completion": price.text, "image_output": price.image}
+    pricing: dict[str, object] = {kind: f"{(amount / MILLION).normalize():f}" for kind, amount in by_token.items()}
+    pricing["picture"] = {size: f"{amount.normalize():f}" for size, amount in services.prices.by_size(name).items()}
+    return model | {"pricing": pricing}
 
 
 def _json(document: object) -> Response:

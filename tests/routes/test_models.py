@@ -4,7 +4,10 @@ import httpx
 import pytest
 
 from banana import errors
+from banana.app import create_app
 from banana.routes.models import image_models
+from standin.server import StandIn
+from tests.conftest import client_of, settings_for
 
 pytestmark = pytest.mark.anyio
 GOOGLE = {"x-goog-api-key": "k"}
@@ -32,7 +35,19 @@ async def test_one_model_by_any_of_its_names(client: httpx.AsyncClient) -> None:
     found = await client.get("/v1/models/gpt-image-1")
     missing = await client.get("/v1/models/gpt-9")
 
-    assert found.json() == {"id": "gemini-3-pro-image", "object": "model", "created": 0, "owned_by": "google"}
+    assert found.json() == {
+        "id": "gemini-3-pro-image",
+        "object": "model",
+        "created": 0,
+        "owned_by": "google",
+        "default": True,
+        "pricing": {
+            "prompt": "0.000002",
+            "completion": "0.000012",
+            "image_output": "0.00012",
+            "picture": {"1K": "0.1344", "2K": "0.1344", "4K": "0.24"},
+        },
+    }
     assert (missing.status_code, missing.json()["error"]["code"]) == (404, "model_not_found")
 
 
@@ -45,6 +60,14 @@ def test_a_list_that_is_none_is_googles_fault(body: bytes) -> None:
 
 def test_only_models_that_make_images_are_listed() -> None:
     """OpenAI's clients offer the list to people who want pictures."""
-    assert image_models(b'{"models":[{"name":"models/a-banana"},{"name":"models/text"}]}') == [
-        {"id": "a-banana", "object": "model", "created": 0, "owned_by": "google"}
-    ]
+    assert image_models(b'{"models":[{"name":"models/a-banana"},{"name":"models/text"}]}') == ["a-banana"]
+
+
+async def test_prices_are_those_that_are_charged(stand_in: StandIn) -> None:
+    """One's own go before the table; one that nobody knows is not said."""
+    own = settings_for(stand_in, prices="gemini-nano-banana-2.1=40/8/1", default_model="gemini-nano-banana-2.1")
+    async with client_of(create_app(own)) as client:
+        found = {model["id"]: model for model in (await client.get("/v1/models")).json()["data"]}
+
+    assert found["gemini-nano-banana-2.1"]["pricing"]["picture"] == {"1K": "0.0448", "2K": "0.0672", "4K": "0.1008"}
+    assert [name for name, model in found.items() if model["default"]] == ["gemini-nano-banana-2.1"]

@@ -1,4 +1,5 @@
 // The form: the prompt, the pictures to start from, the settings, and what is wrong with them.
+import * as costs from "./costs.js";
 import { $, element } from "./dom.js";
 import { text } from "./language.js";
 import * as service from "./service.js";
@@ -100,7 +101,10 @@ export async function loadModels() {
   if (!models) return;
   $("demo").hidden = !models.demo;
   if (models.unauthorized) $("token-field").hidden = false;
-  if (models.names) fill($("model"), models.names, true);
+  if (!models.listed) return;
+  const ids = models.listed.map((model) => model.id);
+  fill($("model"), ids, true);
+  costs.setModels(models.listed);
 }
 
 function takeFiles() {
@@ -130,6 +134,7 @@ export function start(send, cancel) {
   fill($("count"), COUNTS, false);
   fill($("model"), [], true);
   takeFiles();
+  $("form").addEventListener("change", () => costs.estimate({ ...request(), count: count() }));
   $("form").addEventListener("submit", (event) => {
     event.preventDefault();
     send();

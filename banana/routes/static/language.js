@@ -4,6 +4,8 @@ import { words } from "./words.js";
 
 let language = localStorage.getItem("language") ?? (navigator.language.startsWith("zh") ? "zh" : "en");
 
+export const locale = () => (language === "zh" ? "zh-CN" : "en-US");
+
 export const hasText = (key) => key in words[language];
 
 export const text = (key, ...values) =>

@@ -1,5 +1,6 @@
 // The page: what is sent becomes tiles, and the tiles become a history.
 import * as composer from "./composer.js";
+import * as costs from "./costs.js";
 import { $ } from "./dom.js";
 import * as history from "./history.js";
 import { switchLanguage, text, translate } from "./language.js";
@@ -53,8 +54,15 @@ async function make(request, tiles) {
 }
 
 async function fill(tiles, events) {
+  let paid = 0;
   for await (const { name, data } of events) {
-    if (name === "image") await keep(tiles[data.index].finish(blobOf(data.image, data.mime_type)));
+    if (name === "image") {
+      costs.pay(data.cost_usd);
+      paid += data.cost_usd ?? 0;
+      await keep(tiles[data.index].finish(blobOf(data.image, data.mime_type), data.cost_usd));
+    }
+    // What was billed without a picture stands in the sum of all.
+    if (name === "done") costs.pay((data.cost_usd ?? paid) - paid);
     if (name === "failed") tiles[data.index].fail(explained(data.error));
   }
 }
@@ -102,5 +110,6 @@ $("language").addEventListener("click", () => {
   switchLanguage();
   translate();
   composer.showInputs();
+  costs.show();
 });
 await Promise.all([composer.loadModels(), showHistory()]);

@@ -8,12 +8,12 @@ export const hasToken = () => Boolean(sessionStorage.getItem("token"));
 
 const credentials = () => (hasToken() ? { Authorization: `Bearer ${sessionStorage.getItem("token")}` } : {});
 
-// {demo, unauthorized, names}; null when the service cannot be reached.
+// {demo, unauthorized, listed}; null when the service cannot be reached.
 export async function models() {
   const response = await fetch("/v1/models", { headers: credentials() }).catch(() => null);
   if (!response) return null;
-  const names = response.ok ? (await response.json()).data.map((model) => model.id) : null;
-  return { demo: response.headers.get("x-demo") === "true", unauthorized: response.status === 401, names };
+  const listed = response.ok ? (await response.json()).data : null;
+  return { demo: response.headers.get("x-demo") === "true", unauthorized: response.status === 401, listed };
 }
 
 // Yields {name, data} of each event of /generate. Throws a Refusal.

@@ -48,8 +48,8 @@ export class Tile {
   }
 
   // Shows what was made; returns it as it is kept.
-  finish(blob) {
-    const picture = { ...this.request, blob, seconds: this.seconds, made: Date.now() };
+  finish(blob, cost) {
+    const picture = { ...this.request, blob, cost, seconds: this.seconds, made: Date.now() };
     usualSeconds = (usualSeconds + picture.seconds) / 2;
     this.show(picture);
     $("status").textContent = text("made", picture.prompt);

@@ -1,4 +1,5 @@
 // One picture, large: its facts, and the code that makes it again.
+import { usd } from "./costs.js";
 import { $, element } from "./dom.js";
 import { text } from "./language.js";
 import { recipes } from "./recipes.js";
@@ -11,11 +12,12 @@ export function view(picture, url) {
   $("viewer").showModal();
 }
 
-const facts = ({ model, ratio, size, seconds }) => [
+const facts = ({ model, ratio, size, seconds, cost }) => [
   [text("model"), model || text("asModel")],
   [text("ratio"), ratio || text("asModel")],
   [text("size"), size || text("asModel")],
   [text("took"), text("seconds", seconds.toFixed(1))],
+  ...(cost ? [[text("cost"), usd(cost)]] : []),
 ];
 
 const row = ([name, fact]) => [element("dt", {}, name), element("dd", {}, fact)];

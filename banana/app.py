@@ -19,10 +19,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match, Route
 
-from banana import __version__, errors, logs
+from banana import __version__, errors, logs, metrics
 from banana.admission.budgets import Budget, Budgets
 from banana.admission.rate import RateLimit
 from banana.admission.tokens import NoAuth, TokenAuth
+from banana.exchange import ANONYMOUS
 from banana.google.client import GeminiClient
 from banana.google.key_spend import LimitedKeySpend, UnlimitedKeySpend
 from banana.google.keys import KeyRing
@@ -107,6 +108,8 @@ def create_app(
     keys = KeyRing(settings.gemini_api_key)
     buffers = Buffers(settings.max_buffered_bytes)
     recording = _Recording(settings)
+    callers = TokenAuth(settings.access_tokens).names if settings.access_tokens else {ANONYMOUS}
+    metrics.begin_costs(callers, settings.model_aliases.get(settings.default_model, settings.default_model))
     client = _client(settings, transport, keys, buffers, recording)
     rate_limit = RateLimit(settings.store_url, settings.rate_limit_per_minute, settings.workers)
     converter = ThreadPoolExecutor(CONVERTER_THREADS, "converter")

@@ -14,6 +14,8 @@ from typing import Any
 
 from banana.money import rounded
 
+# In metrics, all callers without a name.
+ANONYMOUS = "anonymous"
 # The status, in the log only, of a request whose caller left before the response was complete.
 CALLER_LEFT = 499
 
@@ -85,7 +87,7 @@ class Exchange:
     caller_left: bool = False
     dialect: str | None = None
     caller: str | None = None
-    caller_label: str = "anonymous"
+    caller_label: str = ANONYMOUS
     user: str | None = None
     model: str | None = None
     prompt: str | None = None

@@ -5,7 +5,7 @@ is imported; the values of a worker that is gone go on counting, its gauges do n
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
 
@@ -70,6 +70,8 @@ for _how in ("joined", "replayed"):
 
 # Series of their own; further models, which callers may name as they like, are counted together.
 MAX_MODELS = 100
+# Callers whose series begin at 0; there is room for so many.
+MAX_CALLERS = 100
 _models: set[str] = set()
 
 
@@ -79,6 +81,15 @@ def model_label(model: str) -> str:
         return "other"
     _models.add(model)
     return model
+
+
+def begin_costs(callers: Iterable[str], model: str) -> None:
+    """Let the series of these callers begin at 0: one that begins with its first event is not seen to grow."""
+    for caller in sorted(callers)[:MAX_CALLERS]:
+        cost_usd.labels(caller, model)
+        budget_refusals.labels(caller)
+        for reason in ("no_image", "caller_left", "unknown"):
+            undelivered_usd.labels(caller, model, reason)
 
 
 def count_cost(caller: str, model: str, cost: Decimal, undelivered: Mapping[str, Decimal]) -> None:

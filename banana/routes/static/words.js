@@ -2,7 +2,7 @@
 export const words = {
   en: {
     other: "中文",
-    demo: "Demo: drawn by a built-in simulator, not by Google; prices are examples, nothing is billed",
+    demo: "Demo: drawn by a built-in simulator, nothing is billed",
     docs: "API documentation",
     prompt: "What should the picture show?",
     hint: "Enter sends, Shift+Enter makes a new line, Esc cancels.",
@@ -59,7 +59,7 @@ export const words = {
   },
   zh: {
     other: "English",
-    demo: "演示：图片由内置模拟服务生成，并非来自 Google；价格仅为示例，不会计费",
+    demo: "演示：由内置模拟服务生成，不会计费",
     docs: "API 文档",
     prompt: "描述你想要的图片",
     hint: "回车发送，Shift+回车换行，Esc 取消。",

@@ -56,7 +56,7 @@ async def test_openai_makes_pictures(of_openai: openai.AsyncOpenAI, stand_in: St
     assert [opened(base64.b64decode(image.b64_json or "")).size for image in made.data or []] == [(1360, 768)] * 2
     assert made.created > 1_700_000_000
     assert made.usage
-    assert (made.usage.input_tokens, made.usage.output_tokens, made.usage.total_tokens) == (16, 2240, 2256)
+    assert (made.usage.input_tokens, made.usage.output_tokens, made.usage.total_tokens) == (16, 2690, 2706)
     assert stand_in.calls[0].model == MODEL
     assert stand_in.calls[0].body["generationConfig"]["imageConfig"] == {"aspectRatio": "16:9", "imageSize": "1K"}
 

@@ -28,7 +28,7 @@ class Progress(enum.Enum):
     COMPLETE = enum.auto()
 
 
-async def _nothing() -> None:
+async def nothing_before_sending() -> None:
     """Do nothing before a call is sent."""
 
 
@@ -103,7 +103,7 @@ class Exchange:
     unknown_usd: Decimal = Decimal(0)
     charged_usd: Decimal = Decimal(0)
     error_code: str | None = None
-    before_sending: Callable[[], Awaitable[None]] = _nothing
+    before_sending: Callable[[], Awaitable[None]] = nothing_before_sending
     idempotency_key: str | None = None
     admit_claim: Callable[[bool], Awaitable[None]] | None = None
     kept_id: str | None = None

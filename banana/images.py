@@ -195,8 +195,8 @@ class Images:
         request = GenerateContentRequest(
             order.prompt, order.pictures, order.aspect_ratio, order.image_size, self._google_store
         )
-        limit = self._call_limit(order)
-        call = Call(model, f"models/{model}:generateContent", request.body(), limit=lambda: limit)
+        path = f"models/{model}:generateContent"
+        call = Call(model, path, request.body(), limit=lambda: self._call_limit(order))
         return [self._outcome(index, call, order, exchange) for index in range(order.count)]
 
     def limit_of(self, order: Order) -> Decimal | None:

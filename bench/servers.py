@@ -113,12 +113,23 @@ def _accepts(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+# As Google counts a picture of 1K.
+USAGE = {
+    "promptTokenCount": 8,
+    "candidatesTokenCount": 1120,
+    "thoughtsTokenCount": 225,
+    "totalTokenCount": 1353,
+    "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 8}],
+    "candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": 1120}],
+}
+
+
 def answer_of(picture_bytes: int) -> bytes:
     """Return an answer of Gemini's with a picture whose base64 has about that many bytes."""
     data = pybase64.b64encode(b"\xff\xd8\xff" + os.urandom(picture_bytes * 3 // 4)).decode()
     part = {"inlineData": {"mimeType": "image/jpeg", "data": data}}
     candidate = {"content": {"parts": [part], "role": "model"}, "finishReason": "STOP", "index": 0}
-    return json.dumps({"candidates": [candidate], "usageMetadata": {"totalTokenCount": 1128}}).encode()
+    return json.dumps({"candidates": [candidate], "usageMetadata": USAGE}).encode()
 
 
 def nginx_upstream(folder: Path, answer: bytes) -> AbstractContextManager[Server]:

@@ -6,6 +6,7 @@ budget spend is added up in memory and recorded every second.
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from banana.money import nanodollars, usd, written
 EVERYBODY_ELSE = "*"
 LOOK_SECONDS = 1
 SWEEP_SECONDS = 60
+_NOTHING = Decimal(0)
 
 log = structlog.get_logger(__name__)
 
@@ -55,33 +57,39 @@ class Standing:
 class Spending:
     """What one request spends: `reserve` before anything is sent, `settle` when it has ended."""
 
-    def __init__(self, budgets: "Budgets", exchange: Exchange, reservation_id: str) -> None:
+    def __init__(self, budgets: "Budgets", exchange: Exchange, reservation_id: str | None) -> None:
         self._budgets = budgets
         self._exchange = exchange
         self._id = reservation_id
         self._reserving: asyncio.Task[None] | None = None
-        self._settled = Decimal(0)
+        self._settled = _NOTHING
 
     async def reserve(self) -> None:
         """Return when all calls of the request fit into its caller's budget. Raises BudgetExceeded and LedgerUnavailable."""
         if self._budgets.budget_of(self._exchange.caller) is None:
             return
         if self._reserving is None:
+            self._id = self._id or secrets.token_hex(16)
             self._reserving = asyncio.create_task(self._budgets.reserve(self._id, self._exchange))
         # Each of the calls waits for the one decision; a call that is cancelled leaves it to the others.
         await asyncio.shield(self._reserving)
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether there is nothing to be charged, and nothing reserved."""
+        return self._reserving is None and self._settled == self._exchange.charged_usd
+
     async def settle(self) -> None:
         """Charge what the calls that have ended cost; nothing happens while one is still on its way."""
-        if self._exchange.open_calls:
+        if self.is_settled or self._exchange.open_calls:
             return
         charged, self._settled = self._exchange.charged_usd - self._settled, self._exchange.charged_usd
         reserving, self._reserving = self._reserving, None
         if reserving is not None:
             await asyncio.wait([reserving])
-            if reserving.exception() is None:
+            if reserving.exception() is None and self._id is not None:
                 await asyncio.shield(asyncio.create_task(self._budgets.settle(self._id, charged)))
-        elif charged:
+        else:
             self._budgets.add(self._exchange, charged)
 
 
@@ -101,7 +109,7 @@ class Budgets:
         self._owner = owner
         self._leases = Leases()
         # What is to be recorded: of callers without a budget, by caller and day; and settlements that could not be.
-        self._added: dict[tuple[str, int], int] = {}
+        self._added: dict[tuple[str, int], Decimal] = {}
         self._unsettled: list[tuple[str, int]] = []
         self._adding = asyncio.Lock()
 
@@ -109,9 +117,9 @@ class Budgets:
         """Return a caller's budget; None where it has none."""
         return self._budgets.get(caller or "", self._budgets.get(EVERYBODY_ELSE))
 
-    def spending(self, exchange: Exchange, reservation_id: str = "") -> Spending:
+    def spending(self, exchange: Exchange, reservation_id: str | None = None) -> Spending:
         """Return what a request spends; `reservation_id` is the id of what is kept of it, where it has one."""
-        return Spending(self, exchange, reservation_id or secrets.token_hex(16))
+        return Spending(self, exchange, reservation_id)
 
     async def standing_of(self, caller: str) -> Standing:
         """Return a caller's budget and what it has spent. Raises LedgerUnavailable."""
@@ -149,8 +157,8 @@ class Budgets:
 
     def add(self, exchange: Exchange, charged: Decimal) -> None:
         """Add what a caller without a budget spent."""
-        place = (exchange.caller or "", day_of(datetime.now(UTC).timestamp()))
-        self._added[place] = self._added.get(place, 0) + nanodollars(charged)
+        place = (exchange.caller or "", day_of(time.time()))
+        self._added[place] = self._added.get(place, _NOTHING) + charged
 
     async def run(self) -> None:
         """Record what is to be recorded, and settle for those who died, until cancelled."""
@@ -206,12 +214,12 @@ class Budgets:
     async def _add_all(self) -> None:
         async with self._adding:
             added, self._added = self._added, {}
-            rows = [(caller, day, amount) for (caller, day), amount in added.items()]
+            rows = [(caller, day, nanodollars(amount)) for (caller, day), amount in added.items()]
             try:
                 await self._ledger.record(lambda ledger: ledger.spend.add(rows))
             except errors.LedgerUnavailable:
                 for place, amount in added.items():
-                    self._added[place] = self._added.get(place, 0) + amount
+                    self._added[place] = self._added.get(place, _NOTHING) + amount
                 raise
 
 

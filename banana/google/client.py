@@ -8,10 +8,10 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
-from dataclasses import dataclass, replace
+from contextlib import aclosing, contextmanager, suppress
+from dataclasses import dataclass
 from decimal import Decimal
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import httpx
@@ -123,12 +123,7 @@ class GeminiClient:
 
     def limit_of(self, model: str, body: Pieces) -> Callable[[], Decimal | None]:
         """Return a function that returns what a call of `generateContent` with `body` may cost at the most, in USD."""
-
-        @cache
-        def limit() -> Decimal | None:
-            return self._prices.limit(model, *wire.request_size(body))
-
-        return limit
+        return lambda: self._prices.limit(model, *wire.request_size(body))
 
     async def image(self, call: Call, exchange: Exchange) -> wire.Image:
         """Make a call of `generateContent` once; return its image. Raises BananaError."""
@@ -144,7 +139,7 @@ class GeminiClient:
                 image = _whole_image(parser, cut)
             finally:
                 self._read_usage(parser.usage, call, exchange, sending)
-            return replace(image, cost_usd=sending.cost_usd or None)
+            return wire.Image(image.picture, image.mime_type, image.usage, sending.cost_usd or None)
 
         return await self._call(call, exchange, read)
 
@@ -226,13 +221,18 @@ class GeminiClient:
             if key is None:
                 failure = self._keys.exhausted_error(call.quota, list(tried.values()))
             else:
+                room = None
                 try:
                     async with self._slots:
                         if call.is_billed:
                             await exchange.before_sending()
-                        async with self._room(key, call, exchange, sending):
+                            room = await self._key_spend.take(key.digest, call.limit)
+                        try:
                             with _logged_attempt(retry.attempt, key, call, exchange), sending.one_attempt():
                                 return await self._attempt(key, call, exchange, read, sending)
+                        finally:
+                            if call.is_billed:
+                                self._key_spend.settle(room, _charged(key, call, exchange, sending))
                 except errors.KeySpent as error:
                     tried[key] = error
                     continue
@@ -246,29 +246,13 @@ class GeminiClient:
             await retry.pause_after(failure)
             tried.clear()
 
-    @asynccontextmanager
-    async def _room(self, key: Key, call: Call, exchange: Exchange, sending: "_Sending") -> AsyncGenerator[None, None]:
-        """Take room for one attempt from what `key` may spend, and count what the attempt cost. Raises KeySpent."""
-        if not call.is_billed:
-            yield
-            return
-        room, cost = await self._key_spend.take(key.digest, call.limit), Decimal(0)
-        try:
-            yield
-        finally:
-            if sending.may_be_billed:
-                exchange.add_cost(sending.cost_usd, made_image=sending.made_image)
-                cost = sending.cost_usd if sending.cost_usd is not None else call.limit() or cost
-                metrics.key_cost_usd.labels(key.digest).inc(float(cost))
-            self._key_spend.settle(room, cost)
-
     def _read_usage(self, usage: dict[str, Any] | None, call: Call, exchange: Exchange, sending: "_Sending") -> None:
         """Count the tokens of a response, and what they cost."""
         if usage is not None:
-            tokens = Usage.of(usage).total
-            exchange.tokens += tokens
-            metrics.tokens.inc(tokens)
-            sending.cost_usd = self._prices.cost(call.model, usage)
+            tokens = Usage.of(usage)
+            exchange.tokens += tokens.total
+            metrics.tokens.inc(tokens.total)
+            sending.cost_usd = self._prices.cost(call.model, tokens)
 
     def _set_aside(self, key: Key, quota: str, failure: errors.UpstreamQuota | errors.RejectedKey) -> None:
         """Set `key` aside, and count the keys that are, now and again when this one is not."""
@@ -369,6 +353,16 @@ class _Sending:
         except errors.BananaError as error:
             self.in_doubt = error.in_doubt
             raise
+
+
+def _charged(key: Key, call: Call, exchange: Exchange, sending: _Sending) -> Decimal:
+    """Count what an attempt cost, and return it, in USD: where that was not learnt, the most it may."""
+    if not sending.may_be_billed:
+        return Decimal(0)
+    exchange.add_cost(sending.cost_usd, made_image=sending.made_image)
+    cost = sending.cost_usd if sending.cost_usd is not None else call.limit() or Decimal(0)
+    metrics.key_cost_usd.labels(key.digest).inc(float(cost))
+    return cost
 
 
 @contextmanager

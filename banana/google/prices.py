@@ -7,7 +7,6 @@ that a model makes are billed apart, and are not in them.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
 
 from banana.google.price_table import TABLE
 from banana.google.usage import Usage
@@ -67,10 +66,10 @@ class Prices:
             return self._exact[model]
         return next((price for start, price in self._by_beginning.items() if model.startswith(start)), None)
 
-    def cost(self, model: str, usage: Mapping[str, Any]) -> Decimal | None:
-        """Return what a call with this `usageMetadata` cost, in USD; None where the model's price is not known."""
+    def cost(self, model: str, usage: Usage) -> Decimal | None:
+        """Return what a call that took these tokens cost, in USD; None where the model's price is not known."""
         price = self.of(model)
-        return price.cost(Usage.of(usage)) if price else None
+        return price.cost(usage) if price else None
 
     def limit(self, model: str, image_size: str | None, text_bytes: int, pictures: int) -> Decimal | None:
         """Return what a call may cost at the most, in USD; None where the model's price is not known.
@@ -95,8 +94,8 @@ class Prices:
 
 def sizes_of(model: str) -> dict[str, int]:
     """Return the sizes that a model makes, each with its tokens."""
-    known = sorted((name for name in IMAGE_TOKENS if model.startswith(name)), key=len)
-    return IMAGE_TOKENS[known[-1]] if known else OTHER_IMAGE_TOKENS
+    known = (name for name in IMAGE_TOKENS if model.startswith(name))
+    return IMAGE_TOKENS.get(max(known, key=len, default=""), OTHER_IMAGE_TOKENS)
 
 
 def image_tokens(model: str, image_size: str | None) -> int:

@@ -2,14 +2,18 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 # A count beyond this is no count.
 MAX_TOKENS = 1 << 53
 # Behind a response's usageMetadata stand two short fields.
 TAIL_BYTES = 16 * 1024
-_NAME = '"usageMetadata"'
+_NAME = b'"usageMetadata"'
+_DECODER = json.JSONDecoder()
 # Of what is made: genai-prices counts pages of documents as images too.
 _IMAGE_MODALITIES = ("IMAGE", "DOCUMENT")
 
@@ -38,18 +42,59 @@ class Usage:
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> "Usage":
         """Read `usageMetadata`."""
-        made = _by_modality(document.get("candidatesTokensDetails"))
-        output_images = sum(made.get(name, 0) for name in _IMAGE_MODALITIES)
-        thinking = _count(document.get("thoughtsTokenCount"))
-        output = _count(document.get("candidatesTokenCount")) + thinking
+        try:
+            read = msgspec.convert(document, _Usage)
+        except msgspec.ValidationError:
+            read = _as_far_as_can_be_read(document)
+        made = [detail for detail in read.candidatesTokensDetails if detail.modality]
+        output_images = sum(detail.tokenCount for detail in made if detail.modality in _IMAGE_MODALITIES)
         return cls(
-            input=_count(document.get("promptTokenCount")) + _count(document.get("toolUsePromptTokenCount")),
-            input_images=_by_modality(document.get("promptTokensDetails")).get("IMAGE", 0),
-            output=max(output, output_images),
-            thinking=thinking,
+            input=read.promptTokenCount + read.toolUsePromptTokenCount,
+            input_images=sum(detail.tokenCount for detail in read.promptTokensDetails if detail.modality == "IMAGE"),
+            output=max(read.candidatesTokenCount + read.thoughtsTokenCount, output_images),
+            thinking=read.thoughtsTokenCount,
             output_images=output_images if made else None,
-            total=_count(document.get("totalTokenCount")),
+            total=read.totalTokenCount,
         )
+
+
+_Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)]
+
+
+class _Detail(msgspec.Struct):
+    """Google's `ModalityTokenCount`."""
+
+    modality: str = ""
+    tokenCount: _Count = 0  # noqa: N815 # Google's names
+
+
+class _Usage(msgspec.Struct):
+    """Google's `UsageMetadata`, as far as it is looked at."""
+
+    promptTokenCount: _Count = 0  # noqa: N815
+    toolUsePromptTokenCount: _Count = 0  # noqa: N815
+    candidatesTokenCount: _Count = 0  # noqa: N815
+    thoughtsTokenCount: _Count = 0  # noqa: N815
+    totalTokenCount: _Count = 0  # noqa: N815
+    promptTokensDetails: list[_Detail] = []  # noqa: N815 # msgspec copies an empty default
+    candidatesTokensDetails: list[_Detail] = []  # noqa: N815
+
+
+def _as_far_as_can_be_read(document: Mapping[str, Any]) -> _Usage:
+    """Read what is not as it should be, field by field; what is no count is 0."""
+    read = _Usage()
+    for field in msgspec.structs.fields(_Usage):
+        value = document.get(field.name)
+        if isinstance(field.default, int):
+            with suppress(msgspec.ValidationError):
+                setattr(read, field.name, msgspec.convert(value, _Count))
+            continue
+        details = []
+        for item in value if isinstance(value, list) else ():
+            with suppress(msgspec.ValidationError):
+                details.append(msgspec.convert(item, _Detail))
+        setattr(read, field.name, details)
+    return read
 
 
 class UsageFinder:
@@ -65,26 +110,12 @@ class UsageFinder:
     def close(self) -> dict[str, Any] | None:
         """Return the last one; None where there is none that can be read."""
         # In a text its quotes would be escaped. What a model made stands before it, so that nothing there is taken for it.
-        _, name, rest = self._tail.decode("utf-8", "replace").rpartition(_NAME)
-        colon, value = rest.lstrip()[:1], rest.lstrip()[1:].lstrip()
-        if not name or colon != ":":
+        _, name, rest = self._tail.rpartition(_NAME)
+        colon, _, value = rest.decode("utf-8", "replace").partition(":")
+        if not name or colon.strip():
             return None
         try:
-            document, _ = json.JSONDecoder().raw_decode(value)
+            document, _ = _DECODER.raw_decode(value.lstrip())
         except (ValueError, RecursionError):
             return None
         return document if isinstance(document, dict) else None
-
-
-def _count(value: object) -> int:
-    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_TOKENS
-    return value if is_count and isinstance(value, int) else 0
-
-
-def _by_modality(details: object) -> dict[str, int]:
-    """Return the counts of a list of `ModalityTokenCount`; what cannot be read is left out."""
-    counts: dict[str, int] = {}
-    for item in details if isinstance(details, list) else ():
-        if isinstance(item, dict) and isinstance(name := item.get("modality"), str):
-            counts[name] = counts.get(name, 0) + _count(item.get("tokenCount"))
-    return counts

@@ -22,7 +22,7 @@ from banana import errors
 from banana.admission.budgets import Budgets
 from banana.admission.rate import RateLimit
 from banana.admission.tokens import Auth, address_of
-from banana.exchange import Exchange
+from banana.exchange import Exchange, nothing_before_sending
 from banana.google.client import GeminiClient
 from banana.google.models import ModelNames
 from banana.google.prices import Prices
@@ -152,14 +152,17 @@ class DialectRoute(APIRoute):
         exchange.before_sending = spending.reserve
         try:
             response = await with_error_response(self._admitted(request, exchange, dialect), dialect, exchange)
-            await spending.settle()
+            if not spending.is_settled:
+                await spending.settle()
             await self._write_cost_headers(exchange)
             await response(scope, receive, send)
         except errors.BananaError as error:
             # Too late for a response of its own: returning without an end makes the server cut the one that began.
             log.warning("response_cut", code=error.code)
         finally:
-            await spending.settle()
+            if not spending.is_settled:
+                await spending.settle()
+            exchange.before_sending = nothing_before_sending  # a circle of references would keep its bodies for a while
 
     async def _write_cost_headers(self, exchange: Exchange) -> None:
         """Let the response say what it cost, where all of it is known by now, and what is left of the caller's budget."""

@@ -12,6 +12,7 @@ from genai_prices.data import providers
 
 from banana.google.price_table import TABLE
 from banana.google.prices import IMAGE_TOKENS, ModelPrice, Prices
+from banana.google.usage import Usage
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = runpy.run_path(str(ROOT / "scripts/prices.py"))
@@ -60,7 +61,7 @@ def test_a_cost_is_what_genai_prices_computes(model: str) -> None:
     for usage in usages():
         extracted = extract_usage({"modelVersion": model, "usageMetadata": usage}, provider_id="google")
 
-        assert Prices().cost(model, usage) == extracted.calc_price().total_price
+        assert Prices().cost(model, Usage.of(usage)) == extracted.calc_price().total_price
 
 
 def test_a_picture_of_the_pro_model() -> None:
@@ -68,14 +69,16 @@ def test_a_picture_of_the_pro_model() -> None:
     details = [{"modality": "IMAGE", "tokenCount": 1120}]
     usage = {"promptTokenCount": 10, "candidatesTokenCount": 1120, "thoughtsTokenCount": 225}
 
-    assert Prices().cost("gemini-3-pro-image", usage | {"candidatesTokensDetails": details}) == Decimal("0.13712")
+    assert Prices().cost("gemini-3-pro-image", Usage.of(usage | {"candidatesTokensDetails": details})) == Decimal(
+        "0.13712"
+    )
 
 
 def test_without_modalities_all_that_was_made_is_the_dearest() -> None:
     """An image is not taken for text."""
     usage = {"promptTokenCount": 10, "candidatesTokenCount": 1120, "thoughtsTokenCount": 10}
 
-    assert Prices().cost("gemini-3-pro-image", usage) == Decimal("0.13562")
+    assert Prices().cost("gemini-3-pro-image", Usage.of(usage)) == Decimal("0.13562")
 
 
 def test_a_model_without_a_price_is_unknown() -> None:
@@ -83,7 +86,7 @@ def test_a_model_without_a_price_is_unknown() -> None:
     prices = Prices()
 
     assert prices.of("gemini-4-image") is None
-    assert prices.cost("gemini-4-image", {"promptTokenCount": 1}) is None
+    assert prices.cost("gemini-4-image", Usage.of({"promptTokenCount": 1})) is None
     assert prices.limit("gemini-4-image", "1K", 10, 0) is None
     assert prices.by_size("gemini-4-image") == {}
 

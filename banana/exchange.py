@@ -32,6 +32,11 @@ async def nothing_before_sending() -> None:
     """Do nothing before a call is sent."""
 
 
+def unknown_limit() -> Decimal | None:
+    """Return None: nobody knows what a call may cost."""
+    return None
+
+
 @dataclass(slots=True)
 class Exchange:
     """One request and its response.
@@ -97,7 +102,7 @@ class Exchange:
     upstream_seconds: float = 0
     tokens: int = 0
     open_calls: int = 0
-    call_limit: Callable[[], Decimal | None] = lambda: None
+    call_limit: Callable[[], Decimal | None] = unknown_limit
     cost_usd: Decimal | None = None
     no_image_usd: Decimal = Decimal(0)
     unknown_usd: Decimal = Decimal(0)

@@ -19,7 +19,7 @@ import structlog
 
 from banana import errors, metrics
 from banana.errors import UpstreamResponse
-from banana.exchange import Exchange
+from banana.exchange import Exchange, unknown_limit
 from banana.google import wire
 from banana.google.key_spend import KeySpend
 from banana.google.keys import REFUSED_SECONDS, Key, KeyRing
@@ -210,6 +210,8 @@ class GeminiClient:
             raise late from None
         finally:
             exchange.open_calls -= 1
+            if not exchange.open_calls:
+                exchange.call_limit = unknown_limit  # it holds the caller's body
 
     async def _with_retries(self, call: Call, exchange: Exchange, read: Reader[T], sending: "_Sending") -> T:
         """Attempt `call` until there is a response, or an error after which it must not be retried."""

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from banana import errors, metrics
-from banana.exchange import Exchange
+from banana.exchange import Exchange, unknown_limit
 from banana.google import wire
 from banana.google.client import Call, GeminiClient
 from banana.google.key_spend import KeySpend, UnlimitedKeySpend
@@ -230,7 +230,8 @@ async def test_the_exchange_knows_what_was_tried(stand_in: StandIn) -> None:
         known = exchange()
         await google.client.image(CALL, known)
 
-    assert (known.attempts, known.tokens) == (2, 1353)
+    assert (known.attempts, known.tokens, known.cost_usd) == (2, 1353, Decimal("0.137116"))
+    assert known.call_limit is unknown_limit, "what would find it out holds the caller's body"
     assert known.upstream_seconds > 0
 
 

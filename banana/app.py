@@ -46,6 +46,7 @@ from banana.http.middleware import (
 from banana.http.origins import OriginCheck, OriginRules
 from banana.http.protocol import ServerProtocol
 from banana.images import Images
+from banana.ledger.leases import Beat, Leases
 from banana.ledger.spend import Window
 from banana.ledger.sqlite import SQLiteLedger
 from banana.ledger.thread import LedgerThread
@@ -177,9 +178,10 @@ class _Recording:
         aliases = settings.model_aliases
         self.prices = Prices({aliases.get(name, name): ModelPrice(*price) for name, price in settings.prices.items()})
         budgets = {name: Budget(limit, Window(window)) for name, (limit, window) in settings.budgets.items()}
-        self.budgets = Budgets(budgets, self.ledger, self.owner)
+        self.beat = Beat(self.ledger, self.owner)
+        self.budgets = Budgets(budgets, self.ledger, self.beat, self.owner)
         limit = settings.key_spend_per_10_minutes
-        self.key_spend = LimitedKeySpend(limit, self.ledger, self.owner) if limit else UnlimitedKeySpend()
+        self.key_spend = LimitedKeySpend(limit, self.ledger, self.beat, self.owner) if limit else UnlimitedKeySpend()
 
     async def close(self) -> None:
         """Record what is left to be recorded, and close the ledger."""
@@ -192,9 +194,10 @@ class _Keeping:
 
     def __init__(self, settings: Settings, buffers: Buffers, recording: _Recording) -> None:
         self._task_seconds = settings.task_timeout_seconds
+        self._has_tokens = bool(settings.access_tokens)
         self.files = Files(Path(settings.results_url), settings.keep_results_seconds, settings.keep_results_bytes)
         self.links = Links(settings.results_secret, settings.ledger_file.with_name("results.secret"))
-        self._ledger = recording.ledger
+        self._ledger, self._beat = recording.ledger, recording.beat
         self._works = Works(self._ledger, self.files, buffers, recording.budgets, recording.owner)
         self._requests = KeptRequests(
             self._ledger,
@@ -205,13 +208,23 @@ class _Keeping:
             settings.task_timeout_seconds,
             is_draining=lambda: ServerProtocol.draining,
         )
+        self._beat.beat_while(lambda: self._works.is_busy or self._requests.is_claiming)
         self.requests = self._requests if settings.keep_results_seconds else NothingKept()
 
     def upkeep(self, jobs: dict[str, Callable[[bytes], Job]]) -> Upkeep | SweepOnly:
         """Return what runs beside the requests; `jobs` read the orders of tasks."""
         if isinstance(self.requests, NothingKept):
             return SweepOnly(self.files)
-        return Upkeep(self._ledger, self.files, self._works, self._requests, jobs, self._task_seconds)
+        return Upkeep(
+            self._ledger,
+            Leases(self._ledger, self._beat),
+            self.files,
+            self._works,
+            self._requests,
+            jobs,
+            self._task_seconds,
+            label_of=(lambda caller: caller) if self._has_tokens else (lambda _: ANONYMOUS),
+        )
 
 
 def _task_formats(services: Services) -> dict[str, TaskFormat]:
@@ -319,7 +332,7 @@ def _lifespan(
             upstream=without_userinfo(settings.gemini_base_url),
             keys=len(settings.gemini_api_key),
         )
-        running = (buffers.trim_when_quiet(), upkeep.run(), recording.budgets.run())
+        running = (buffers.trim_when_quiet(), recording.beat.run(), upkeep.run(), recording.budgets.run())
         beside = [asyncio.create_task(work) for work in running]
         yield
         await upkeep.drain()

@@ -333,9 +333,9 @@ class DeadlineExceeded(BananaError):
 
 def recorded(status: int, code: str, message: str, extra: dict[str, object]) -> BananaError:
     """Return an error of an earlier request, as it was kept."""
-    error = BananaError(message)
+    retry_after = extra.get("retry_after")
+    error = BananaError(message, retry_after_seconds=retry_after if isinstance(retry_after, int) else None)
     error.extra = dict(extra)
     error.status = status
     error.code = code
-    error.was_answered = True
     return error

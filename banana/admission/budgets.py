@@ -17,7 +17,7 @@ import structlog
 
 from banana import errors, metrics
 from banana.exchange import Exchange
-from banana.ledger.leases import Leases
+from banana.ledger.leases import Beat, Leases
 from banana.ledger.spend import Spent, Window, day_of
 from banana.ledger.thread import LedgerThread
 from banana.money import nanodollars, usd, written
@@ -99,15 +99,18 @@ class Budgets:
     Args:
         budgets: by the caller's name; `*` is for each that has none of its own.
         ledger: where it is recorded.
+        beat: of this worker.
         owner: the name of this worker.
 
     """
 
-    def __init__(self, budgets: Mapping[str, Budget], ledger: LedgerThread, owner: str) -> None:
+    def __init__(self, budgets: Mapping[str, Budget], ledger: LedgerThread, beat: Beat, owner: str) -> None:
         self._budgets = budgets
         self._ledger = ledger
         self._owner = owner
-        self._leases = Leases()
+        self._leases = Leases(ledger, beat)
+        self._reserved: set[str] = set()
+        beat.beat_while(lambda: bool(self._reserved))
         # What is to be recorded: of callers without a budget, by caller and day; and settlements that could not be.
         self._added: dict[tuple[str, int], Decimal] = {}
         self._unsettled: list[tuple[str, int]] = []
@@ -142,10 +145,16 @@ class Budgets:
         assert budget is not None
         wanted = _known(exchange.call_limit(), exchange.model) * (exchange.images_requested or 1)
         amount, limit = nanodollars(wanted), nanodollars(budget.limit)
-        fits = await self._ledger.record(
-            lambda ledger: ledger.spend.reserve(reservation_id, self._owner, caller, amount, limit, budget.window)
-        )
+        self._reserved.add(reservation_id)
+        try:
+            fits = await self._ledger.record(
+                lambda ledger: ledger.spend.reserve(reservation_id, self._owner, caller, amount, limit, budget.window)
+            )
+        except errors.LedgerUnavailable:
+            self._unsettled.append((reservation_id, 0))  # whether it was recorded is not known
+            raise
         if not fits:
+            self._reserved.discard(reservation_id)
             raise _refusal(exchange, budget, await self.standing_of(caller), wanted)
 
     async def settle(self, reservation_id: str, charged: Decimal) -> None:
@@ -179,12 +188,8 @@ class Budgets:
         """Do it once. Raises LedgerUnavailable."""
         await self._record_settled()
         await self._record_added()
-        owners = await self._ledger.look(lambda ledger: ledger.spend.owners())
-        if self._owner in owners:
-            await self._ledger.record(lambda ledger: ledger.beat(self._owner))
-        others = owners - {self._owner}
-        beats = await self._ledger.look(lambda ledger: ledger.beats()) if others else {}
-        for owner in self._leases.lapsed({owner: beats.get(owner) for owner in others}):
+        others = await self._ledger.look(lambda ledger: ledger.spend.owners()) - {self._owner}
+        for owner in await self._leases.lapsed({owner: owner for owner in others}):
             charged = await self._ledger.record(lambda ledger, owner=owner: ledger.spend.lapse(owner))  # type: ignore[misc]
             if charged:
                 log.warning("reservations_charged", owner=owner, reservations=charged)
@@ -205,6 +210,7 @@ class Budgets:
             except BaseException:
                 self._unsettled.append(settled)
                 raise
+            self._reserved.discard(settled[0])
 
     async def _record_added(self) -> None:
         if self._added or self._adding.locked():

@@ -13,9 +13,14 @@ from typing import Protocol
 import structlog
 
 from banana import errors
+from banana.ledger.leases import Beat
 from banana.ledger.spend import KEY_WINDOW_SECONDS
 from banana.ledger.thread import LedgerThread
 from banana.money import nanodollars
+
+# What cannot be recorded now is tried again after this; at the end of a worker for so long.
+RETRY_SECONDS = 1
+CLOSE_SECONDS = 2
 
 log = structlog.get_logger(__name__)
 
@@ -54,13 +59,15 @@ class UnlimitedKeySpend:
 
 
 class LimitedKeySpend:
-    """Keeps every key below `limit` (USD) in any ten minutes, over all workers; `owner` is this worker."""
+    """Keeps every key below `limit` (USD) in any ten minutes, over all workers; `owner` is this worker, `beat` its own."""
 
-    def __init__(self, limit: Decimal, ledger: LedgerThread, owner: str) -> None:
+    def __init__(self, limit: Decimal, ledger: LedgerThread, beat: Beat, owner: str) -> None:
         self._limit = limit
         self._ledger = ledger
         self._owner = owner
+        self._open: set[str] = set()
         self._settling: set[asyncio.Task[None]] = set()
+        beat.beat_while(lambda: bool(self._open))
         self._knows_every_price = True
 
     async def take(self, key: str, limit: Callable[[], Decimal | None]) -> str | None:
@@ -77,13 +84,18 @@ class LimitedKeySpend:
             )
         room_id = secrets.token_hex(16)
         taken, most = nanodollars(amount), nanodollars(self._limit)
+        self._open.add(room_id)
         try:
             wait_seconds = await self._ledger.record(
                 lambda ledger: ledger.spend.take_room(room_id, self._owner, key, taken, most)
             )
-        except errors.LedgerUnavailable:
-            return None
+        except BaseException as error:
+            self.settle(room_id, Decimal(0))  # whether it was recorded is not known
+            if isinstance(error, errors.LedgerUnavailable):
+                return None
+            raise
         if wait_seconds:
+            self._open.discard(room_id)
             raise errors.KeySpent(
                 f"Every API key has spent what KEY_SPEND_PER_10_MINUTES={self._limit} USD lets it spend in"
                 f" {KEY_WINDOW_SECONDS // 60} minutes; the call was not sent.",
@@ -92,21 +104,27 @@ class LimitedKeySpend:
         return room_id
 
     def settle(self, room_id: str | None, amount: Decimal) -> None:
-        """Count `amount` as spent instead; what cannot be recorded stays as it was taken."""
+        """Count `amount` as spent instead, as soon as that can be recorded."""
         if room_id is not None:
             task = asyncio.create_task(self._settled(room_id, nanodollars(amount)))
             self._settling.add(task)
             task.add_done_callback(self._settling.discard)
 
     async def close(self) -> None:
-        """Return when everything is settled."""
-        await asyncio.gather(*self._settling, return_exceptions=True)
+        """Return when everything is settled, or cannot be: another worker settles it then, as it was taken."""
+        if self._settling:
+            _, late = await asyncio.wait(self._settling, timeout=CLOSE_SECONDS)
+            for task in late:
+                task.cancel()
 
     async def _settled(self, room_id: str, amount: int) -> None:
-        try:
-            await self._ledger.record(lambda ledger: ledger.spend.settle_room(room_id, amount))
-        except errors.LedgerUnavailable:
-            log.warning("key_spend_not_settled")
+        while True:
+            try:
+                await self._ledger.record(lambda ledger: ledger.spend.settle_room(room_id, amount))
+                break
+            except errors.LedgerUnavailable:
+                await asyncio.sleep(RETRY_SECONDS)
+        self._open.discard(room_id)
 
     def _warn_of_unknown_price(self) -> None:
         if self._knows_every_price:

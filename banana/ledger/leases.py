@@ -1,28 +1,76 @@
-"""Which owners have died: those whose beat has stood still for a lease, by this worker's own clock.
+"""Who lives: each worker shows it by a number that grows, its beat; whose beat stands still for a lease has died.
 
-No clock of the machine is compared with another, nor believed.
+Time is this worker's own: no clock of the machine is compared with another, nor believed. A worker judges others only while it can
+show itself that it lives: where the ledger cannot be written, nobody's beat grows.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
-# Longer than a worker is ever kept from its event loop; what it settles later than this is believed all the same.
+from banana import errors
+from banana.ledger.thread import LedgerThread
+
+BEAT_SECONDS = 1
+# Longer than two transactions wait for the disk one after the other; what a worker settles later than this is believed all the same.
 LEASE_SECONDS = 8
+# Whoever looks later than this has seen too little to judge by.
+LATE_SECONDS = 4
+
+
+class Beat:
+    """The beat of this worker, `owner`, while it has something that another would take over."""
+
+    def __init__(self, ledger: LedgerThread, owner: str) -> None:
+        self._ledger = ledger
+        self._owner = owner
+        self._reasons: list[Callable[[], bool]] = []
+
+    def beat_while(self, has_something: Callable[[], bool]) -> None:
+        """Beat while `has_something` returns true."""
+        self._reasons.append(has_something)
+
+    async def run(self) -> None:
+        """Beat until cancelled; nothing else that this worker does holds it up."""
+        while True:
+            if any(has_something() for has_something in self._reasons):
+                with suppress(errors.LedgerUnavailable):
+                    await self.once()
+            await asyncio.sleep(BEAT_SECONDS)
+
+    async def once(self) -> None:
+        """Show that this worker lives. Raises LedgerUnavailable."""
+        await self._ledger.record(lambda ledger: ledger.beat(self._owner))
 
 
 class Leases:
     """Of things that have an owner. `clock` is in seconds and never goes back."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, ledger: LedgerThread, beat: Beat, clock: Callable[[], float] = time.monotonic) -> None:
+        self._ledger = ledger
+        self._beat = beat
         self._clock = clock
-        # What each thing's owner last showed, and since when.
+        # What each thing's owner last showed, and since when; and when that was looked at.
         self._shown: dict[str, tuple[object, float]] = {}
+        self._looked_at = 0.0
 
-    def lapsed(self, shown: Mapping[str, object]) -> set[str]:
-        """Return the things whose owner has shown the same for a lease; `shown` are all there are, and what each shows."""
-        now = self._clock()
+    async def lapsed(self, owners: Mapping[str, str | None]) -> set[str]:
+        """Return the things whose owner has shown nothing for a lease; `owners` are those of all things there are.
+
+        None is an owner that shows nothing. Raises LedgerUnavailable.
+        """
         before, self._shown = self._shown, {}
-        for thing, beat in shown.items():
+        if not owners:
+            return set()
+        await self._beat.once()
+        beats = await self._ledger.look(lambda ledger: ledger.beats())
+        now = self._clock()
+        if now - self._looked_at > LATE_SECONDS:  # this worker was held up: others may have been, too
+            before = {}
+        self._looked_at = now
+        for thing, owner in owners.items():
+            shown = (owner, None if owner is None else beats.get(owner))
             last = before.get(thing)
-            self._shown[thing] = last if last is not None and last[0] == beat else (beat, now)
+            self._shown[thing] = last if last is not None and last[0] == shown else (shown, now)
         return {thing for thing, (_, since) in self._shown.items() if now - since >= LEASE_SECONDS}

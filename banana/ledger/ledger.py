@@ -103,11 +103,18 @@ class Ledger(Protocol):
         ...
 
     def settle(
-        self, entry_id: str, owner: str, state: State, result: bytes, expires_at: float, *, keeps_key: bool
+        self,
+        entry_id: str,
+        owner: str,
+        state: State,
+        result: bytes,
+        expires_at: float,
+        released_at: float | None = None,
     ) -> bool:
         """Record what an entry became; return whether it was the owner's to say.
 
-        What `presume` settled may be settled again: the owner lived. `keeps_key`: whether its key stays used.
+        What `presume` settled may be settled again: the owner lived. With `released_at` its key may be used again, and
+        what is no task is forgotten then.
         """
         ...
 

@@ -66,15 +66,15 @@ class SQLiteLedger:
 
     def tasks(self, caller: str, limit: int, after: str | None) -> list[Entry] | None:
         """Return at most `limit` tasks, newest first, those behind `after`; None when that is no task of the caller's."""
-        with self._file.transaction() as (execute, _):
-            below: Any = 1 << 62
-            if after is not None:
-                rows = execute("SELECT number FROM entries WHERE caller = ? AND is_task AND id = ?", caller, after)
-                if not rows:
-                    return None
-                below = rows[0][0]
-            statement = f"{_SELECT} WHERE caller = ? AND is_task AND number < ? ORDER BY number DESC LIMIT ?"
-            return [_entry(row) for row in execute(statement, caller, below, limit)]
+        below: Any = 1 << 62
+        if after is not None:
+            number = "SELECT number FROM entries WHERE caller = ? AND is_task AND id = ?"
+            rows = self._file.execute(number, caller, after)
+            if not rows:
+                return None
+            below = rows[0][0]
+        statement = f"{_SELECT} WHERE caller = ? AND is_task AND number < ? ORDER BY number DESC LIMIT ?"
+        return [_entry(row) for row in self._file.execute(statement, caller, below, limit)]
 
     def mark_sent(self, entry_id: str, owner: str) -> bool:
         """Record, durably, that the call is made; return whether the owner may make it."""
@@ -82,14 +82,21 @@ class SQLiteLedger:
         return bool(self._file.change(statement, entry_id, owner))
 
     def settle(
-        self, entry_id: str, owner: str, state: State, result: bytes, expires_at: float, *, keeps_key: bool
+        self,
+        entry_id: str,
+        owner: str,
+        state: State,
+        result: bytes,
+        expires_at: float,
+        released_at: float | None = None,
     ) -> bool:
         """Record what an entry became; return whether it was the owner's to say."""
         statement = (
-            "UPDATE entries SET state = ?, result = ?, expires_at = ?, is_presumed = 0, key = iif(?, key, NULL)"
-            f" WHERE id = ? AND owner = ? AND ({_IS_ACTIVE} OR is_presumed) RETURNING id"
+            "UPDATE entries SET state = ?1, result = ?2, expires_at = iif(is_task, ?3, coalesce(?4, ?3)), is_presumed = 0,"
+            " key = iif(?4 IS NULL, key, NULL)"
+            f" WHERE id = ?5 AND owner = ?6 AND ({_IS_ACTIVE} OR is_presumed) RETURNING id"
         )
-        return bool(self._file.change(statement, state, result, expires_at, keeps_key, entry_id, owner))
+        return bool(self._file.change(statement, state, result, expires_at, released_at, entry_id, owner))
 
     def presume(self, entry_id: str, owner: str, state: State, result: bytes, expires_at: float) -> bool:
         """Settle what `owner` sent and did not live to settle; return whether it was still open."""

@@ -37,6 +37,7 @@ class _Error(msgspec.Struct, omit_defaults=True):
     message: str
     extra: dict[str, Any] = {}
     response: _Response | None = None
+    was_answered: bool = False
 
 
 class _Outcome(msgspec.Struct, omit_defaults=True):
@@ -74,8 +75,12 @@ def error_in(entry: Entry) -> errors.BananaError | None:
 
 
 def decisive_error(found: Sequence[errors.BananaError]) -> errors.BananaError:
-    """Return the error that stands for all of them: the first, or that one of them may have been billed."""
-    return next((error for error in found if error.code == errors.OutcomeUnknown.code), found[0])
+    """Return the error that stands for all of them: that one may have been billed, else the first that Google answered.
+
+    What keeps the key used comes first: whoever repeats it would be told in vain to try again.
+    """
+    unknown = [error for error in found if error.code == errors.OutcomeUnknown.code]
+    return next(iter([*unknown, *(error for error in found if error.was_answered), *found]))
 
 
 def cost_of(entry: Entry) -> Decimal | None:
@@ -85,9 +90,12 @@ def cost_of(entry: Entry) -> Decimal | None:
 
 
 async def recovered_outcomes(entry: Entry, files: Files) -> list[Outcome]:
-    """Return what can be said of an entry that was sent and whose worker did not live: its files, and what is unknown."""
+    """Return what can be said of an entry that was sent and whose worker did not live: its files, and what is unknown.
+
+    What is in the files is not read. Raises OSError.
+    """
     outcomes = []
-    names = {_index_of(name): name for name in await files.names_of(entry.id)}
+    names = {index: name for name in await files.names_of(entry.id) if (index := _index_of(name)) is not None}
     for index in range(entry.calls):
         if index in names:
             outcomes.append(await _recovered(index, names[index], files))
@@ -139,11 +147,12 @@ def _written_error(error: errors.BananaError) -> _Error:
         google = error.upstream_response
         body = b"".join(google.pieces).decode("utf-8", "replace")
         response = _Response(google.status, google.content_type, body)
-    return _Error(error.status, error.code, error.message, error.extra, response)
+    return _Error(error.status, error.code, error.message, error.extra, response, error.was_answered)
 
 
 def _recorded(stored: _Error, entry: Entry) -> errors.BananaError:
     error = errors.recorded(stored.status, stored.code, stored.message, stored.extra)
+    error.was_answered = stored.was_answered
     error.request_id = entry.request_id
     if stored.response is not None:
         google = stored.response
@@ -176,11 +185,11 @@ async def _read(stored: _Outcome, entry: Entry, files: Files, *, with_content: b
 
 
 async def _recovered(index: int, name: str, files: Files) -> Outcome:
-    content = await files.read(name)
     if name.endswith(f".{RESPONSE_EXTENSION}"):
-        return Outcome(index, UpstreamResponse(200, "application/json", [content]), file=name)
-    mime_type = type_of(content[:32]) or "application/octet-stream"
-    return Outcome(index, Image(_encoded(content), mime_type), file=name)
+        return Outcome(index, UpstreamResponse(200, "application/json", []), file=name)
+    head = await files.head(name)
+    mime_type = type_of(head) or "application/octet-stream"
+    return Outcome(index, Image(EncodedPicture(mime_type, (), head), mime_type), file=name)
 
 
 def _encoded(content: bytes) -> EncodedPicture:
@@ -189,5 +198,7 @@ def _encoded(content: bytes) -> EncodedPicture:
     return EncodedPicture(type_of(content[:32]), pieces, content[:32])
 
 
-def _index_of(name: str) -> int:
-    return int(name.rpartition("-")[2].partition(".")[0])
+def _index_of(name: str) -> int | None:
+    """Return the number of the call whose file this is; None of a file that somebody else put there."""
+    number = name.rpartition("-")[2].partition(".")[0]
+    return int(number) if number.isascii() and number.isdigit() else None

@@ -58,6 +58,10 @@ class Files:
         """Return where the file of that name is, if it is there."""
         return self._folder / name
 
+    def may_hold(self, size_bytes: int) -> bool:
+        """Return whether a file of that size fits into the room there is for all of them."""
+        return size_bytes <= self._max_bytes
+
     async def write(self, name: str, blocks: Iterable[bytes]) -> int:
         """Write a file, durably, whole or not at all; return its length."""
         return await self._in_thread(lambda: self._write(self._folder / name, blocks))
@@ -77,6 +81,10 @@ class Files:
     async def read_order(self, entry_id: str) -> bytes:
         """Return the order of a task. Raises FileNotFoundError."""
         return await self.read(f"{ORDERS}/{entry_id}")
+
+    async def orders(self) -> set[str]:
+        """Return the ids of the tasks whose orders are kept."""
+        return await self._in_thread(lambda: {path.name for path in (self._folder / ORDERS).glob("[!.]*")})
 
     async def remove_order(self, entry_id: str) -> None:
         """Remove the order of a task, if it is there."""
@@ -100,7 +108,7 @@ class Files:
 
         def write_and_remove() -> None:
             self._write(self._folder / ".check", [bytes(CHECK_BYTES)])
-            (self._folder / ".check").unlink()
+            (self._folder / ".check").unlink(missing_ok=True)  # another worker checks at the same moment
 
         await self._in_thread(write_and_remove)
 

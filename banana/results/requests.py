@@ -15,7 +15,7 @@ import structlog
 from banana import errors, images, metrics
 from banana.exchange import Exchange
 from banana.images import Outcome, Outcomes
-from banana.ledger.ledger import Entry
+from banana.ledger.ledger import Entry, State
 from banana.ledger.thread import LedgerThread
 from banana.payload.memory import Buffers
 from banana.results import documents
@@ -23,7 +23,7 @@ from banana.results.files import Files
 from banana.results.fingerprints import fingerprint_of
 from banana.results.links import Links
 from banana.results.watch import Watch
-from banana.results.works import Job, Work, Works, results_of, size_of_content
+from banana.results.works import RELEASED_SECONDS, Job, Work, Works, results_of, size_of_content
 
 ID_BYTES = 16
 # How soon a poll notices that its worker is to end.
@@ -54,6 +54,7 @@ class Submission:
         entry: which holds for it, once it is claimed.
         work: on the entry, where this worker carries it out.
         is_replay: whether an earlier request holds the entry.
+        has_left: whether its caller left while the entry was claimed.
 
     """
 
@@ -65,6 +66,7 @@ class Submission:
     entry: Entry | None = None
     work: Work | None = None
     is_replay: bool = False
+    has_left: bool = False
 
     @property
     def is_active(self) -> bool:
@@ -160,6 +162,16 @@ class KeptRequests:
     def check_links(self) -> None:
         """Return when there can be links to pictures. Raises InvalidRequest."""
 
+    @property
+    def is_claiming(self) -> bool:
+        """Whether this worker claims anything."""
+        return bool(self._claims)
+
+    async def drain(self) -> None:
+        """Return when every claim has become a work, or nothing."""
+        while self._claims:
+            await asyncio.wait(self._claims.values())
+
     def is_at(self, entry_id: str) -> bool:
         """Return whether this worker claims or carries out the entry."""
         return entry_id in self._works or entry_id in self._claims
@@ -174,14 +186,25 @@ class KeptRequests:
         Raises IdempotencyMismatch, LedgerUnavailable, and what `admit` raises.
         """
         entry_id = secrets.token_hex(ID_BYTES)
-        claim = asyncio.create_task(self._claim(submission, entry_id))
+        # The body stays in memory for as long as the claim and its work, whoever leaves.
+        holder = Exchange(deadline=submission.exchange.deadline)
+        self._buffers.hand_over(submission.exchange, holder)
+        claim = asyncio.create_task(self._claim(submission, entry_id, holder))
         self._claims[entry_id] = claim
-        claim.add_done_callback(lambda _: self._claims.pop(entry_id, None))
+        claim.add_done_callback(lambda _: self._claimed(entry_id, holder, submission))
         try:
             await asyncio.shield(claim)
         except asyncio.CancelledError:
+            submission.has_left = True
             claim.add_done_callback(lambda done: done.cancelled() or done.exception())
             raise
+
+    def _claimed(self, entry_id: str, holder: Exchange, submission: Submission) -> None:
+        del self._claims[entry_id]
+        if submission.has_left:
+            self._buffers.release(holder)
+        else:
+            self._buffers.hand_over(holder, submission.exchange)
 
     async def outcomes(self, submission: Submission, *, with_content: bool) -> AsyncGenerator[Outcome | None, None]:
         """Yield what each call of a submitted request became, and None in silences.
@@ -192,8 +215,6 @@ class KeptRequests:
             source = self._followed(submission) if submission.work else self._found(submission, with_content)
             try:
                 async for outcome in source:
-                    if outcome is not None:
-                        self._buffers.hold(submission.exchange, size_of_content(outcome))
                     yield outcome
                 return
             except _Forgotten:  # by a worker that died before it sent anything
@@ -249,20 +270,30 @@ class KeptRequests:
         return Outcomes([self.linked(outcome, base_url) for outcome in results_of(outcomes)])
 
     async def delete_task(self, entry_id: str, caller: str) -> None:
-        """Cancel a caller's task, or delete it with its pictures. Raises NotFound and LedgerUnavailable."""
+        """Cancel a caller's task, or delete it with its pictures; to its end, also when the caller leaves.
+
+        Raises NotFound and LedgerUnavailable.
+        """
+        await asyncio.shield(asyncio.create_task(self._delete(entry_id, caller)))
+
+    async def _delete(self, entry_id: str, caller: str) -> None:
         unknown = documents.document_of([Outcome(0, errors.OutcomeUnknown())])
         expires_at = time.time() + self._files.keep_seconds
-        ended = await self._ledger.record(
-            lambda ledger: ledger.cancel(entry_id, caller, unknown, expires_at) or ledger.delete(entry_id, caller)
-        )
-        if not ended:
-            raise _no_task(entry_id)
-        self._works.cancel(entry_id)
-        with suppress(OSError):
-            await self._files.remove_order(entry_id)
+        if await self._ledger.record(lambda ledger: ledger.cancel(entry_id, caller, unknown, expires_at)):
+            self._works.cancel(entry_id)
+            with suppress(OSError):
+                await self._files.remove(entry_id)
+            return
+        _of_caller(await self._ledger.look(lambda ledger: ledger.get([entry_id])), caller)
+        try:
+            # Before its entry: what cannot be removed can be deleted again.
             await self._files.remove(entry_id)
+        except OSError as error:
+            log.error("not_deleted", kept_id=entry_id, error=str(error))
+            raise errors.LedgerUnavailable from error
+        await self._ledger.record(lambda ledger: ledger.delete(entry_id, caller))
 
-    async def _claim(self, submission: Submission, entry_id: str) -> None:
+    async def _claim(self, submission: Submission, entry_id: str, holder: Exchange) -> None:
         exchange, job = submission.exchange, submission.job
         assert exchange.caller is not None
         now = time.time()
@@ -292,27 +323,39 @@ class KeptRequests:
         if submission.is_replay:
             await submission.admit(False)
             submission.work = self._works.get(holding.id)
+            if submission.work is not None and holding.is_task:
+                submission.work.entry = replace(submission.work.entry, is_task=True)
             exchange.response_headers |= REPLAY_HEADERS
             metrics.replays.labels("joined" if holding.state.is_active else "replayed").inc()
         else:
             for name in REPLAY_HEADERS:
                 exchange.response_headers.pop(name, None)
-            submission.work = await self._begun(submission, new)
+            submission.work = await self._begun(submission, new, holder)
 
-    async def _begun(self, submission: Submission, entry: Entry) -> Work:
-        """Begin to carry out an entry; forget it when that is not to be."""
+    async def _begun(self, submission: Submission, entry: Entry, holder: Exchange) -> Work:
+        """Begin to carry out an entry; when that is not to be, those who have joined it meanwhile are told why."""
         try:
             await submission.admit(True)
             if submission.is_task:
                 await self._write_order(submission.job, entry)
-        except BaseException:
+        except BaseException as error:
             with suppress(errors.LedgerUnavailable):
-                await self._ledger.record(lambda ledger: ledger.discard(entry.id, entry.owner))
+                await self._withdraw(entry, error)
             raise
         exchange = self._exchange_for(entry, submission.exchange)
-        # The body stays in memory for as long as the work, whoever leaves.
-        self._buffers.hand_over(submission.exchange, exchange)
+        self._buffers.hand_over(holder, exchange)
         return self._works.start(submission.job, entry, exchange)
+
+    async def _withdraw(self, entry: Entry, why: BaseException) -> None:
+        """Forget an entry that is not carried out; one that others may have joined says why for a while."""
+        if entry.key is None or not isinstance(why, errors.BananaError):
+            await self._ledger.record(lambda ledger: ledger.discard(entry.id, entry.owner))
+            return
+        document = documents.document_of([Outcome(0, why)])
+        until = time.time() + RELEASED_SECONDS
+        await self._ledger.record(
+            lambda ledger: ledger.settle(entry.id, entry.owner, State.FAILED, document, until, released_at=until)
+        )
 
     async def _write_order(self, job: Job, entry: Entry) -> None:
         try:
@@ -346,10 +389,10 @@ class KeptRequests:
             while True:
                 # A new one ends at this request's deadline by itself, and says how.
                 async with asyncio.timeout_at(exchange.deadline if submission.is_replay else None):
-                    outcome = await anext(source, _END)
-                if outcome is _END:
-                    break
-                yield outcome if outcome is None or isinstance(outcome, Outcome) else None
+                    outcome = await anext(source)
+                yield outcome
+        except StopAsyncIteration:
+            return
         except TimeoutError:
             raise _in_progress() from None
         finally:
@@ -375,14 +418,12 @@ class KeptRequests:
         exchange.images_requested = entry.calls
         exchange.images_returned = sum(not isinstance(outcome.result, errors.BananaError) for outcome in outcomes)
         for outcome in outcomes:
+            self._buffers.hold(exchange, size_of_content(outcome))
             yield outcome
 
 
 class _Forgotten(Exception):
     """The entry is not there any more: nothing was sent for it."""
-
-
-_END = object()
 
 
 async def _silences(waiting: "asyncio.Task[Entry | None]", deadline: float) -> AsyncGenerator[None, None]:

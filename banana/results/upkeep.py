@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 import structlog
@@ -53,22 +53,26 @@ class Upkeep:
 
     Args:
         ledger: of all workers.
+        leases: who of them lives.
         files: where pictures are kept.
         works: what this worker carries out.
         requests: what it claims.
         jobs: read the order of a task for each route. Raises BananaError when it cannot be carried out any more.
         task_timeout_seconds: from a task's beginning to its deadline.
+        label_of: returns the label of a caller in metrics.
 
     """
 
     def __init__(
         self,
         ledger: LedgerThread,
+        leases: Leases,
         files: Files,
         works: Works,
         requests: KeptRequests,
         jobs: dict[str, Callable[[bytes], Job]],
         task_timeout_seconds: float,
+        label_of: Callable[[str], str],
     ) -> None:
         self._ledger = ledger
         self._files = files
@@ -77,7 +81,9 @@ class Upkeep:
         self._jobs = jobs
         self._task_timeout_seconds = task_timeout_seconds
         self._sweep_fails = False
-        self._leases = Leases()
+        self._leases = leases
+        self._label_of = label_of
+        self._not_readable: set[str] = set()
 
     @property
     def degraded(self) -> list[str]:
@@ -86,6 +92,7 @@ class Upkeep:
 
     async def drain(self) -> None:
         """Return when this worker has carried out what it began."""
+        await self._requests.drain()
         await self._works.drain()
 
     def close(self) -> None:
@@ -93,35 +100,28 @@ class Upkeep:
         self._files.close()
 
     async def run(self) -> None:
-        """Look after everything until cancelled."""
-        looks = 0
-        while True:
-            try:
-                await self.look()
-                if looks % SWEEP_SECONDS == 0:
-                    await self.sweep()
-            except errors.LedgerUnavailable:
-                pass  # it is in the log and in /ready
-            except Exception:
-                log.exception("internal_error")
-            metrics.keeping_degraded.labels("ledger").set(self._ledger.fails)
-            metrics.keeping_degraded.labels("results").set(self._works.files_fail)
-            looks += 1
-            await asyncio.sleep(LOOK_SECONDS)
+        """Look after everything until cancelled; what takes long in one part holds up no other."""
+        await asyncio.gather(_repeated(self.look, LOOK_SECONDS), _repeated(self.sweep, SWEEP_SECONDS))
 
     async def look(self) -> None:
-        """Show that this worker lives, and take up what is left behind."""
-        if self._ledger.fails or any(True for _ in self._works):
-            await self._ledger.record(lambda ledger: ledger.beat(self._works.owner))
+        """Take up what is left behind. Raises LedgerUnavailable."""
+        metrics.keeping_degraded.labels("ledger").set(self._ledger.fails)
+        metrics.keeping_degraded.labels("results").set(self._works.files_fail)
         active = await self._ledger.look(lambda ledger: ledger.active())
-        beats = await self._ledger.look(lambda ledger: ledger.beats()) if active else {}
-        for entry in self._left_behind(list(active), beats):
-            await self._take_over(entry)
+        for entry in await self._left_behind(active):
+            try:
+                await self._take_over(entry)
+                self._not_readable.discard(entry.id)
+            except OSError as error:  # another look may find its files better
+                if entry.id not in self._not_readable:
+                    log.error("not_taken_over", kept_id=entry.id, error=str(error))
+                self._not_readable.add(entry.id)
         await self._cancel_cancelled({entry.id for entry in active})
 
     async def sweep(self) -> None:
         """Remove what has expired or makes room, and count what there is."""
         await self._sweep_files()
+        await self._sweep_orders()
         await self._ledger.look(lambda ledger: ledger.sweep())
         tasks = await self._ledger.look(lambda ledger: ledger.count_tasks())
         for state in State:
@@ -143,25 +143,36 @@ class Upkeep:
             metrics.kept_bytes.set(left.size_bytes)
             metrics.kept_files.set(left.files)
 
-    def _left_behind(self, active: list[Entry], beats: dict[str, int]) -> list[Entry]:
-        """Return the entries whose owner has shown nothing for long, or is this worker, which is not at them."""
-        shown = {
-            entry.id: (entry.owner, None if entry.owner == self._works.owner else beats.get(entry.owner))
+    async def _sweep_orders(self) -> None:
+        """Remove the orders of tasks that have ended. Raises LedgerUnavailable."""
+        with suppress(OSError):
+            # Listed first: each of these was written for an entry that was active then.
+            orders = await self._files.orders()
+            active = (
+                {entry.id for entry in await self._ledger.look(lambda ledger: ledger.active())} if orders else set()
+            )
+            for entry_id in orders - active:
+                await self._files.remove_order(entry_id)
+
+    async def _left_behind(self, active: Sequence[Entry]) -> list[Entry]:
+        """Return the entries whose owner has died, or is this worker, which is not at them. Raises LedgerUnavailable."""
+        owners = {
+            entry.id: None if entry.owner == self._works.owner else entry.owner
             for entry in active
             if not self._requests.is_at(entry.id)
         }
-        lapsed = self._leases.lapsed(shown)
+        lapsed = await self._leases.lapsed(owners)
         return [entry for entry in active if entry.id in lapsed]
 
     async def _take_over(self, entry: Entry) -> None:
         """Carry out what was not sent and is a task; settle what was sent; forget the rest."""
-        log.warning("taken_up", kept_id=entry.id, state=entry.state, owner=entry.owner)
         if entry.state is State.SENT:
             await self._presume(entry)
         elif not entry.is_task:
             await self._ledger.record(lambda ledger: ledger.discard(entry.id, entry.owner))
         else:
             await self._take_up(entry)
+        log.warning("taken_over", kept_id=entry.id, state=entry.state, owner=entry.owner)
 
     async def _presume(self, entry: Entry) -> None:
         """Settle what was sent by what lies in its files; the rest is unknown."""
@@ -177,10 +188,12 @@ class Upkeep:
             log.error("outcome_unknown", kept_id=entry.id, request_id=entry.request_id)
 
     async def _take_up(self, entry: Entry) -> None:
-        """Carry out a task that was not sent; it fails when its order cannot be read."""
+        """Carry out a task that was not sent; it fails when its order is gone, or none. Raises OSError."""
         try:
             job = self._jobs[entry.route](await self._files.read_order(entry.id))
-        except Exception as error:  # whatever a file that is gone, or half there, raises
+        except Exception as error:  # whatever a file that is half there raises
+            if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+                raise
             log.error("order_not_read", kept_id=entry.id, error=str(error))
             await self._fail(entry)
             return
@@ -189,7 +202,13 @@ class Upkeep:
         left_seconds = min(max(left_seconds, 1), self._task_timeout_seconds)
         if await self._ledger.record(lambda ledger: ledger.take_up(entry.id, entry.owner, self._works.owner)):
             deadline = asyncio.get_running_loop().time() + left_seconds
-            exchange = Exchange(deadline=deadline, request_id=entry.request_id, caller=entry.caller, path=entry.route)
+            exchange = Exchange(
+                deadline=deadline,
+                request_id=entry.request_id,
+                caller=entry.caller,
+                caller_label=self._label_of(entry.caller),
+                path=entry.route,
+            )
             with structlog.contextvars.bound_contextvars(request_id=entry.request_id):
                 self._works.start(job, entry, exchange)
 
@@ -201,7 +220,7 @@ class Upkeep:
         document = document_of([Outcome(0, error)])
         expires_at = time.time() + self._files.keep_seconds
         await self._ledger.record(
-            lambda ledger: ledger.settle(entry.id, entry.owner, State.FAILED, document, expires_at, keeps_key=False)
+            lambda ledger: ledger.settle(entry.id, entry.owner, State.FAILED, document, expires_at, expires_at)
         )
 
     async def _cancel_cancelled(self, active: set[str]) -> None:
@@ -210,6 +229,16 @@ class Upkeep:
         if ids:
             for entry in await self._ledger.look(lambda ledger: ledger.get(ids)):
                 if entry.state is State.CANCELLED:
-                    with suppress(OSError):
-                        await self._files.remove_order(entry.id)
                     self._works.cancel(entry.id)
+
+
+async def _repeated(work: Callable[[], Awaitable[None]], seconds: float) -> None:
+    """Do `work` again and again, `seconds` apart, until cancelled, whatever it raises."""
+    while True:
+        try:
+            await work()
+        except errors.LedgerUnavailable:
+            pass  # it is in the log and in /ready
+        except Exception:
+            log.exception("internal_error")
+        await asyncio.sleep(seconds)

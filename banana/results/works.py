@@ -48,6 +48,7 @@ class Job:
         calls: to Google, that it takes.
         limit: returns what they may cost at the most, in USD; None where that is not known.
         has_links: whether its result, as a task's, holds links instead of pictures.
+        dialect: the API format, as the log has it.
         outcomes: carries it out; yields what each call became, and None in silences.
 
     """
@@ -58,6 +59,7 @@ class Job:
     calls: int
     limit: Callable[[], Decimal | None]
     has_links: bool
+    dialect: str
     outcomes: Callable[[Exchange], AsyncGenerator[Outcome | None, None]]
 
 
@@ -128,6 +130,12 @@ class Works:
         self._files = files
         self._buffers = buffers
         self._running: dict[str, Work] = {}
+        self._writing: dict[str, set[asyncio.Task[Outcome]]] = {}
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is being carried out."""
+        return bool(self._running)
 
     def __contains__(self, entry_id: str) -> bool:
         return entry_id in self._running
@@ -143,9 +151,11 @@ class Works:
         """Carry out `job`, whose entry is this worker's; `exchange` is its own, not that of a request that may end before."""
         work = Work(entry, exchange, self._budgets.spending(exchange, entry.id))
         exchange.kept_id = entry.id
+        exchange.dialect = job.dialect
         exchange.before_sending = lambda: self._mark_sent(work)
         self._running[entry.id] = work
         work.task = asyncio.create_task(self._carry_out(work, job))
+        work.task.add_done_callback(lambda _: self._end(work))  # also of one that was cancelled before it began
         return work
 
     def cancel(self, entry_id: str) -> None:
@@ -161,17 +171,27 @@ class Works:
 
     async def keep(self, outcome: Outcome, entry_id: str) -> Outcome:
         """Write an image to its file; return it as it came when that cannot be."""
+        writing = asyncio.create_task(kept(outcome, entry_id, self._files))
+        self._writing.setdefault(entry_id, set()).add(writing)
+        writing.add_done_callback(lambda _: self._written(entry_id, writing))
         try:
-            written = await kept(outcome, entry_id, self._files)
+            # Its thread goes on when this is cancelled: what it writes is known of until it is there.
+            written = await asyncio.shield(writing)
         except OSError as error:
-            self._note_failure(error)
+            self._log_failure(error)
             return outcome
         if written.file:
             self.files_fail = False
         return written
 
+    def _written(self, entry_id: str, writing: "asyncio.Task[Outcome]") -> None:
+        self._writing[entry_id].discard(writing)
+        if not self._writing[entry_id]:
+            del self._writing[entry_id]
+        if not writing.cancelled():
+            writing.exception()  # whoever waits for it has it, if anybody does
+
     async def _carry_out(self, work: Work, job: Job) -> None:
-        started = time.perf_counter()
         try:
             async with aclosing(job.outcomes(work.exchange)) as outcomes:
                 async for outcome in outcomes:
@@ -180,7 +200,8 @@ class Works:
             await work.spending.settle()
             await self._settle(work)
         except asyncio.CancelledError:
-            work.add(Outcome(len(work.outcomes), errors.OutcomeUnknown()))
+            work.add(Outcome(len(work.outcomes), errors.OutcomeUnknown() if work.is_sent else _cancelled_unsent()))
+            await self._remove(work.entry.id)  # also what was being written when it was cancelled
         except Exception:
             log.exception("internal_error")
             work.add(Outcome(len(work.outcomes), errors.OutcomeUnknown()))
@@ -188,9 +209,21 @@ class Works:
         finally:
             work.end()
             await work.spending.settle()
-            self._buffers.release(work.exchange)
-            del self._running[work.entry.id]
-            self._log_end(work, time.perf_counter() - started)
+            if not work.is_sent:
+                await self._remove_order(work)
+
+    def _end(self, work: Work) -> None:
+        work.end()
+        self._buffers.release(work.exchange)
+        del self._running[work.entry.id]
+        self._log_end(work, time.perf_counter() - work.exchange.started_at)
+
+    async def _remove(self, entry_id: str) -> None:
+        """Remove an entry's files, when nothing is written to them any more."""
+        while self._writing.get(entry_id):
+            await asyncio.wait(self._writing[entry_id])
+        with suppress(OSError):
+            await self._files.remove(entry_id)
 
     async def _mark_sent(self, work: Work) -> None:
         """Record that a call is made, before the first. Raises BudgetExceeded, LedgerUnavailable and InProgress."""
@@ -201,6 +234,10 @@ class Works:
             if not await self._ledger.record(lambda ledger: ledger.mark_sent(work.entry.id, self.owner)):
                 raise errors.InProgress("The request was cancelled, or another worker of the service carries it out.")
             work.is_sent = True
+        await self._remove_order(work)
+
+    async def _remove_order(self, work: Work) -> None:
+        """Remove the order of a task: it is not needed when its call is made, nor when it is not to be made."""
         if work.entry.is_task:
             with suppress(OSError):
                 await self._files.remove_order(work.entry.id)
@@ -213,10 +250,20 @@ class Works:
             return replace(outcome, result=error)
         until = time.monotonic() + self._files.keep_seconds
         written = await self.keep(outcome, work.entry.id)
-        while work.entry.is_task and not written.file and time.monotonic() < until:
+        while not written.file and time.monotonic() < until and self._files.may_hold(_size_of_file(outcome)):
+            if not await self._is_task(work):
+                break
             await asyncio.sleep(RETRY_SECONDS)
             written = await self.keep(outcome, work.entry.id)
         return written
+
+    async def _is_task(self, work: Work) -> bool:
+        """Return whether a work is a task's, or has become one by a request to another worker."""
+        if not work.entry.is_task:
+            with suppress(errors.LedgerUnavailable):
+                found = await self._ledger.look(lambda ledger: ledger.get([work.entry.id]))
+                work.entry = found[0] if found else work.entry
+        return work.entry.is_task
 
     async def _settle(self, work: Work) -> None:
         """Record what a work became; those who follow it do not wait for a ledger that fails."""
@@ -224,13 +271,13 @@ class Works:
         document = document_of(work.outcomes)
         if any(outcome_is_unknown(outcome) for outcome in work.outcomes):
             metrics.unknown_outcomes.inc()
-        keep_seconds = self._files.keep_seconds if keeps_key or work.entry.is_task else RELEASED_SECONDS
         while True:
-            expires_at = time.time() + keep_seconds
+            now = time.time()
+            expires_at, released_at = now + self._files.keep_seconds, None if keeps_key else now + RELEASED_SECONDS
             try:
                 settled = await self._ledger.record(
-                    lambda ledger, at=expires_at: ledger.settle(  # type: ignore[misc]
-                        work.entry.id, self.owner, state, document, at, keeps_key=keeps_key
+                    lambda ledger, at=(expires_at, released_at): ledger.settle(  # type: ignore[misc]
+                        work.entry.id, self.owner, state, document, *at
                     )
                 )
             except errors.LedgerUnavailable:
@@ -238,8 +285,7 @@ class Works:
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             if not settled:  # a task that was cancelled
-                with suppress(OSError):
-                    await self._files.remove(work.entry.id)
+                await self._remove(work.entry.id)
             return
 
     def _log_end(self, work: Work, seconds: float) -> None:
@@ -256,10 +302,17 @@ class Works:
         more = ({"task": True} if work.entry.is_task else {}) | ({"codes": codes} if codes else {})
         log.info("carried_out", **found, **more)
 
-    def _note_failure(self, error: OSError) -> None:
+    def _log_failure(self, error: OSError) -> None:
         if not self.files_fail:
             log.error("not_kept", error=str(error), message="Pictures are sent, but not kept, until this is mended.")
         self.files_fail = True
+
+
+def _cancelled_unsent() -> errors.InProgress:
+    return errors.InProgress(
+        "The task with this Idempotency-Key was cancelled before anything was sent to Google; repeat the request to have it"
+        " carried out."
+    )
 
 
 def conclusion_of(outcomes: list[Outcome]) -> tuple[State, bool]:
@@ -282,6 +335,12 @@ def results_of(outcomes: list[Outcome]) -> list[Outcome]:
     if len(found) == len(ordered):
         raise decisive_error(found)
     return ordered
+
+
+def _size_of_file(outcome: Outcome) -> int:
+    """Return how large an outcome's file is, in bytes: an image is kept without its base64."""
+    size_bytes = size_of_content(outcome)
+    return size_bytes * 3 // 4 if isinstance(outcome.result, Image) else size_bytes
 
 
 def size_of_content(outcome: Outcome) -> int:

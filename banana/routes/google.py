@@ -135,7 +135,7 @@ def job_of_call(call: Call, services: Services) -> Job:
     """Return the job that makes `call`, and keeps Google's response whole."""
 
     async def outcomes(exchange: Exchange) -> AsyncGenerator[Outcome | None, None]:
-        exchange.model, exchange.dialect = call.model, DIALECT.name
+        exchange.model = call.model
         try:
             yield Outcome(0, await services.client.forward(call, exchange))
         except errors.BananaError as error:
@@ -148,6 +148,7 @@ def job_of_call(call: Call, services: Services) -> Job:
         calls=1,
         limit=call.limit,
         has_links=False,
+        dialect=DIALECT.name,
         outcomes=outcomes,
     )
 

@@ -138,7 +138,7 @@ class ImageEndpoint(Generic[Body]):
         def job_of(order: bytes) -> Job:
             parser = LazyJsonParser()
             parser.feed(order)
-            return self._job(self.body.model_validate(parser.close(), strict=True), services)
+            return self._job(self.body.model_validate(parser.close(), strict=True), dialect, services)
 
         return TaskFormat(job_of, self.result, dialect)
 
@@ -151,7 +151,7 @@ class ImageEndpoint(Generic[Body]):
         dialect: Dialect,
         services: Services,
     ) -> Response:
-        job, task_format = self._job(body, services), self.task_format(dialect, services)
+        job, task_format = self._job(body, dialect, services), self.task_format(dialect, services)
         return await accepted(request, exchange, job, task_format, services, as_links=writer.as_links)
 
     async def _respond(
@@ -168,7 +168,7 @@ class ImageEndpoint(Generic[Body]):
         if is_plain and not writer.streams:
             order = self.order_of(body)
             return await self._whole(services.images.make(order, exchange), writer, exchange, dialect, services)
-        source = await self._source(body, writer, exchange, services)
+        source = await self._source(body, writer, exchange, dialect, services)
         if writer.as_links:
             source = _linked(source, services, base_url_of(request, services.public_url))
         if writer.streams:
@@ -176,11 +176,11 @@ class ImageEndpoint(Generic[Body]):
         return await self._whole(_collected(source), writer, exchange, dialect, services)
 
     async def _source(
-        self, body: Body, writer: ResponseWriter, exchange: Exchange, services: Services
+        self, body: Body, writer: ResponseWriter, exchange: Exchange, dialect: Dialect, services: Services
     ) -> AsyncGenerator[Outcome | None, None]:
         """Return the outcomes as they come: of a request with a key, of one with links, of any other."""
         if exchange.idempotency_key is not None:
-            submission = submission_of(self._job(body, services), exchange, services.budgets)
+            submission = submission_of(self._job(body, dialect, services), exchange, services.budgets)
             await services.requests.submit(submission)
             source = services.requests.outcomes(submission, with_content=not writer.as_links)
             # What has ended is read before a status is sent, because it may be gone.
@@ -204,7 +204,7 @@ class ImageEndpoint(Generic[Body]):
         interval_seconds = services.keepalive_seconds if writer.allows_leading_whitespace else 0
         return await KeepAliveResponse.respond_within(with_error_response(work(), dialect, exchange), interval_seconds)
 
-    def _job(self, body: Body, services: Services) -> Job:
+    def _job(self, body: Body, dialect: Dialect, services: Services) -> Job:
         order, fields = self.order_of(body), fields_of(body)
         return Job(
             route=self.path,
@@ -213,6 +213,7 @@ class ImageEndpoint(Generic[Body]):
             calls=order.count,
             limit=lambda: services.images.limit_of(order),
             has_links=fields.get("response_format") != self.explicit_base64,
+            dialect=dialect.name,
             outcomes=lambda exchange: services.images.stream(order, exchange),
         )
 

@@ -12,6 +12,7 @@ from banana.admission import budgets as budgets_module
 from banana.admission.budgets import Budget, Budgets, Spending
 from banana.exchange import Exchange
 from banana.ledger import leases
+from banana.ledger.leases import Beat
 from banana.ledger.ledger import LedgerError
 from banana.ledger.spend import Window
 from banana.ledger.sqlite import SQLiteLedger
@@ -52,7 +53,11 @@ async def thread(ledger: Unsteady) -> AsyncIterator[LedgerThread]:
 
 @pytest.fixture
 def budgets(thread: LedgerThread) -> Budgets:
-    return Budgets(ONE_A_DAY, thread, "w1")
+    return budgets_of(thread)
+
+
+def budgets_of(thread: LedgerThread, budgets: dict[str, Budget] = ONE_A_DAY, owner: str = "w1") -> Budgets:
+    return Budgets(budgets, thread, Beat(thread, owner), owner)
 
 
 def exchange(caller: str = "ann", limit: str | None = "0.3", calls: int | None = None) -> Exchange:
@@ -138,7 +143,7 @@ async def test_nothing_is_settled_while_a_call_is_on_its_way(budgets: Budgets) -
 
 async def test_a_month_says_when_it_ends(thread: LedgerThread) -> None:
     """On the first of the next."""
-    budgets = Budgets({"*": Budget(Decimal("0.1"), Window.MONTH)}, thread, "w1")
+    budgets = budgets_of(thread, {"*": Budget(Decimal("0.1"), Window.MONTH)})
 
     with pytest.raises(errors.BudgetExceeded, match=r"USD a month.*until \d{4}-\d{2}-01 00:00 UTC"):
         await budgets.check(exchange("bob"), lambda: Decimal(1))
@@ -147,7 +152,7 @@ async def test_a_month_says_when_it_ends(thread: LedgerThread) -> None:
 
 async def test_everybody_else_has_a_budget_each(thread: LedgerThread) -> None:
     """What one spends is not another's."""
-    budgets = Budgets(ONE_A_DAY | {"*": Budget(Decimal(2), Window.DAY)}, thread, "w1")
+    budgets = budgets_of(thread, ONE_A_DAY | {"*": Budget(Decimal(2), Window.DAY)})
     known = exchange("bob")
     await spent(budgets.spending(known), known, "0.2")
 
@@ -205,20 +210,26 @@ async def test_what_cannot_be_recorded_is_recorded_later(
 
 
 async def test_what_a_dead_worker_reserved_is_charged(
-    budgets: Budgets, ledger: Unsteady, monkeypatch: pytest.MonkeyPatch
+    thread: LedgerThread, ledger: Unsteady, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """When its beat has stood still; a worker that lives is left alone."""
     monkeypatch.setattr(leases, "LEASE_SECONDS", 0.3)
     ledger.spend.reserve("dead", "dead", "ann", 100_000_000, 10**9, Window.DAY)
-    spending = budgets.spending(exchange())
+    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.02)
+    beat = Beat(thread, "w1")
+    spending = Budgets(ONE_A_DAY, thread, beat, "w1").spending(exchange())
     await spending.reserve()
-    other = Budgets(ONE_A_DAY, LedgerThread(ledger), "w2")
+    other = budgets_of(LedgerThread(ledger), owner="w2")
 
+    beats = asyncio.create_task(beat.run())
     async with asyncio.timeout(10):
         while ledger.spend.spent("ann").day == 0:
-            await budgets.look()
             await other.look()
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.02)
     assert ledger.spend.spent("ann").day == 100_000_000
+    await asyncio.sleep(0.5)
+    await other.look()
+    assert ledger.spend.spent("ann").reserved_day == 300_000_000, "it lives, and says so"
+    beats.cancel()
     await spending.settle()
     assert ledger.spend.owners() == set()

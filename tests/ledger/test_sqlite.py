@@ -58,7 +58,7 @@ def test_another_request_makes_no_task_of_it(ledger: SQLiteLedger) -> None:
     other = ledger.begin(replace(ENTRY, id="c" * 32, is_task=True, fingerprint="other"))
     task = replace(TASK, key="l")
     ledger.begin(task)
-    ledger.settle(task.id, "w1", State.COMPLETED, b"[1]", LATER, keeps_key=True)
+    ledger.settle(task.id, "w1", State.COMPLETED, b"[1]", LATER)
     ledger.delete(task.id, "ann")
     deleted = ledger.begin(replace(task, id="d" * 32))
 
@@ -71,7 +71,7 @@ def test_an_expired_entry_makes_room(ledger: SQLiteLedger) -> None:
     ledger.begin(replace(ENTRY, expires_at=1))
     again = replace(ENTRY, id="c" * 32)
     assert ledger.begin(again).id == ENTRY.id
-    ledger.settle(ENTRY.id, "w1", State.COMPLETED, b"[]", 1, keeps_key=True)
+    ledger.settle(ENTRY.id, "w1", State.COMPLETED, b"[]", 1)
 
     assert ledger.begin(again) is again
 
@@ -87,16 +87,27 @@ def test_only_the_owner_may_send(ledger: SQLiteLedger) -> None:
     assert not ledger.mark_sent(TASK.id, "w1")
 
 
-@pytest.mark.parametrize("keeps_key", [True, False])
-def test_settling_keeps_the_key_or_frees_it(ledger: SQLiteLedger, keeps_key: bool) -> None:
-    """The entry is there for whoever waits, either way."""
+@pytest.mark.parametrize("is_task", [False, True])
+def test_settling_keeps_the_key_or_frees_it(ledger: SQLiteLedger, is_task: bool) -> None:
+    """What was never billed may be tried again; what is no task is forgotten soon then, also one that became a task late."""
     ledger.begin(ENTRY)
+    ledger.begin(replace(ENTRY, id="c" * 32, is_task=is_task))
 
-    assert ledger.settle(ENTRY.id, "w1", State.FAILED, b"[1]", LATER, keeps_key=keeps_key)
+    assert ledger.settle(ENTRY.id, "w1", State.FAILED, b"[1]", LATER, released_at=LATER - 1)
+    (settled,) = ledger.get([ENTRY.id])
+    assert (settled.state, settled.result, settled.key) == (State.FAILED, b"[1]", None)
+    assert settled.expires_at == (LATER if is_task else LATER - 1)
+    assert ledger.find("ann", "k") is None
 
-    (entry,) = ledger.get([ENTRY.id])
-    assert (entry.state, entry.result) == (State.FAILED, b"[1]")
-    assert (ledger.find("ann", "k") is not None) is keeps_key
+
+def test_settling_without_a_release_keeps_the_key(ledger: SQLiteLedger) -> None:
+    """For as long as the result."""
+    ledger.begin(ENTRY)
+    ledger.settle(ENTRY.id, "w1", State.FAILED, b"[1]", LATER)
+
+    found = ledger.find("ann", "k")
+    assert found is not None
+    assert found.expires_at == LATER
 
 
 def test_what_was_presumed_is_settled_again_by_its_owner(ledger: SQLiteLedger) -> None:
@@ -106,9 +117,9 @@ def test_what_was_presumed_is_settled_again_by_its_owner(ledger: SQLiteLedger) -
     ledger.mark_sent(ENTRY.id, "w1")
 
     assert ledger.presume(ENTRY.id, "w1", State.FAILED, b"[0]", LATER)
-    assert not ledger.settle(ENTRY.id, "w2", State.COMPLETED, b"[2]", LATER, keeps_key=True)
-    assert ledger.settle(ENTRY.id, "w1", State.COMPLETED, b"[1]", LATER, keeps_key=True)
-    assert not ledger.settle(ENTRY.id, "w1", State.COMPLETED, b"[3]", LATER, keeps_key=True)
+    assert not ledger.settle(ENTRY.id, "w2", State.COMPLETED, b"[2]", LATER)
+    assert ledger.settle(ENTRY.id, "w1", State.COMPLETED, b"[1]", LATER)
+    assert not ledger.settle(ENTRY.id, "w1", State.COMPLETED, b"[3]", LATER)
     assert ledger.get([ENTRY.id])[0].result == b"[1]"
 
 
@@ -147,7 +158,7 @@ def test_a_deleted_task_is_gone_but_its_key_is_used(ledger: SQLiteLedger) -> Non
     for task in (TASK, replace(TASK, id="c" * 32, key="k")):
         ledger.begin(task)
         assert ledger.delete(task.id, "ann") is None, "it is active"
-        ledger.settle(task.id, "w1", State.COMPLETED, b"[1]", LATER, keeps_key=True)
+        ledger.settle(task.id, "w1", State.COMPLETED, b"[1]", LATER)
         assert ledger.delete(task.id, "bob") is None
         assert ledger.delete(task.id, "ann") is not None
 
@@ -205,7 +216,7 @@ def test_sweeping_forgets_what_has_expired(ledger: SQLiteLedger) -> None:
     for number, expires_at in enumerate((1, LATER)):
         entry = replace(TASK, id=f"{number:032x}")
         ledger.begin(entry)
-        ledger.settle(entry.id, "w1", State.COMPLETED, b"[]", expires_at, keeps_key=True)
+        ledger.settle(entry.id, "w1", State.COMPLETED, b"[]", expires_at)
     ledger.begin(replace(ENTRY, expires_at=1))
 
     ledger.sweep()

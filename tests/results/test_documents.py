@@ -11,12 +11,13 @@ from banana import errors
 from banana.errors import UpstreamResponse
 from banana.google.wire import Image
 from banana.images import Outcome
-from banana.ledger.ledger import Entry
+from banana.ledger.ledger import Entry, State
 from banana.payload.pictures import read_picture
 from banana.payload.pieces import size_of
 from banana.results.documents import (
     decisive_error,
     document_of,
+    error_in,
     kept,
     outcomes_of,
     recovered_outcomes,
@@ -125,12 +126,41 @@ async def test_what_lies_in_files_is_recovered(files: Files) -> None:
 
 
 async def test_a_whole_response_is_recovered_too(files: Files) -> None:
-    """As Google sent it."""
+    """As Google sent it; it is read when it is wanted."""
     await kept(Outcome(0, UpstreamResponse(200, "application/json", [b"{}"])), ENTRY.id, files)
 
     (outcome,) = await recovered_outcomes(ENTRY, files)
 
-    assert outcome.result == UpstreamResponse(200, "application/json", [b"{}"])
+    assert outcome.result == UpstreamResponse(200, "application/json", [])
+    document = document_of([outcome])
+    (read,) = await outcomes_of(replace(ENTRY, result=document), files, with_content=True)
+    assert read.result == UpstreamResponse(200, "application/json", [b"{}"])
+
+
+async def test_a_foreign_file_recovers_nothing(files: Files) -> None:
+    """Somebody made a copy of one."""
+    await files.write(f"{ENTRY.id}-0 (1).jpg", [b"x"])
+
+    (outcome,) = await recovered_outcomes(ENTRY, files)
+
+    assert isinstance(outcome.result, errors.OutcomeUnknown)
+
+
+def test_what_google_answered_decides_over_what_may_be_tried_again() -> None:
+    """It keeps the key used: a repeat is not told in vain to come back."""
+    full, blocked = errors.UpstreamOverloaded("full"), errors.Blocked("no")
+
+    assert decisive_error([full, blocked]) is blocked
+    assert decisive_error([full]) is full
+
+
+def test_an_error_that_is_kept_says_when_to_try_again() -> None:
+    """In its header, too."""
+    quota = errors.UpstreamQuota("used up", retry_after_seconds=30)
+    error = error_in(replace(ENTRY, state=State.FAILED, result=document_of([Outcome(0, quota)])))
+
+    assert error is not None
+    assert error.headers == {"Retry-After": "30"}
 
 
 def test_the_unknown_decides_over_the_first() -> None:

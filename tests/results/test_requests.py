@@ -12,6 +12,7 @@ import pytest
 
 from banana import database, images
 from banana.app import create_app
+from banana.results.files import Files
 from banana.results.requests import KeptRequests
 from standin.server import StandIn
 from tests.conftest import client_of, settings_for
@@ -524,3 +525,95 @@ def test_the_class_has_what_stands_for_it() -> None:
 
     for name in vars(NothingKept):
         assert name.startswith("__") or hasattr(KeptRequests, name)
+
+
+async def test_a_task_that_is_refused_is_no_promise(worker: MakeClient, stand_in: StandIn) -> None:
+    """Whoever joined it before it was refused can poll why."""
+    client = await worker(rate_limit_per_minute=1)
+    await client.post("/generate", json={"prompt": "the one"})
+    headers = KEY | {"Prefer": "respond-async"}
+    begun = [client.post("/generate", json={"prompt": "x"}, headers=headers) for _ in range(3)]
+    responses = await asyncio.gather(*begun)
+
+    assert 429 in [response.status_code for response in responses]
+    for response in responses:
+        if response.status_code == 202:
+            polled = (await client.get(f"/v1/images/tasks/{response.json()['id']}")).json()
+            assert (polled["status"], polled["http_status"]) == ("failed", 429)
+    assert len(stand_in.calls) == 1
+
+
+async def test_a_task_that_was_never_sent_leaves_no_order(worker: MakeClient, stand_in: StandIn) -> None:
+    """Its prompt is gone with it."""
+    stand_in.latency_seconds = 2
+    client = await worker(max_connections=1, max_waiting=0)
+    busy = asyncio.create_task(client.post("/generate", json={"prompt": "busy"}))
+    while not stand_in.calls:
+        await asyncio.sleep(0.01)
+    task = (await client.post("/v1/images/generations/async", json={"prompt": "secret"})).json()
+    polled = (await client.get(f"/v1/images/tasks/{task['id']}?wait=20")).json()
+    await busy
+
+    assert (polled["status"], polled["http_status"]) == ("failed", 503)
+    assert list(Path(".state/results/orders").iterdir()) == []
+
+
+async def test_a_task_deleted_by_a_caller_who_leaves_is_deleted(
+    worker: MakeClient, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its picture's link leads nowhere."""
+    client = await worker()
+    task = (await client.post("/v1/images/generations/async", json={"prompt": "x"})).json()
+    place = f"/v1/images/tasks/{task['id']}"
+    link = (await client.get(f"{place}?wait=20")).json()["result"]["data"][0]["url"]
+    removing, gate = asyncio.Event(), asyncio.Event()
+    remove = Files.remove
+
+    async def slow_remove(self: Files, entry_id: str) -> None:
+        removing.set()
+        await gate.wait()
+        await remove(self, entry_id)
+
+    monkeypatch.setattr(Files, "remove", slow_remove)
+    deleting = asyncio.create_task(client.delete(place))
+    await removing.wait()
+    deleting.cancel()
+    await asyncio.gather(deleting, return_exceptions=True)
+    gate.set()
+    async with asyncio.timeout(20):
+        while (await client.get(place)).status_code != 404:
+            await asyncio.sleep(0.01)
+
+    assert (await client.get(link)).status_code == 410
+
+
+async def test_a_picture_that_cannot_be_removed_can_be_deleted_again(
+    worker: MakeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is told that it is gone while it is there."""
+    client = await worker()
+    task = (await client.post("/v1/images/generations/async", json={"prompt": "x"})).json()
+    place = f"/v1/images/tasks/{task['id']}"
+    link = (await client.get(f"{place}?wait=20")).json()["result"]["data"][0]["url"]
+
+    async def failing_remove(self: Files, entry_id: str) -> None:
+        raise OSError("read-only")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Files, "remove", failing_remove)
+        refused = await client.delete(place)
+    deleted = await client.delete(place)
+
+    assert (refused.status_code, deleted.status_code, (await client.get(link)).status_code) == (503, 204, 410)
+
+
+async def test_a_repeat_of_a_refusal_by_policy_says_so(worker: MakeClient, stand_in: StandIn) -> None:
+    """Also where another of its calls found no room: coming back would be in vain."""
+    stand_in.plan.extend(["503", "image-safety"])
+    client = await worker(retries=0)
+    body = {"prompt": "x", "number_of_images": 2}
+    first, again = [await client.post("/generate", json=body, headers=KEY) for _ in range(2)]
+
+    assert (first.status_code, first.json()["error"]["code"]) == (422, "blocked")
+    assert again.content == first.content
+    assert len(stand_in.calls) == 2

@@ -1,6 +1,7 @@
 """What a worker does for those that died; their entries are written by hand, by owners who show nothing."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -32,6 +33,7 @@ async def client(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
     """A service that finds the dead soon."""
     monkeypatch.setattr(upkeep, "LOOK_SECONDS", 0.02)
     monkeypatch.setattr(leases, "LEASE_SECONDS", 0.2)
+    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.02)
     monkeypatch.setattr(works, "RETRY_SECONDS", 0.02)
     async with AsyncExitStack() as stack:
         yield await stack.enter_async_context(client_of(create_app(settings_for(stand_in))))
@@ -213,7 +215,7 @@ async def test_what_expired_is_swept_and_the_rest_counted(
     """Rows and files; the metrics have what is left."""
     monkeypatch.setattr(upkeep, "SWEEP_SECONDS", 1)
     ledger.begin(replace(ENTRY, **MINE))
-    ledger.settle(ENTRY.id, "dead", State.COMPLETED, b"[]", 1, keeps_key=True)
+    ledger.settle(ENTRY.id, "dead", State.COMPLETED, b"[]", 1)
     await write("a-0.png", bytes(1000))
     await until(lambda: not ledger.get([ENTRY.id]))
     await client.get(
@@ -242,3 +244,78 @@ async def test_a_disk_that_has_room_again_is_noticed(
     async with asyncio.timeout(20):
         while (await client.get("/ready")).json()["degraded"]:
             await asyncio.sleep(0.05)
+
+
+async def test_a_file_that_cannot_be_read_holds_up_nothing_else(
+    client: httpx.AsyncClient, ledger: SQLiteLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its entry waits for a better moment; those behind it are settled."""
+    names_of = Files.names_of
+
+    async def failing_names_of(self: Files, entry_id: str) -> list[str]:
+        if entry_id == ENTRY.id:
+            raise OSError("bad sector")
+        return await names_of(self, entry_id)
+
+    bad, good = replace(ENTRY, **MINE), replace(ENTRY, **MINE, id="c" * 32, key="k2")
+    with monkeypatch.context() as broken:
+        broken.setattr(Files, "names_of", failing_names_of)
+        for entry in (bad, good):
+            ledger.begin(entry)
+            ledger.mark_sent(entry.id, "dead")
+        await until(ended(ledger, good))
+        assert not ended(ledger, bad)()
+    await until(ended(ledger, bad))
+
+
+async def test_an_order_that_cannot_be_read_now_is_read_later(
+    client: httpx.AsyncClient, ledger: SQLiteLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Too many open files are over in a moment."""
+    looked = asyncio.Event()
+
+    async def failing_read(self: Files, entry_id: str) -> bytes:
+        looked.set()
+        raise OSError("too many open files")
+
+    task = replace(TASK, **MINE, route="/generate")
+    await write(f"orders/{task.id}", b'{"prompt":"a banana"}')
+    with monkeypatch.context() as broken:
+        broken.setattr(Files, "read_order", failing_read)
+        ledger.begin(task)
+        await looked.wait()
+    await until(ended(ledger, task))
+
+    assert (await client.get(f"/v1/images/tasks/{task.id}")).json()["status"] == "completed"
+
+
+async def test_an_order_whose_task_has_ended_is_removed(
+    client: httpx.AsyncClient, ledger: SQLiteLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker was killed in between; that of a task which has not ended stays."""
+    monkeypatch.setattr(upkeep, "SWEEP_SECONDS", 0.05)
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 1000)
+    ledger.begin(replace(TASK, owner="alive"))
+    await write(f"orders/{TASK.id}", b"{}")
+    await write("orders/left", b"secret")
+    await until(lambda: not Path(".state/results/orders/left").exists())
+
+    assert Path(f".state/results/orders/{TASK.id}").exists()
+
+
+async def test_what_is_taken_up_is_its_callers(
+    stand_in: StandIn, ledger: SQLiteLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In metrics by name where callers have names, and in the log in its API format."""
+    monkeypatch.setattr(upkeep, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(leases, "LEASE_SECONDS", 0.2)
+    task = replace(TASK, caller="ann", owner="dead", route="/generate")
+    await write(f"orders/{task.id}", b'{"prompt":"a banana"}')
+    ledger.begin(task)
+    async with client_of(create_app(settings_for(stand_in, access_tokens="ann:a"))) as client:
+        await until(ended(ledger, task))
+        metrics = (await client.get("/metrics")).text
+    lines = [json.loads(line) for line in Path("logs/app.log").read_text().splitlines()]
+
+    assert 'banana_images_total{caller="ann",model="gemini-3-pro-image"} 1.0' in metrics
+    assert [line["dialect"] for line in lines if line["event"] == "carried_out"] == ["generate"]

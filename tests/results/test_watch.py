@@ -52,7 +52,7 @@ async def test_all_who_wait_share_each_look() -> None:
 
 def settled(number: str) -> Callable[[Ledger], bool]:
     def settle(ledger: Ledger) -> bool:
-        return ledger.settle(number, "w1", State.COMPLETED, b"[]", LATER, keeps_key=True)
+        return ledger.settle(number, "w1", State.COMPLETED, b"[]", LATER)
 
     return settle
 
@@ -86,7 +86,7 @@ async def test_a_ledger_that_fails_for_a_while_is_waited_for() -> None:
 
     ledger = Failing(Path("ledger.db"))
     ledger.begin(ENTRY)
-    ledger.settle(ENTRY.id, "w1", State.COMPLETED, b"[]", LATER, keeps_key=True)
+    ledger.settle(ENTRY.id, "w1", State.COMPLETED, b"[]", LATER)
     thread = LedgerThread(ledger)
 
     found = await asyncio.wait_for(Watch(thread).until_ended(ENTRY.id), 20)

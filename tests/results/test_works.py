@@ -1,7 +1,8 @@
 """What a worker carries out to its end; the ledger and the disk failing meanwhile."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+import threading
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from banana.admission.budgets import Budgets
 from banana.exchange import Exchange
 from banana.google.wire import Image
 from banana.images import Outcome
+from banana.ledger.leases import Beat
 from banana.ledger.ledger import Entry, LedgerError, State
 from banana.ledger.sqlite import SQLiteLedger
 from banana.ledger.thread import LedgerThread
@@ -57,7 +59,9 @@ async def parts(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Parts]:
     monkeypatch.setattr(works_module, "RETRY_SECONDS", 0.01)
     ledger = Unsteady(Path("ledger.db"))
     thread, files, buffers = LedgerThread(ledger), Files(FOLDER, 60, 1 << 20), Buffers(1 << 20)
-    yield Parts(ledger, files, buffers, Works(thread, files, buffers, Budgets({}, thread, "w1"), "w1"))
+    yield Parts(
+        ledger, files, buffers, Works(thread, files, buffers, Budgets({}, thread, Beat(thread, "w1"), "w1"), "w1")
+    )
     await thread.close()
     files.close()
 
@@ -75,7 +79,7 @@ def job_of(*results: Image | errors.BananaError, gate: asyncio.Event | None = No
                 await gate.wait()
             yield Outcome(index, result)
 
-    return Job("/x", {}, lambda: [b"{}"], len(results), lambda: None, has_links=False, outcomes=outcomes)
+    return Job("/x", {}, lambda: [b"{}"], len(results), lambda: None, has_links=False, dialect="x", outcomes=outcomes)
 
 
 async def started(parts: Parts, job: Job, entry: Entry = ENTRY) -> list[Outcome]:
@@ -192,11 +196,12 @@ async def test_a_task_waits_until_its_picture_can_be_kept(parts: Parts) -> None:
 
 
 async def test_a_cancelled_one_keeps_nothing(parts: Parts) -> None:
-    """Its call is cancelled; what is written already is removed; those who follow are told."""
+    """Its call is cancelled; what is written already, or being written, is removed; those who follow are told."""
     gate = asyncio.Event()
     ended = asyncio.Event()
 
     async def outcomes(exchange: Exchange) -> AsyncGenerator[Outcome | None, None]:
+        await exchange.before_sending()
         try:
             yield Outcome(0, picture())
             await gate.wait()
@@ -211,9 +216,90 @@ async def test_a_cancelled_one_keeps_nothing(parts: Parts) -> None:
     rest = [outcome async for outcome in follower if outcome]
 
     assert ended.is_set()
+    await parts.works.drain()
+    assert await parts.files.names_of(TASK.id) == []
     assert [type(outcome.result).__name__ for outcome in rest] == ["OutcomeUnknown"]
     await parts.works.drain()
     assert TASK.id not in parts.works
+
+
+async def test_a_work_that_is_cancelled_before_its_first_step_ends(parts: Parts) -> None:
+    """It leaves nothing behind that anybody would wait for."""
+    parts.ledger.begin(TASK)
+    work = parts.works.start(job_of(picture()), TASK, Exchange(deadline=1e9))
+    parts.works.cancel(TASK.id)
+
+    async with asyncio.timeout(20):
+        await parts.works.drain()
+        assert [outcome async for outcome in work.follow()] == []
+    assert not parts.works.is_busy
+
+
+async def test_what_is_cancelled_unsent_may_be_repeated(parts: Parts) -> None:
+    """Nothing can have been billed, and those who follow are told so."""
+    gate = asyncio.Event()
+
+    async def outcomes(exchange: Exchange) -> AsyncGenerator[Outcome | None, None]:
+        await gate.wait()
+        yield None
+
+    parts.ledger.begin(TASK)
+    work = parts.works.start(replace(job_of(), outcomes=outcomes), TASK, Exchange(deadline=1e9))
+    await asyncio.sleep(0)
+    parts.works.cancel(TASK.id)
+    (outcome,) = [outcome async for outcome in work.follow() if outcome is not None]
+
+    assert isinstance(outcome.result, errors.InProgress)
+    assert "cancelled before anything was sent" in outcome.result.message
+
+
+async def test_a_picture_is_removed_that_was_being_written(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its thread goes on when the task is cancelled."""
+    writing, gate = threading.Event(), threading.Event()
+    write = parts.files.write
+
+    async def slow_write(name: str, blocks: Iterable[bytes]) -> int:
+        def slow_blocks() -> Iterator[bytes]:
+            writing.set()
+            gate.wait(20)
+            yield from blocks
+
+        return await write(name, slow_blocks())
+
+    monkeypatch.setattr(parts.files, "write", slow_write)
+    parts.ledger.begin(TASK)
+    parts.works.start(job_of(picture()), TASK, Exchange(deadline=1e9))
+    await asyncio.to_thread(writing.wait, 20)
+    parts.works.cancel(TASK.id)
+    await asyncio.sleep(0)
+    gate.set()
+    await parts.works.drain()
+
+    assert await parts.files.names_of(TASK.id) == []
+
+
+async def test_a_picture_that_never_fits_is_not_waited_for(parts: Parts) -> None:
+    """Its task ends; trying again would not help."""
+    large = Image(read_picture(encoded(b"x" * (2 << 20))), "image/png", {})
+
+    async with asyncio.timeout(20):
+        await started(parts, job_of(large), TASK)
+    assert entry_in(parts, TASK).state is State.COMPLETED
+
+
+async def test_what_became_a_task_meanwhile_is_waited_for_as_one(parts: Parts) -> None:
+    """By a request to another worker: its picture is nowhere else."""
+    parts.ledger.begin(ENTRY)
+    FOLDER.write_text("no folder")
+    work = parts.works.start(job_of(picture()), ENTRY, Exchange(deadline=1e9))
+    parts.ledger.begin(replace(ENTRY, id="c" * 32, is_task=True))
+    while not parts.works.files_fail:
+        await asyncio.sleep(0.01)
+    FOLDER.unlink()
+    await parts.works.drain()
+
+    assert work.entry.is_task
+    assert len(await parts.files.names_of(ENTRY.id)) == 1
 
 
 async def test_a_result_after_it_was_cancelled_is_removed(parts: Parts) -> None:

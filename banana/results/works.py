@@ -198,6 +198,7 @@ class Works:
                     if outcome is not None:
                         work.add(await self._kept(work, outcome))
             await work.spending.settle()
+            await self._keep_late(work)
             await self._settle(work)
         except asyncio.CancelledError:
             work.add(Outcome(len(work.outcomes), errors.OutcomeUnknown() if work.is_sent else _cancelled_unsent()))
@@ -243,19 +244,25 @@ class Works:
                 await self._files.remove_order(work.entry.id)
 
     async def _kept(self, work: Work, outcome: Outcome) -> Outcome:
-        """Keep what one call became. A task has nothing else than what is kept: it waits until that can be written."""
+        """Keep what one call became; as it came when it cannot be kept now."""
         if isinstance(outcome.result, errors.BananaError):
             error = errors.OutcomeUnknown() if outcome.result.in_doubt else outcome.result
             error.request_id = work.entry.request_id
             return replace(outcome, result=error)
+        return await self.keep(outcome, work.entry.id)
+
+    async def _keep_late(self, work: Work) -> None:
+        """Keep what could not be kept at once: a task has nothing else. Those who follow the work do not wait for that."""
         until = time.monotonic() + self._files.keep_seconds
-        written = await self.keep(outcome, work.entry.id)
-        while not written.file and time.monotonic() < until and self._files.may_hold(_size_of_file(outcome)):
-            if not await self._is_task(work):
-                break
-            await asyncio.sleep(RETRY_SECONDS)
-            written = await self.keep(outcome, work.entry.id)
-        return written
+        for position, outcome in enumerate(work.outcomes):
+            while self._is_to_be_kept(outcome) and time.monotonic() < until and await self._is_task(work):
+                work.end()
+                await asyncio.sleep(RETRY_SECONDS)
+                outcome = work.outcomes[position] = await self.keep(outcome, work.entry.id)
+
+    def _is_to_be_kept(self, outcome: Outcome) -> bool:
+        is_error = isinstance(outcome.result, errors.BananaError)
+        return not is_error and not outcome.file and self._files.may_hold(_size_of_file(outcome))
 
     async def _is_task(self, work: Work) -> bool:
         """Return whether a work is a task's, or has become one by a request to another worker."""

@@ -179,18 +179,19 @@ async def test_a_picture_that_cannot_be_kept_is_sent(parts: Parts) -> None:
 
 
 async def test_a_task_waits_until_its_picture_can_be_kept(parts: Parts) -> None:
-    """It has nothing else to show: until then it is processing."""
+    """It has nothing else to show: until then it is processing; whoever follows it has it at once."""
     FOLDER.write_text("no folder")
     following = asyncio.create_task(started(parts, job_of(picture()), TASK))
     async with asyncio.timeout(20):
         while not parts.works.files_fail:
             await asyncio.sleep(0.01)
+    (outcome,) = await following
+    assert not outcome.file
     assert entry_in(parts, TASK).state is State.SENT
     FOLDER.unlink()
+    await parts.works.drain()
 
-    (outcome,) = await following
-
-    assert outcome.file
+    assert len(await parts.files.names_of(TASK.id)) == 1
     assert entry_in(parts, TASK).state is State.COMPLETED
     assert not parts.works.files_fail
 
@@ -293,8 +294,8 @@ async def test_what_became_a_task_meanwhile_is_waited_for_as_one(parts: Parts) -
     FOLDER.write_text("no folder")
     work = parts.works.start(job_of(picture()), ENTRY, Exchange(deadline=1e9))
     parts.ledger.begin(replace(ENTRY, id="c" * 32, is_task=True))
-    while not parts.works.files_fail:
-        await asyncio.sleep(0.01)
+    (outcome,) = [outcome async for outcome in work.follow() if outcome is not None]
+    assert isinstance(outcome.result, Image), "whoever follows has it at once"
     FOLDER.unlink()
     await parts.works.drain()
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from banana.routes.fields import MAX_PICTURES
 
-ERROR_STATUSES = (400, 401, 403, 404, 409, 410, 413, 422, 429, 500, 502, 503, 504)
+ERROR_STATUSES = (400, 401, 402, 403, 404, 409, 410, 413, 422, 429, 500, 502, 503, 504)
 
 EXAMPLE_PROMPT = "A banana on the moon"
 # One pixel, for an example of a picture that is sent.
@@ -23,6 +23,7 @@ TASK_SCHEMA: dict[str, Any] = {
         **{name: {"type": "integer", "description": "Unix time in seconds."} for name in ("created_at", "expires_at")},
         "status": {"enum": ["processing", "completed", "failed", "cancelled"]},
         "http_status": {"type": "integer", "description": "When it has ended: what the route would have answered."},
+        "cost_usd": {"type": "number", "description": "When it has ended: what its calls cost, where that is known."},
         "result": {"description": "When it is completed: the body that the route would have answered."},
         "error": {"type": "object", "description": "When it has failed."},
         "failed": {"type": "array", "description": "The pictures that are missing from a result.", "items": {}},
@@ -48,6 +49,15 @@ PREFER_PARAMETER = {
 KEPT_PARAMETERS = [KEY_PARAMETER, PREFER_PARAMETER]
 
 
+COST_HEADERS = {
+    "X-Cost-USD": {"description": "What all calls cost, where that is known.", "schema": {"type": "string"}},
+    "X-Budget-Remaining-USD": {
+        "description": "What is left of the caller's budget, where it has one.",
+        "schema": {"type": "string"},
+    },
+}
+
+
 def accepted() -> dict[int | str, dict[str, Any]]:
     """Return the response of a route that has begun a task."""
     return {202: {"description": "A task was begun.", "content": {"application/json": {"schema": TASK_SCHEMA}}}}
@@ -59,7 +69,8 @@ def responses(content: Mapping[str, Any], error: Mapping[str, Any]) -> dict[int 
         status: {"description": "An error.", "content": {"application/json": {"schema": error}}}
         for status in ERROR_STATUSES
     }
-    return {200: {"description": "The result.", "content": content}, **errors}
+    success = {"description": "The result.", "headers": COST_HEADERS, "content": content}
+    return {200: success, **errors}
 
 
 def request_body(model: type[BaseModel], pictures: str, example: Mapping[str, Any], *, form: bool) -> dict[str, Any]:

@@ -86,6 +86,7 @@ async def accepted(
         entry = await services.requests.task(entry.id, exchange.caller, wait_seconds)
         if entry.state in (State.COMPLETED, State.FAILED):
             outcomes = await services.requests.outcomes_of(entry, base_url, as_links=as_links)
+            exchange.cost_usd = None if submission.is_replay else outcomes.cost_usd
             return PiecesResponse(task_format.result(outcomes, as_links=as_links), "application/json")
     document = msgspec.json.encode(_accepted_fields(entry, base_url))
     return Response(document, 202, _ACCEPTED_HEADERS | {"Location": poll_url(entry, base_url)}, "application/json")

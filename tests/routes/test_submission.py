@@ -88,6 +88,7 @@ async def test_one_that_ends_while_it_is_waited_for_is_its_result(client: httpx.
     failed = await client.post("/generate", json={"prompt": "x"}, headers={"Prefer": "respond-async, wait=20"})
 
     assert (quick.status_code, list(quick.json())) == (200, ["images", "metadata"])
+    assert quick.headers["x-cost-usd"] == "0.137116"
     assert slow.status_code == 202
     assert (failed.status_code, failed.json()["error"]["code"]) == (422, "blocked")
 

@@ -1,5 +1,6 @@
 """The settings: read from the environment and .env, refused with one line."""
 
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,19 @@ def test_dotenv_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch
         ("ACCESS_TOKENS=anna:${UNSET},b", "ACCESS_TOKENS: has an entry without a token: number 1"),
         ("LOG_LEVEL=loud", "LOG_LEVEL: 'loud'"),
         ("DEFAULT_MODEL=a/b", "DEFAULT_MODEL: 'a/b'"),
+        ("BUDGETS=alice", "BUDGETS: 'alice' is written name=5/day, separated by commas"),
+        ("BUDGETS=alice=5", "the budget of alice is neither a day's nor a month's"),
+        ("BUDGETS=alice=5/week", "is written name=5/day or name=20/month"),
+        ("BUDGETS=alice=x/day", "BUDGETS: 'alice=x/day' holds 'x', which is no amount of USD"),
+        ("BUDGETS=alice=-5/day", "BUDGETS: 'alice=-5/day' holds '-5'; an amount is from 0 to"),
+        ("BUDGETS=alice=nan/day", "holds 'nan'"),
+        ("BUDGETS=a=1/day,a=2/month", "BUDGETS: 'a=1/day,a=2/month' names a twice"),
+        ("PRICES=m=1/2", "PRICES: 'm=1/2' is written model=image/text/input, in USD per million tokens"),
+        ("PRICES=m=1/2/1e9", "holds '1e9'"),
+        ("PRICES=m", "PRICES: 'm' is written model=image/text/input, separated by commas"),
+        ("PRICES=a b=1/2/3", "PRICES: 'a b=1/2/3' is written"),
+        ("KEY_SPEND_PER_10_MINUTES=0", "KEY_SPEND_PER_10_MINUTES: '0'"),
+        ("KEY_SPEND_PER_10_MINUTES=inf", "KEY_SPEND_PER_10_MINUTES: 'inf'"),
     ],
 )
 def test_a_bad_value_is_one_line_that_names_it(line: str, words: str) -> None:
@@ -145,3 +159,18 @@ def test_no_password_is_shown_however_it_is_written(line: str) -> None:
 def test_a_loopback_address_is_known(host: str, expected: bool) -> None:
     """Whatever it is."""
     assert config.read(gemini_api_key=("k",), host=host).on_loopback == expected
+
+
+def test_prices_and_budgets_are_read() -> None:
+    """Amounts as they are written, to the last digit; spaces around them are none."""
+    Path(".env").write_text(
+        "GEMINI_API_KEY=k\nPRICES=m=120/12/0.25, n = 1/2/3\nBUDGETS=alice=0.1/day, *=$20/month\nKEY_SPEND_PER_10_MINUTES=9.5\n"
+    )
+    settings = config.read()
+
+    assert settings.prices == {
+        "m": (Decimal(120), Decimal(12), Decimal("0.25")),
+        "n": (Decimal(1), Decimal(2), Decimal(3)),
+    }
+    assert settings.budgets == {"alice": (Decimal("0.1"), "day"), "*": (Decimal(20), "month")}
+    assert settings.key_spend_per_10_minutes == Decimal("9.5")

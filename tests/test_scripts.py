@@ -384,7 +384,8 @@ def test_what_is_private_is_readable_by_its_owner_alone(service: Service) -> Non
 
 def test_the_last_words_say_what_matters(service: Service) -> None:
     """The page, that it is the demo, where the log is; and that anyone may spend money, where anyone may."""
-    service.set(port=service.port, workers=1, host="0.0.0.0", log_file="elsewhere/service.log")
+    service.set(port=service.port, workers=1, host="0.0.0.0", log_file="elsewhere/service.log",
+                budgets="ann=1/day")  # fmt: skip
     ran = service.run("start.sh", "--demo")
     shown = service.run("logs.sh")
     service.run("stop.sh")
@@ -394,6 +395,7 @@ def test_the_last_words_say_what_matters(service: Service) -> None:
     assert "elsewhere/service.log" in ran.stdout
     assert "Anyone who reaches it may spend your money." in ran.stdout
     assert "open_to_everyone" in shown.stdout
+    assert "BUDGETS names ann, which is no address" in shown.stdout
 
 
 def test_a_key_is_asked_for_before_anything_is_installed(service: Service) -> None:

@@ -25,6 +25,8 @@ HEAD_BYTES = 32
 CHECK_BYTES = 64 * 1024
 # A file that was never finished: nothing is written for so long.
 UNFINISHED_SECONDS = 3600
+# What was written so long ago has its entry, or never will.
+SETTLED_SECONDS = 60
 # The orders of tasks that were not sent yet; what makes room for pictures leaves them alone.
 ORDERS = "orders"
 
@@ -82,9 +84,16 @@ class Files:
         """Return the order of a task. Raises FileNotFoundError."""
         return await self.read(f"{ORDERS}/{entry_id}")
 
-    async def orders(self) -> set[str]:
-        """Return the ids of the tasks whose orders are kept."""
-        return await self._in_thread(lambda: {path.name for path in (self._folder / ORDERS).glob("[!.]*")})
+    async def settled_orders(self) -> set[str]:
+        """Return the ids of the tasks whose orders were not just written."""
+        until = time.time() - SETTLED_SECONDS
+        return await self._in_thread(
+            lambda: {
+                path.name
+                for path in (self._folder / ORDERS).glob("[!.]*")
+                if path.stat().st_mtime < until  # a clock that was set leaves some for longer
+            }
+        )
 
     async def remove_order(self, entry_id: str) -> None:
         """Remove the order of a task, if it is there."""

@@ -248,13 +248,13 @@ class KeptRequests:
 
     async def task(self, entry_id: str, caller: str, wait_seconds: float = 0) -> Entry:
         """Return a caller's task; when it has ended, or after `wait_seconds`. Raises NotFound and LedgerUnavailable."""
-        entry = _of_caller(await self._ledger.look(lambda ledger: ledger.get([entry_id])), caller)
+        entry = _of_caller(await self._ledger.look(lambda ledger: ledger.get([entry_id])), entry_id, caller)
         until = time.monotonic() + wait_seconds
         while entry.state.is_active and (left_seconds := until - time.monotonic()) > 0 and not self._is_draining():
             with suppress(TimeoutError):
                 async with asyncio.timeout(min(left_seconds, DRAINING_SECONDS)):
                     ended = await self._watch.until_ended(entry_id)
-                    return _of_caller([ended] if ended else [], caller)
+                    return _of_caller([ended] if ended else [], entry_id, caller)
         return entry
 
     async def tasks(self, caller: str, limit: int, after: str | None) -> Sequence[Entry]:
@@ -284,7 +284,7 @@ class KeptRequests:
             with suppress(OSError):
                 await self._files.remove(entry_id)
             return
-        _of_caller(await self._ledger.look(lambda ledger: ledger.get([entry_id])), caller)
+        _of_caller(await self._ledger.look(lambda ledger: ledger.get([entry_id])), entry_id, caller)
         try:
             # Before its entry: what cannot be removed can be deleted again.
             await self._files.remove(entry_id)
@@ -459,11 +459,11 @@ def _not_kept(name: str) -> errors.InvalidRequest:
 
 
 def _no_task(entry_id: str) -> errors.NotFound:
-    return errors.NotFound(f"There is no task {entry_id[:100]}.")
+    return errors.NotFound(f"There is no task {entry_id[:100]} of yours, or its time is over.")
 
 
-def _of_caller(found: Sequence[Entry], caller: str) -> Entry:
+def _of_caller(found: Sequence[Entry], entry_id: str, caller: str) -> Entry:
     for entry in found:
         if entry.caller == caller and entry.is_task:
             return entry
-    raise errors.NotFound("There is no such task, or its time is over.")
+    raise _no_task(entry_id)

@@ -146,8 +146,7 @@ class Upkeep:
     async def _sweep_orders(self) -> None:
         """Remove the orders of tasks that have ended. Raises LedgerUnavailable."""
         with suppress(OSError):
-            # Listed first: each of these was written for an entry that was active then.
-            orders = await self._files.orders()
+            orders = await self._files.settled_orders()
             active = (
                 {entry.id for entry in await self._ledger.look(lambda ledger: ledger.active())} if orders else set()
             )

@@ -5,7 +5,9 @@ from pathlib import Path
 import httpx
 import pytest
 
+from banana.admission.tokens import is_possible_caller
 from banana.app import create_app
+from banana.logs import digest_of
 from standin.server import StandIn
 from tests.conftest import KEY, client_of, error_of, settings_for
 
@@ -130,3 +132,13 @@ async def test_addresses_of_one_network_are_one_caller(stand_in: StandIn) -> Non
         ]
 
     assert statuses == [200, 200, 429, 429] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "tokens", "is_one"),
+    [("ann", ("ann:a", "b"), True), ("bob", ("ann:a", "b"), False), (f"token-{digest_of('b')}", ("ann:a", "b"), True),
+     ("10.0.0.1", (), True), ("2001:db8::/64", (), True), ("ann", (), False), ("10.0.0.1", ("ann:a",), False)],
+)  # fmt: skip
+def test_who_can_be_a_caller(name: str, tokens: tuple[str, ...], is_one: bool) -> None:
+    """The name of a token; without tokens an address, or the network that counts as one."""
+    assert is_possible_caller(name, tokens) is is_one

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -92,7 +94,7 @@ async def test_googles_tasks_are_taken_up_too(
 
     polled = (await client.get(f"/v1/images/tasks/{task.id}")).json()
 
-    assert polled["result"]["candidates"]
+    assert polled["result"]["candidates"], polled
     assert len(stand_in.calls) == 1
 
 
@@ -292,15 +294,17 @@ async def test_an_order_that_cannot_be_read_now_is_read_later(
 async def test_an_order_whose_task_has_ended_is_removed(
     client: httpx.AsyncClient, ledger: SQLiteLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its worker was killed in between; that of a task which has not ended stays."""
+    """Its worker was killed in between; that of a task which has not ended stays, and one that was just written."""
     monkeypatch.setattr(upkeep, "SWEEP_SECONDS", 0.05)
     monkeypatch.setattr(leases, "LEASE_SECONDS", 1000)
     ledger.begin(replace(TASK, owner="alive"))
-    await write(f"orders/{TASK.id}", b"{}")
-    await write("orders/left", b"secret")
+    for name in (TASK.id, "left", "fresh"):
+        await write(f"orders/{name}", b"secret")
+        if name != "fresh":
+            os.utime(f".state/results/orders/{name}", times=(time.time() - 120, time.time() - 120))
     await until(lambda: not Path(".state/results/orders/left").exists())
 
-    assert Path(f".state/results/orders/{TASK.id}").exists()
+    assert {path.name for path in Path(".state/results/orders").iterdir()} == {TASK.id, "fresh"}
 
 
 async def test_what_is_taken_up_is_its_callers(

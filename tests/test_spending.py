@@ -368,3 +368,41 @@ async def test_a_key_that_has_spent_what_it_may_gives_way_to_another(worker: Wor
     assert 590 <= int(refused.headers["retry-after"]) <= 600
     assert refused.json()["error"]["status"] == "RESOURCE_EXHAUSTED"
     assert "KEY_SPEND_PER_10_MINUTES" in refused.json()["error"]["message"]
+
+
+async def test_no_key_spends_more_than_it_may_over_several_workers(worker: Worker, stand_in: StandIn) -> None:
+    """Forty at once: what a call may cost at the most is taken before it is sent."""
+    stand_in.latency_seconds = 0.2
+    workers = [await worker(gemini_api_key=("key-1", "key-2"), key_spend_per_10_minutes="1") for _ in range(4)]
+    asked = [workers[number % 4].post("/generate", json=PROMPT) for number in range(40)]
+    statuses = [response.status_code for response in await asyncio.gather(*asked)]
+
+    assert set(statuses) == {200, 429}
+    assert statuses.count(200) == len(stand_in.calls)
+    for key in ("key-1", "key-2"):
+        assert sum(call.key == key for call in stand_in.calls) == int(1 / LIMIT)
+
+
+async def test_a_key_has_room_again_when_its_calls_cost_less(worker: Worker, stand_in: StandIn) -> None:
+    """What was only reserved is not held for ten minutes; a call that failed leaves nothing."""
+    client = await worker(key_spend_per_10_minutes="0.35", retries=0)
+    stand_in.plan.extend(["500", "400", "503"])
+    statuses = [(await client.post("/generate", json=PROMPT)).status_code for _ in range(6)]
+
+    assert statuses == [502, 422, 503, 200, 200, 429]
+
+
+@pytest.mark.parametrize(
+    "usage", [None, {}, [], "x", {"candidatesTokenCount": -5}, {"totalTokenCount": 1e300}, {"promptTokenCount": True}]
+)
+async def test_an_odd_count_of_tokens_is_charged_as_reserved(worker: Worker, stand_in: StandIn, usage: Any) -> None:
+    """The picture comes; nobody gets it for nothing."""
+    picture = {"inlineData": {"mimeType": "image/png", "data": encoded(png())}}
+    document = {"candidates": [{"content": {"parts": [picture]}, "finishReason": "STOP"}]}
+    stand_in.plan.extend([faults.says(document if usage is None else document | {"usageMetadata": usage})] * 3)
+    client = await worker(budgets="*=5/day")
+    responses = [await client.post(path, json=body) for path, body in ROUTES]
+
+    assert [response.status_code for response in responses] == [200, 200, 200]
+    assert ["x-cost-usd" in response.headers for response in responses] == [False, False, False]
+    await until_spent(3 * LIMIT)

@@ -115,6 +115,7 @@ def test_a_picture_has_its_price_before_and_after(visit: Visit) -> None:
     visit.send("Two bananas", 2)
     visit.pictures(2)
     expect(price).to_contain_text("Spent in this tab: $0.071.")
+    expect(visit.page.locator(".tile").first).to_contain_text("$0.035")
     visit.page.locator(".frame button").first.click()
     expect(visit.page.locator("#viewer-facts")).to_contain_text("$0.035")
     visit.page.keyboard.press("Escape")

@@ -1,4 +1,5 @@
 // The pictures in the list: on their way, there, or failed.
+import { usd } from "./costs.js";
 import { $, button, element } from "./dom.js";
 import { text } from "./language.js";
 import { copyPicture, fileName } from "./pictures.js";
@@ -67,6 +68,7 @@ export class Tile {
       element("a", { class: "button quiet", href: url, download: fileName(picture) }, text("download")),
       copyButton(image),
       button(text("use"), () => this.use(picture)),
+      ...(picture.cost ? [element("span", { class: "hint" }, usd(picture.cost))] : []),
     );
   }
 

@@ -2,19 +2,20 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from aiohttp import web
 
 from banana.app import create_app
 from banana.ledger.spend import Spent
 from banana.ledger.sqlite import SQLiteLedger
 from standin import faults
-from standin.server import StandIn
+from standin.server import StandIn, answer
 from tests.conftest import client_of, error_of, served, settings_for
 from tests.pictures import encoded, png
 
@@ -232,12 +233,28 @@ async def test_events_over_budget_are_an_error(worker: Worker, stand_in: StandIn
     assert "event: image" in (await richer.post("/generate", json=PROMPT, headers=headers)).text
 
 
+async def statuses_of(asked: Sequence[Awaitable[httpx.Response]], made: int, stand_in: StandIn) -> list[int]:
+    """The statuses of requests that are made at once: Google answers when all but `made` of them have been refused."""
+    all_refused = asyncio.Event()
+
+    async def answers_late(request: web.Request, picture: str) -> web.StreamResponse:
+        await all_refused.wait()
+        return web.json_response(answer("m", picture))
+
+    stand_in.plan.extend([answers_late] * len(asked))
+    statuses: list[int] = []
+    for response in asyncio.as_completed(asked):
+        statuses.append((await response).status_code)
+        if len(statuses) == len(asked) - made:
+            all_refused.set()
+    return statuses
+
+
 async def test_of_sixty_at_once_no_more_are_made_than_fit(worker: Worker, stand_in: StandIn) -> None:
     """Over four workers, in every format: what is refused reaches nobody, and what is spent is within the budget."""
-    stand_in.latency_seconds = 0.2
-    workers = [await worker(budgets="*=1/day", max_waiting=100) for _ in range(4)]
+    workers = [await worker(budgets="*=1/day", request_timeout_seconds=60) for _ in range(4)]
     asked = [workers[number % 4].post(path, json=body) for number in range(20) for path, body in ROUTES]
-    statuses = [response.status_code for response in await asyncio.gather(*asked)]
+    statuses = await statuses_of(asked, made=int(1 / LIMIT), stand_in=stand_in)
 
     assert set(statuses) == {200, 402}
     assert statuses.count(200) == len(stand_in.calls) == int(1 / LIMIT)
@@ -290,10 +307,13 @@ async def test_an_outcome_that_was_never_learnt_is_charged_as_reserved(
 async def test_a_caller_who_leaves_is_charged_as_reserved(stand_in: StandIn) -> None:
     """Its call may have been billed; what had come is what it cost, and nobody has it."""
     stand_in.plan.extend([None, "hang"])
-    async with served(create_app(settings_for(stand_in, budgets="*=1/day"))) as address, httpx.AsyncClient() as client:
+    app = create_app(settings_for(stand_in, budgets="*=1/day", request_timeout_seconds=60))
+    async with served(app) as address, httpx.AsyncClient(timeout=60) as client:
         before = (await client.get(f"{address}/metrics")).text
-        with suppress(httpx.ReadTimeout):
-            await client.post(f"{address}/generate", json=PROMPT | {"number_of_images": 2}, timeout=1.5)
+        asked = asyncio.create_task(client.post(f"{address}/generate", json=PROMPT | {"number_of_images": 2}))
+        while '"outcome":"ok"' not in Path("logs/app.log").read_text(encoding="utf-8") or len(stand_in.calls) < 2:
+            await asyncio.sleep(0.02)
+        asked.cancel()
         await until_spent(COST + LIMIT)
         after = (await client.get(f"{address}/metrics")).text
 
@@ -372,10 +392,10 @@ async def test_a_key_that_has_spent_what_it_may_gives_way_to_another(worker: Wor
 
 async def test_no_key_spends_more_than_it_may_over_several_workers(worker: Worker, stand_in: StandIn) -> None:
     """Forty at once: what a call may cost at the most is taken before it is sent."""
-    stand_in.latency_seconds = 0.2
-    workers = [await worker(gemini_api_key=("key-1", "key-2"), key_spend_per_10_minutes="1") for _ in range(4)]
+    limits: dict[str, Any] = {"key_spend_per_10_minutes": "1", "request_timeout_seconds": 60}
+    workers = [await worker(gemini_api_key=("key-1", "key-2"), **limits) for _ in range(4)]
     asked = [workers[number % 4].post("/generate", json=PROMPT) for number in range(40)]
-    statuses = [response.status_code for response in await asyncio.gather(*asked)]
+    statuses = await statuses_of(asked, made=2 * int(1 / LIMIT), stand_in=stand_in)
 
     assert set(statuses) == {200, 429}
     assert statuses.count(200) == len(stand_in.calls)

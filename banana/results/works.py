@@ -202,6 +202,7 @@ class Works:
             await self._settle(work)
         except asyncio.CancelledError:
             work.add(Outcome(len(work.outcomes), errors.OutcomeUnknown() if work.is_sent else _cancelled_unsent()))
+            await self._remove_order(work)
             await self._remove(work.entry.id)  # also what was being written when it was cancelled
         except Exception:
             log.exception("internal_error")
@@ -210,8 +211,6 @@ class Works:
         finally:
             work.end()
             await work.spending.settle()
-            if not work.is_sent:
-                await self._remove_order(work)
 
     def _end(self, work: Work) -> None:
         work.end()
@@ -274,6 +273,8 @@ class Works:
 
     async def _settle(self, work: Work) -> None:
         """Record what a work became; those who follow it do not wait for a ledger that fails."""
+        if not work.is_sent:
+            await self._remove_order(work)
         state, keeps_key = conclusion_of(work.outcomes)
         document = document_of(work.outcomes)
         if any(outcome_is_unknown(outcome) for outcome in work.outcomes):

@@ -545,14 +545,14 @@ async def test_a_task_that_is_refused_is_no_promise(worker: MakeClient, stand_in
 
 async def test_a_task_that_was_never_sent_leaves_no_order(worker: MakeClient, stand_in: StandIn) -> None:
     """Its prompt is gone with it."""
-    stand_in.latency_seconds = 2
-    client = await worker(max_connections=1, max_waiting=0)
+    stand_in.plan.append("hang")
+    client = await worker(max_connections=1, max_waiting=0, request_timeout_seconds=60)
     busy = asyncio.create_task(client.post("/generate", json={"prompt": "busy"}))
     while not stand_in.calls:
         await asyncio.sleep(0.01)
     task = (await client.post("/v1/images/generations/async", json={"prompt": "secret"})).json()
     polled = (await client.get(f"/v1/images/tasks/{task['id']}?wait=20")).json()
-    await busy
+    busy.cancel()
 
     assert (polled["status"], polled["http_status"]) == ("failed", 503)
     assert list(Path(".state/results/orders").iterdir()) == []

@@ -313,13 +313,13 @@ async def test_what_is_taken_up_is_its_callers(
     """In metrics by name where callers have names, and in the log in its API format."""
     monkeypatch.setattr(upkeep, "LOOK_SECONDS", 0.02)
     monkeypatch.setattr(leases, "LEASE_SECONDS", 0.2)
-    task = replace(TASK, caller="ann", owner="dead", route="/generate")
+    task = replace(TASK, caller="left-behind", owner="dead", route="/generate")
     await write(f"orders/{task.id}", b'{"prompt":"a banana"}')
     ledger.begin(task)
-    async with client_of(create_app(settings_for(stand_in, access_tokens="ann:a"))) as client:
+    async with client_of(create_app(settings_for(stand_in, access_tokens="left-behind:a"))) as client:
         await until(lambda: '"carried_out"' in Path("logs/app.log").read_text())
         metrics = (await client.get("/metrics")).text
     lines = [json.loads(line) for line in Path("logs/app.log").read_text().splitlines()]
 
-    assert 'banana_images_total{caller="ann",model="gemini-3-pro-image"} 1.0' in metrics
+    assert 'banana_images_total{caller="left-behind",model="gemini-3-pro-image"} 1.0' in metrics
     assert [line["dialect"] for line in lines if line["event"] == "carried_out"] == ["generate"]

@@ -13,7 +13,7 @@ import structlog
 from banana import errors, images, metrics
 from banana.admission.budgets import Budgets, Spending
 from banana.errors import UpstreamResponse
-from banana.exchange import Exchange
+from banana.exchange import Exchange, nothing_before_sending
 from banana.google.wire import Image
 from banana.images import Outcome
 from banana.ledger.ledger import Entry, State
@@ -214,6 +214,9 @@ class Works:
 
     def _end(self, work: Work) -> None:
         work.end()
+        work.exchange.before_sending = (
+            nothing_before_sending  # a circle of references would keep its pictures for a while
+        )
         self._buffers.release(work.exchange)
         del self._running[work.entry.id]
         self._log_end(work, time.perf_counter() - work.exchange.started_at)

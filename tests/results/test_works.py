@@ -1,7 +1,9 @@
 """What a worker carries out to its end; the ledger and the disk failing meanwhile."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -222,6 +224,21 @@ async def test_a_cancelled_one_keeps_nothing(parts: Parts) -> None:
     assert [type(outcome.result).__name__ for outcome in rest] == ["OutcomeUnknown"]
     await parts.works.drain()
     assert TASK.id not in parts.works
+
+
+async def test_a_work_that_has_ended_is_held_by_nobody(parts: Parts) -> None:
+    """Its pictures are megabytes: they do not wait for the garbage collector."""
+    gc.disable()
+    try:
+        parts.ledger.begin(ENTRY)
+        work = parts.works.start(job_of(picture()), ENTRY, Exchange(deadline=1e9))
+        ended = weakref.ref(work)
+        await parts.works.drain()
+        del work
+        await asyncio.sleep(0)
+        assert ended() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_work_that_is_cancelled_before_its_first_step_ends(parts: Parts) -> None:

@@ -214,9 +214,8 @@ class Works:
 
     def _end(self, work: Work) -> None:
         work.end()
-        work.exchange.before_sending = (
-            nothing_before_sending  # a circle of references would keep its pictures for a while
-        )
+        # A circle of references would keep its pictures for a while.
+        work.exchange.before_sending = nothing_before_sending
         self._buffers.release(work.exchange)
         del self._running[work.entry.id]
         self._log_end(work, time.perf_counter() - work.exchange.started_at)

@@ -121,6 +121,10 @@ class GeminiClient:
         await self._transport.aclose()
         await self._key_spend.close()
 
+    def check_room(self) -> None:
+        """Return when there is room for one more call. Raises Overloaded."""
+        self._slots.check()
+
     def limit_of(self, model: str, body: Pieces) -> Callable[[], Decimal | None]:
         """Return a function that returns what a call of `generateContent` with `body` may cost at the most, in USD."""
         return lambda: self._prices.limit(model, *wire.request_size(body))

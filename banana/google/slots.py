@@ -18,16 +18,20 @@ class Slots:
         self.waiting = 0
         self._semaphore = asyncio.Semaphore(size)
 
+    def check(self) -> None:
+        """Return when there is room for one more call, running or waiting. Raises Overloaded."""
+        if self._semaphore.locked() and self.waiting >= self.max_waiting:
+            raise errors.Overloaded(
+                f"All {self.size} connections are busy and {self.waiting} calls wait already; the call was not sent.",
+                retry_after_seconds=errors.RETRY_AFTER_SECONDS,
+            )
+
     async def __aenter__(self) -> None:
         if not self._semaphore.locked():
             await self._semaphore.acquire()
             metrics.upstream_in_flight.inc()
             return
-        if self.waiting >= self.max_waiting:
-            raise errors.Overloaded(
-                f"All {self.size} connections are busy and {self.waiting} calls wait already; the call was not sent.",
-                retry_after_seconds=errors.RETRY_AFTER_SECONDS,
-            )
+        self.check()
         self.waiting += 1
         metrics.waiting.inc()
         try:

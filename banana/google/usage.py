@@ -44,7 +44,7 @@ class Usage:
         """Read `usageMetadata`."""
         try:
             read = msgspec.convert(document, _Usage)
-        except msgspec.ValidationError:
+        except _ODD:
             read = _as_far_as_can_be_read(document)
         made = [detail for detail in read.candidatesTokensDetails if detail.modality]
         output_images = sum(detail.tokenCount for detail in made if detail.modality in _IMAGE_MODALITIES)
@@ -58,6 +58,8 @@ class Usage:
         )
 
 
+# What is raised by values that are not as they should be: other types, other ranges, texts that are no Unicode.
+_ODD = (msgspec.MsgspecError, ValueError, RecursionError)
 _Count = Annotated[int, msgspec.Meta(ge=0, le=MAX_TOKENS)]
 
 
@@ -86,12 +88,12 @@ def _as_far_as_can_be_read(document: Mapping[str, Any]) -> _Usage:
     for field in msgspec.structs.fields(_Usage):
         value = document.get(field.name)
         if isinstance(field.default, int):
-            with suppress(msgspec.ValidationError):
+            with suppress(*_ODD):
                 setattr(read, field.name, msgspec.convert(value, _Count))
             continue
         details = []
         for item in value if isinstance(value, list) else ():
-            with suppress(msgspec.ValidationError):
+            with suppress(*_ODD):
                 details.append(msgspec.convert(item, _Detail))
         setattr(read, field.name, details)
     return read

@@ -55,16 +55,25 @@ def document_of(outcomes: Sequence[Outcome]) -> bytes:
     return msgspec.json.encode([_written(outcome) for outcome in outcomes])
 
 
-async def outcomes_of(entry: Entry, files: Files, *, with_content: bool) -> list[Outcome]:
+async def outcomes_of(
+    entry: Entry, files: Files, *, with_content: bool, without_what_is_gone: bool = False
+) -> list[Outcome]:
     """Return what an entry that has ended became, in the order in which it came.
 
     Errors carry the id of the first request. Without content, an image that can have a link is nothing more than that.
-    Raises Expired when a file is gone.
+    Raises Expired when a file is gone; `without_what_is_gone` makes that the outcome of its call.
     """
     if not entry.result:
         raise expired()
-    stored = msgspec.json.decode(entry.result, type=list[_Outcome])
-    return [await _read(outcome, entry, files, with_content=with_content) for outcome in stored]
+    outcomes = []
+    for stored in msgspec.json.decode(entry.result, type=list[_Outcome]):
+        try:
+            outcomes.append(await _read(stored, entry, files, with_content=with_content))
+        except errors.Expired as gone:
+            if not without_what_is_gone:
+                raise
+            outcomes.append(Outcome(stored.index, gone, stored.created_at))
+    return outcomes
 
 
 def error_in(entry: Entry) -> errors.BananaError | None:

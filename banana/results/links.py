@@ -14,6 +14,8 @@ from urllib.parse import urlencode
 from banana import errors
 
 SECRET_BYTES = 32
+# How often it is looked whether the file is still there.
+LOOK_SECONDS = 1
 
 
 class Links:
@@ -28,6 +30,8 @@ class Links:
     def __init__(self, secret: str | None, file: Path) -> None:
         self._secret = secret.encode() if secret else None
         self._file = file
+        self._is_of_file = not secret
+        self._looked_at = 0.0
 
     def url(self, base_url: str, name: str, expires_at: int) -> str:
         """Return the link to the file `name`, below `base_url`. Raises OSError when there can be no secret."""
@@ -48,10 +52,23 @@ class Links:
         return left_seconds
 
     def _signature(self, name: str, expires_at: str) -> str:
-        if self._secret is None:
-            self._secret = _secret_in(self._file)
+        if self._is_of_file:
+            self._look()
+        assert self._secret is not None
         digest = hmac.digest(self._secret, f"{name}\n{expires_at}".encode(), hashlib.sha256)
         return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+    def _look(self) -> None:
+        """Take the secret in the file, and write it again when the file is gone: all workers have the same. Raises OSError."""
+        now = time.monotonic()
+        if self._secret is not None and now - self._looked_at < LOOK_SECONDS:
+            return
+        self._looked_at = now
+        try:
+            self._secret = _secret_in(self._file, self._secret or secrets.token_hex(SECRET_BYTES).encode())
+        except OSError:
+            if self._secret is None:
+                raise
 
 
 def expired() -> errors.Expired:
@@ -61,15 +78,15 @@ def expired() -> errors.Expired:
     )
 
 
-def _secret_in(file: Path) -> bytes:
-    """Return the secret in `file`. Of several workers that find none, one makes it."""
+def _secret_in(file: Path, own: bytes) -> bytes:
+    """Return the secret in `file`; `own` is written where there is none. Of several workers that find none, one writes."""
     with suppress(FileNotFoundError):
         return file.read_bytes()
     file.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=".", dir=file.parent)
     try:
         with os.fdopen(descriptor, "wb") as made:
-            made.write(secrets.token_hex(SECRET_BYTES).encode())
+            made.write(own)
             made.flush()
             os.fsync(made.fileno())
         with suppress(FileExistsError):

@@ -265,8 +265,9 @@ class KeptRequests:
         return found
 
     async def outcomes_of(self, entry: Entry, base_url: str, *, as_links: bool) -> Outcomes:
-        """Return what a task that has ended became. Raises Expired, and its error when all of it are errors."""
-        outcomes = await documents.outcomes_of(entry, self._files, with_content=not as_links)
+        """Return what a task that has ended became, as far as it is there. Raises its error when all of it are errors."""
+        with_content = not as_links
+        outcomes = await documents.outcomes_of(entry, self._files, with_content=with_content, without_what_is_gone=True)
         return Outcomes([self.linked(outcome, base_url) for outcome in results_of(outcomes)])
 
     async def delete_task(self, entry_id: str, caller: str) -> None:

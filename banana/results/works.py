@@ -275,8 +275,6 @@ class Works:
 
     async def _settle(self, work: Work) -> None:
         """Record what a work became; those who follow it do not wait for a ledger that fails."""
-        if not work.is_sent:
-            await self._remove_order(work)
         state, keeps_key = conclusion_of(work.outcomes)
         document = document_of(work.outcomes)
         if any(outcome_is_unknown(outcome) for outcome in work.outcomes):
@@ -294,9 +292,29 @@ class Works:
                 work.end()
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
-            if not settled:  # a task that was cancelled
-                await self._remove(work.entry.id)
+            if not settled and not await self._is_anothers(work, state, document, expires_at, keeps_key=keeps_key):
+                continue
+            if settled and not work.is_sent:
+                await self._remove_order(work)
             return
+
+    async def _is_anothers(
+        self, work: Work, state: State, result: bytes, expires_at: float, *, keeps_key: bool
+    ) -> bool:
+        """Return whether somebody else has the say about an entry; one that is gone with its ledger is recorded again."""
+        try:
+            found = await self._ledger.look(lambda ledger: ledger.get([work.entry.id]))
+            if not found:
+                key = work.entry.key if keeps_key else None
+                again = replace(work.entry, key=key, state=state, result=result, expires_at=expires_at)
+                await self._ledger.record(lambda ledger: ledger.begin(again))
+            elif found[0].state is State.CANCELLED:
+                await self._remove(work.entry.id)
+        except errors.LedgerUnavailable:
+            work.end()
+            await asyncio.sleep(RETRY_SECONDS)
+            return False
+        return True
 
     def _log_end(self, work: Work, seconds: float) -> None:
         fields = work.exchange.log_fields(seconds)

@@ -122,11 +122,12 @@ def generate_handler(method: str, services: Services) -> Handler:
         job = job_of_call(call_of(request, method, body, services, exchange), services)
         if is_task:
             return await accepted(request, exchange, job, task_format(services), services, as_links=False)
-        submission = submission_of(job, exchange, services.budgets)
+        submission = submission_of(job, exchange, services)
         await services.requests.submit(submission)
         source = services.requests.outcomes(submission, with_content=True)
         outcomes = Outcomes(results_of([outcome async for outcome in source if outcome is not None]))
-        return PiecesResponse(result(outcomes, as_links=False), _response_of(outcomes).content_type)
+        response = _response_of(outcomes)
+        return PiecesResponse(response.pieces, response.content_type)
 
     return generate
 
@@ -154,8 +155,16 @@ def job_of_call(call: Call, services: Services) -> Job:
 
 
 def result(outcomes: Outcomes, *, as_links: bool) -> Pieces:
-    """Return Google's response; its pictures are in it."""
-    return _response_of(outcomes).pieces
+    """Return Google's response, its pictures in it, for a document of ours; as a string where it is not JSON."""
+    pieces = _response_of(outcomes).pieces
+    parser = LazyJsonParser()
+    try:
+        for piece in pieces:
+            parser.feed(bytes(piece))
+        parser.close()
+    except InvalidJson:
+        return [msgspec.json.encode(b"".join(pieces).decode("utf-8", "replace"))]
+    return pieces
 
 
 def task_format(services: Services) -> TaskFormat:

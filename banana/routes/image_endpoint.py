@@ -180,7 +180,7 @@ class ImageEndpoint(Generic[Body]):
     ) -> AsyncGenerator[Outcome | None, None]:
         """Return the outcomes as they come: of a request with a key, of one with links, of any other."""
         if exchange.idempotency_key is not None:
-            submission = submission_of(self._job(body, dialect, services), exchange, services.budgets)
+            submission = submission_of(self._job(body, dialect, services), exchange, services)
             await services.requests.submit(submission)
             source = services.requests.outcomes(submission, with_content=not writer.as_links)
             # What has ended is read before a status is sent, because it may be gone.

@@ -26,7 +26,7 @@ from banana.results.links import Links, expired
 TYPES = {extension: mime_type for mime_type, extension in EXTENSIONS.items()}
 _NAME = re.compile(r"[0-9a-f]{32}-[0-9]{1,2}\.(" + "|".join(TYPES) + ")")
 
-_RANGE = re.compile(r"\s*([0-9]+)-([0-9]*)\s*|\s*-[0-9]+\s*")
+_RANGE = re.compile(r"\s*([0-9]{1,18})-([0-9]{0,18})\s*|\s*-[0-9]{1,18}\s*")
 
 
 def routes(files: Files, links: Links, rate_limit: RateLimit) -> list[BaseRoute]:

@@ -9,7 +9,6 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from banana.admission.budgets import Budgets
 from banana.exchange import Exchange
 from banana.http.addresses import base_url_of
 from banana.http.responses import PiecesResponse
@@ -56,15 +55,16 @@ class TaskFormat:
     dialect: Dialect
 
 
-def submission_of(job: Job, exchange: Exchange, budgets: Budgets, *, is_task: bool = False) -> Submission:
+def submission_of(job: Job, exchange: Exchange, services: Services, *, is_task: bool = False) -> Submission:
     """Return what a request submits."""
 
     async def admit(is_new: bool) -> None:
-        """Count a request with a key, which was not counted before; begin no task that is over its caller's budget."""
+        """Count a request with a key, which was not counted before; begin no task that there is no room or budget for."""
         if exchange.admit_claim is not None:
             await exchange.admit_claim(is_new)
         if is_new and is_task:
-            await budgets.check(exchange, job.limit)
+            services.client.check_room()
+            await services.budgets.check(exchange, job.limit)
 
     return Submission(job, exchange, exchange.idempotency_key, is_task, admit)
 
@@ -73,7 +73,7 @@ async def accepted(
     request: Request, exchange: Exchange, job: Job, task_format: TaskFormat, services: Services, *, as_links: bool
 ) -> Response:
     """Begin a task; return 202 with its address, or its result when it ends as soon as `Prefer: wait` says."""
-    submission = submission_of(job, exchange, services.budgets, is_task=True)
+    submission = submission_of(job, exchange, services, is_task=True)
     await services.requests.submit(submission)
     entry = submission.entry
     assert entry is not None

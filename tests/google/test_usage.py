@@ -32,6 +32,14 @@ def test_what_is_no_count_is_nothing(value: Any) -> None:
     assert Usage.of({"candidatesTokensDetails": details}).output == 0
 
 
+@pytest.mark.parametrize(
+    "odd", [{"\ud800": 1}, {"promptTokensDetails": [{"\ud800": 1}]}, {"promptTokensDetails": {"\ud800": 1}}]
+)
+def test_what_is_no_unicode_costs_no_picture(odd: dict[str, Any]) -> None:
+    """The rest is read."""
+    assert Usage.of(odd | {"totalTokenCount": 7}).total == 7
+
+
 @pytest.mark.parametrize("details", [None, [], {}, "IMAGE", [None, 5, {"tokenCount": 5}, {"modality": 5}]])
 def test_modalities_that_are_not_said_are_unknown(details: Any) -> None:
     """They are not taken for none."""

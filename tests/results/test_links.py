@@ -8,6 +8,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from banana import errors
+from banana.results import links as links_module
 from banana.results.links import Links
 
 FILE = Path("state/results.secret")
@@ -70,3 +71,17 @@ def test_no_room_for_a_secret_is_no_link() -> None:
         Links(None, FILE).url("", "abc-0.jpg", SOON)
     with pytest.raises(errors.LedgerUnavailable):
         Links(None, FILE).check("abc-0.jpg", str(SOON), "x")
+
+
+def test_a_secret_whose_file_is_gone_is_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every worker has the same: links go on working in all of them, old and new."""
+    monkeypatch.setattr(links_module, "LOOK_SECONDS", 0)
+    file = Path("results.secret")
+    workers = [Links(None, file) for _ in range(3)]
+    made = [worker.url("", "a.png", 1 << 40) for worker in workers]
+    secret = file.read_bytes()
+    file.unlink()
+    again = [worker.url("", "a.png", 1 << 40) for worker in reversed(workers)]
+
+    assert len({*made, *again}) == 1
+    assert file.read_bytes() == secret

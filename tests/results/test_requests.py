@@ -544,18 +544,54 @@ async def test_a_task_that_is_refused_is_no_promise(worker: MakeClient, stand_in
 
 
 async def test_a_task_that_was_never_sent_leaves_no_order(worker: MakeClient, stand_in: StandIn) -> None:
-    """Its prompt is gone with it."""
+    """It found no room in its time; its prompt is gone with it."""
     stand_in.plan.append("hang")
-    client = await worker(max_connections=1, max_waiting=0, request_timeout_seconds=60)
+    client = await worker(max_connections=1, request_timeout_seconds=60, task_timeout_seconds=0.5)
     busy = asyncio.create_task(client.post("/generate", json={"prompt": "busy"}))
     while not stand_in.calls:
         await asyncio.sleep(0.01)
     task = (await client.post("/v1/images/generations/async", json={"prompt": "secret"})).json()
     polled = (await client.get(f"/v1/images/tasks/{task['id']}?wait=20")).json()
+    async with asyncio.timeout(20):
+        while list(Path(".state/results/orders").iterdir()):
+            await asyncio.sleep(0.01)
     busy.cancel()
 
-    assert (polled["status"], polled["http_status"]) == ("failed", 503)
-    assert list(Path(".state/results/orders").iterdir()) == []
+    assert (polled["status"], polled["http_status"], len(stand_in.calls)) == ("failed", 504, 1)
+
+
+async def test_a_task_that_there_is_no_room_for_is_refused_at_once(worker: MakeClient, stand_in: StandIn) -> None:
+    """Not accepted first, and failed then."""
+    stand_in.plan.append("hang")
+    client = await worker(max_connections=1, max_waiting=0, request_timeout_seconds=60)
+    busy = asyncio.create_task(client.post("/generate", json={"prompt": "busy"}))
+    while not stand_in.calls:
+        await asyncio.sleep(0.01)
+    refused = await client.post("/v1/images/generations/async", json={"prompt": "x"})
+    busy.cancel()
+
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "overloaded")
+    assert (await client.get("/v1/images/tasks")).json()["data"] == []
+
+
+async def test_of_a_task_what_is_there_can_be_fetched(worker: MakeClient) -> None:
+    """One of its pictures made room: the others are not lost with it. A key's response is the same or none."""
+    client = await worker()
+    body = {"prompt": "x", "number_of_images": 3}
+    task = (await client.post("/generate", json=body, headers=KEY | {"Prefer": "respond-async"})).json()
+    await client.get(f"/v1/images/tasks/{task['id']}?wait=20")
+    next(Path(".state/results").glob("*-1.*")).unlink()
+    links = (await client.get(f"/v1/images/tasks/{task['id']}")).json()
+    inline = body | {"response_format": "b64"}
+    kept = (await client.post("/generate", json=inline, headers={"Prefer": "respond-async"})).json()
+    await client.get(f"/v1/images/tasks/{kept['id']}?wait=20")
+    next(Path(".state/results").glob(f"{kept['id']}-0.*")).unlink()
+    polled = (await client.get(f"/v1/images/tasks/{kept['id']}")).json()
+
+    assert len(polled["result"]["images"]) == 2
+    assert [(failed["index"], failed["code"]) for failed in polled["failed"]] == [(0, "expired")]
+    assert links["status"] == "completed"
+    assert (await client.post("/generate", json=body, headers=KEY)).status_code == 410
 
 
 async def test_a_task_deleted_by_a_caller_who_leaves_is_deleted(

@@ -25,7 +25,7 @@ from banana.payload.pictures import read_picture
 from banana.results import works as works_module
 from banana.results.files import Files
 from banana.results.works import Job, Works, conclusion_of, results_of
-from tests.ledger.entries import ENTRY, TASK
+from tests.ledger.entries import ENTRY, LATER, TASK
 from tests.pictures import encoded, png
 
 pytestmark = pytest.mark.anyio
@@ -224,6 +224,43 @@ async def test_a_cancelled_one_keeps_nothing(parts: Parts) -> None:
     assert [type(outcome.result).__name__ for outcome in rest] == ["OutcomeUnknown"]
     await parts.works.drain()
     assert TASK.id not in parts.works
+
+
+async def test_what_another_worker_took_up_is_left_to_it(parts: Parts) -> None:
+    """Whoever was stopped for longer than its lease comes back: the other's pictures are not its to remove."""
+    gate = asyncio.Event()
+    parts.ledger.begin(TASK)
+    parts.works.start(job_of(errors.Overloaded("late"), gate=gate), TASK, Exchange(deadline=1e9))
+    parts.ledger.take_up(TASK.id, "w1", "w2")
+    parts.ledger.mark_sent(TASK.id, "w2")
+    await parts.files.write(f"{TASK.id}-0.png", [b"the other's"])
+    await parts.files.write_order(TASK.id, [b"{}"])
+    parts.ledger.settle(TASK.id, "w2", State.COMPLETED, b"[]", LATER)
+    gate.set()
+    await parts.works.drain()
+
+    assert await parts.files.names_of(TASK.id) == [f"{TASK.id}-0.png"]
+    assert await parts.files.read_order(TASK.id) == b"{}"
+    assert entry_in(parts, TASK).result == b"[]"
+
+
+@pytest.mark.parametrize("entry", [ENTRY, TASK])
+async def test_an_entry_whose_ledger_is_gone_is_recorded_again(parts: Parts, entry: Entry) -> None:
+    """Somebody removed `.state`: what is paid for meanwhile is found all the same, and not paid again."""
+    gate = asyncio.Event()
+    parts.ledger.begin(entry)
+    parts.works.start(job_of(picture(), gate=gate), entry, Exchange(deadline=1e9))
+    while entry_in(parts, entry).state is not State.SENT:
+        await asyncio.sleep(0.01)
+    parts.ledger.close()
+    for file in Path().glob("ledger.db*"):
+        file.unlink()
+    gate.set()
+    await parts.works.drain()
+
+    found = entry_in(parts, entry)
+    assert (found.state, found.key) == (State.COMPLETED, entry.key)
+    assert len(await parts.files.names_of(entry.id)) == 1
 
 
 async def test_a_work_that_has_ended_is_held_by_nobody(parts: Parts) -> None:

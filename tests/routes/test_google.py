@@ -182,3 +182,16 @@ async def test_a_callers_credentials_go_no_further(stand_in: StandIn) -> None:
         await client.post(f"{PATH}?{query}", json=BODY)
 
     assert dict(asked[0].params) == {"alt": "json"}
+
+
+@pytest.mark.parametrize("body", [b"", b"{} and more", b'{"a": NaN}', b"<html>"])
+async def test_a_task_whose_response_is_no_json_is_a_document_all_the_same(
+    client: httpx.AsyncClient, stand_in: StandIn, body: bytes
+) -> None:
+    """The response is in it as a string."""
+    stand_in.plan.append(faults.says(body))
+    headers = {"Prefer": "respond-async"}
+    task = (await client.post("/v1beta/models/gemini-3-pro-image:generateContent", json=BODY, headers=headers)).json()
+    polled = (await client.get(f"/v1/images/tasks/{task['id']}?wait=20")).json()
+
+    assert (polled["status"], polled["result"]) == ("completed", body.decode())

@@ -58,6 +58,11 @@ class Spent:
         return self.day + self.reserved_day if window is Window.DAY else self.month + self.reserved_month
 
 
+def reservation_id_of(entry_id: str, owner: str) -> str:
+    """Return the id of what an owner reserves for an entry: whoever takes the entry up reserves for itself."""
+    return f"{entry_id}-{owner}"
+
+
 class SpendLedger(Protocol):
     """Every method is one decision, over all workers. Each raises LedgerError."""
 

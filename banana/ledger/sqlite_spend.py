@@ -37,6 +37,14 @@ _SPENT = """
         UNION ALL SELECT day, nanodollars, 1 FROM reservations WHERE caller = ?1 AND NOT is_presumed
     )
 """
+# What was reserved for an entry that its owner did not send: it is as it was begun, or another has taken it up.
+_UNSENT = """
+    EXISTS (
+        SELECT 1 FROM entries WHERE entries.id = substr(reservations.id, 1, 32)
+            AND reservations.id = entries.id || '-' || reservations.owner
+            AND (entries.state = 'begun' OR entries.owner != reservations.owner)
+    )
+"""
 # Who has reserved something that is not settled.
 OWNERS = "SELECT owner FROM reservations WHERE NOT is_presumed UNION SELECT owner FROM key_spend WHERE is_open"
 
@@ -111,8 +119,7 @@ class SQLiteSpend:
         with self._file.transaction() as (execute, now):
             execute("UPDATE key_spend SET is_open = 0, spent_at = ? WHERE owner = ? AND is_open", now, owner)
             left = "owner = ? AND NOT is_presumed"
-            unsent = f"DELETE FROM reservations WHERE {left} AND id IN (SELECT id FROM entries WHERE state = 'begun')"
-            execute(unsent, owner)
+            execute(f"DELETE FROM reservations WHERE {left} AND {_UNSENT}", owner)
             presumed = f"UPDATE reservations SET is_presumed = 1 WHERE {left} RETURNING caller, day, nanodollars"
             charged = execute(presumed, owner)
             for caller, day, amount in charged:

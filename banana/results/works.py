@@ -17,6 +17,7 @@ from banana.exchange import Exchange, nothing_before_sending
 from banana.google.wire import Image
 from banana.images import Outcome
 from banana.ledger.ledger import Entry, State
+from banana.ledger.spend import reservation_id_of
 from banana.ledger.thread import LedgerThread
 from banana.payload.memory import Buffers
 from banana.payload.pieces import Pieces
@@ -149,7 +150,8 @@ class Works:
 
     def start(self, job: Job, entry: Entry, exchange: Exchange) -> Work:
         """Carry out `job`, whose entry is this worker's; `exchange` is its own, not that of a request that may end before."""
-        work = Work(entry, exchange, self._budgets.spending(exchange, entry.id))
+        reservation_id = reservation_id_of(entry.id, self.owner)
+        work = Work(entry, exchange, self._budgets.spending(exchange, reservation_id))
         exchange.kept_id = entry.id
         exchange.dialect = job.dialect
         exchange.before_sending = lambda: self._mark_sent(work)

@@ -1,6 +1,7 @@
 """What was spent, in SQLite: each of its decisions, by a clock of the test's own."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Barrier
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from banana.ledger.ledger import LedgerError
-from banana.ledger.spend import KEY_WINDOW_SECONDS, Spent, Window, day_of
+from banana.ledger.spend import KEY_WINDOW_SECONDS, Spent, Window, day_of, reservation_id_of
 from banana.ledger.sqlite import SQLiteLedger
 from banana.ledger.sqlite_spend import SQLiteSpend
 from tests.ledger.entries import ENTRY
@@ -131,13 +132,37 @@ def test_what_a_dead_owner_reserved_is_charged(spend: SQLiteSpend) -> None:
     assert spend.spent("ann").ever == 2
 
 
-def test_what_was_reserved_for_an_entry_that_was_not_sent_is_given_back(ledger: SQLiteLedger) -> None:
-    """Its owner died between the two."""
-    ledger.begin(ENTRY)
-    reserve(ledger.spend, ENTRY.id, 6)
+@pytest.mark.parametrize("taken_up", [False, True])
+def test_what_was_reserved_for_an_entry_that_was_not_sent_is_given_back(ledger: SQLiteLedger, taken_up: bool) -> None:
+    """Its owner died between the two; whoever takes the entry up, and sends it, has reserved for itself."""
+    ledger.begin(replace(ENTRY, owner="owner"))
+    reserve(ledger.spend, reservation_id_of(ENTRY.id, "owner"), 6)
+    if taken_up:
+        ledger.take_up(ENTRY.id, "owner", "other")
+        ledger.mark_sent(ENTRY.id, "other")
     ledger.spend.lapse("owner")
 
     assert ledger.spend.spent("ann") == Spent()
+
+
+def test_what_was_sent_is_charged(ledger: SQLiteLedger) -> None:
+    """The owner of an entry died after it."""
+    ledger.begin(replace(ENTRY, owner="owner"))
+    reserve(ledger.spend, reservation_id_of(ENTRY.id, "owner"), 6)
+    ledger.mark_sent(ENTRY.id, "owner")
+    ledger.spend.lapse("owner")
+
+    assert ledger.spend.spent("ann").ever == 6
+
+
+def test_two_owners_of_an_entry_reserve_each_for_itself(spend: SQLiteSpend) -> None:
+    """One was stopped, and finds that it is not its own any more: what the other reserved stays."""
+    reserve(spend, reservation_id_of(ENTRY.id, "other"), 4)
+    reserve(spend, reservation_id_of(ENTRY.id, "owner"), 4)
+    spend.settle(reservation_id_of(ENTRY.id, "owner"), 0)
+    spend.settle(reservation_id_of(ENTRY.id, "other"), 3)
+
+    assert spend.spent("ann") == Spent(ever=3, day=3, week=3, month=3)
 
 
 def test_what_was_spent_without_a_budget_is_added(spend: SQLiteSpend) -> None:

@@ -3,11 +3,13 @@
 from decimal import ROUND_CEILING, Decimal
 
 NANODOLLARS = 1_000_000_000
+# What is recorded of one amount at the most, a million USD: sums of them fit into 64 bits.
+MAX_NANODOLLARS = 10**15
 
 
 def nanodollars(amount: Decimal) -> int:
-    """Return an amount of USD in whole nanodollars, rounded up."""
-    return int((amount * NANODOLLARS).to_integral_value(ROUND_CEILING))
+    """Return an amount of USD in whole nanodollars, rounded up, at most a million USD."""
+    return min(MAX_NANODOLLARS, int((amount * NANODOLLARS).to_integral_value(ROUND_CEILING)))
 
 
 def usd(amount: int) -> Decimal:

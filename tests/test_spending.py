@@ -425,4 +425,73 @@ async def test_an_odd_count_of_tokens_is_charged_as_reserved(worker: Worker, sta
 
     assert [response.status_code for response in responses] == [200, 200, 200]
     assert ["x-cost-usd" in response.headers for response in responses] == [False, False, False]
-    await until_spent(3 * LIMIT)
+    await until_spent(3 * LIMIT + 17 * 2e-6)  # Google's body has names of fields as well
+
+
+@pytest.mark.parametrize(
+    "query", ["fields=candidates", "$fields=candidates", "FIELDS=candidates", "callback=f&alt=json"]
+)
+async def test_a_caller_does_not_choose_what_is_counted(worker: Worker, stand_in: StandIn, query: str) -> None:
+    """Google would leave its count of tokens out, or a part of it."""
+    client = await worker(budgets="*=1/day")
+    paths: list[str] = []
+
+    async def path_of(request: web.Request, picture: str) -> web.StreamResponse:
+        paths.append(request.query_string)
+        return web.json_response(answer("m", picture))
+
+    stand_in.plan.append(path_of)
+    response = await client.post(f"{GOOGLE}?{query}", json=CONTENTS)
+
+    assert response.headers["x-cost-usd"] == f"{COST:.6f}"
+    assert not any(word in paths[0].lower() for word in ("fields", "callback"))
+
+
+async def test_a_picture_for_the_price_of_its_prompt_is_none(worker: Worker, stand_in: StandIn) -> None:
+    """A count of nothing that was made is no count; where nothing was made it is."""
+    picture = {"inlineData": {"mimeType": "image/png", "data": encoded(png())}}
+    made = {"candidates": [{"content": {"parts": [picture]}}], "usageMetadata": {"promptTokenCount": 8}}
+    refused = {"promptFeedback": {"blockReason": "OTHER"}, "usageMetadata": {"promptTokenCount": 8}}
+    stand_in.plan.extend([faults.says(made), faults.says(refused)])
+    client = await worker(budgets="*=1/day")
+    first, second = [await client.post("/generate", json=PROMPT) for _ in range(2)]
+
+    assert "x-cost-usd" not in first.headers
+    assert second.headers["x-cost-usd"] == "0.000016"
+    await until_spent(LIMIT + 0.000016)
+
+
+async def test_an_absurd_count_is_none(worker: Worker, stand_in: StandIn) -> None:
+    """It disturbs nobody's accounts."""
+    absurd = {"promptTokenCount": 8, "candidatesTokenCount": (1 << 53) - 1}
+    picture = {"inlineData": {"mimeType": "image/png", "data": encoded(png())}}
+    stand_in.plan.append(faults.says({"candidates": [{"content": {"parts": [picture]}}], "usageMetadata": absurd}))
+    client = await worker(budgets="*=1/day")
+    statuses = [(await client.post("/generate", json=PROMPT)).status_code for _ in range(2)]
+
+    assert statuses == [200, 200]
+    await until_spent(LIMIT + COST)
+
+
+async def test_a_stranger_learns_nothing_of_budgets(worker: Worker) -> None:
+    """Without a token, no header."""
+    client = await worker(budgets="*=1/day", access_tokens="ann:a")
+
+    assert "x-budget-remaining-usd" not in (await client.post("/generate", json=PROMPT)).headers
+
+
+async def test_a_task_cancelled_again_and_again_ends(worker: Worker, stand_in: StandIn) -> None:
+    """Its cost is counted once, and its worker can stop."""
+    client = await worker(budgets="*=1/day")
+    stand_in.plan.append("hang")
+    before = (await client.get("/metrics")).text
+    task = (await client.post("/v1/images/generations/async", json=PROMPT)).json()
+    while not stand_in.calls:
+        await asyncio.sleep(0.01)
+    place = f"/v1/images/tasks/{task['id']}"
+    await asyncio.gather(*(client.delete(place) for _ in range(4)))
+    await until_spent(LIMIT)
+    while '"carried_out"' not in Path("logs/app.log").read_text(encoding="utf-8"):
+        await asyncio.sleep(0.01)
+
+    assert counted(before, (await client.get("/metrics")).text, "banana_cost_usd_total") == LIMIT

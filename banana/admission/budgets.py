@@ -81,14 +81,19 @@ class Spending:
 
     async def settle(self) -> None:
         """Charge what the calls that have ended cost; nothing happens while one is still on its way."""
-        if self.is_settled or self._exchange.open_calls:
+        if not self.is_settled and not self._exchange.open_calls:
+            # To its end, whoever is cancelled meanwhile.
+            await asyncio.shield(asyncio.create_task(self._settle()))
+
+    async def _settle(self) -> None:
+        if self.is_settled:
             return
         charged, self._settled = self._exchange.charged_usd - self._settled, self._exchange.charged_usd
         reserving, self._reserving = self._reserving, None
         if reserving is not None:
             await asyncio.wait([reserving])
             if reserving.exception() is None and self._id is not None:
-                await asyncio.shield(asyncio.create_task(self._budgets.settle(self._id, charged)))
+                await self._budgets.settle(self._id, charged)
         else:
             self._budgets.add(self._exchange, charged)
 
@@ -208,7 +213,7 @@ class Budgets:
             try:
                 await self._ledger.record(lambda ledger, settled=settled: ledger.spend.settle(*settled))  # type: ignore[misc]
             except BaseException:
-                self._unsettled.append(settled)
+                self._unsettled.insert(0, settled)  # behind the others, which it does not hold up
                 raise
             self._reserved.discard(settled[0])
 

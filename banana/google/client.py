@@ -143,6 +143,8 @@ class GeminiClient:
                 image = _whole_image(parser, cut)
             finally:
                 self._read_usage(parser.usage, call, exchange, sending)
+            if not Usage.of(image.usage).output:
+                sending.cost_usd = None  # nothing that was made is no count for an image
             return wire.Image(image.picture, image.mime_type, image.usage, sending.cost_usd or None)
 
         return await self._call(call, exchange, read)

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-# A count beyond this is no count.
-MAX_TOKENS = 1 << 53
+# Google's counts are int32: one beyond this is no count.
+MAX_TOKENS = (1 << 31) - 1
 # Behind a response's usageMetadata stand two short fields.
 TAIL_BYTES = 16 * 1024
 _NAME = b'"usageMetadata"'

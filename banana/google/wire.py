@@ -34,7 +34,9 @@ POLICY_REASONS = frozenset(
 # Fields by which a response of Gemini's is known among all JSON objects.
 _RESPONSE_FIELDS = ("candidates", "promptFeedback", "usageMetadata", "modelVersion", "responseId")
 # In which a part holds a picture, or names a file.
-_PICTURE_FIELDS = ("inlineData", "fileData")
+_PICTURE_FIELDS = ("inlineData", "inline_data", "fileData", "file_data")
+# A number as text, about.
+_NUMBER_BYTES = 8
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)s")
 _MAX_MESSAGE_CHARACTERS = 500
 
@@ -101,7 +103,7 @@ def request_size(body: Pieces) -> tuple[str | None, int, int]:
 
 
 def _texts_and_pictures(document: object) -> tuple[int, int]:
-    """Return the bytes of all strings, and how many parts hold pictures, or name files."""
+    """Return the bytes of all strings and numbers, and how many parts hold pictures, or name files."""
     text_bytes = pictures = 0
     left = [document]
     while left:
@@ -112,10 +114,14 @@ def _texts_and_pictures(document: object) -> tuple[int, int]:
                 text_bytes += size_of(text.pieces)
             case list() as items:
                 left += items
-            case dict() as fields if any(_get(fields, name) is not None for name in _PICTURE_FIELDS):
-                pictures += 1
             case dict() as fields:
-                left += fields.values()
+                for name, value in fields.items():
+                    if name in _PICTURE_FIELDS and isinstance(value, dict):
+                        pictures += 1
+                    else:
+                        left += (name, value)
+            case int() | float():
+                text_bytes += _NUMBER_BYTES
     return text_bytes, pictures
 
 

@@ -116,7 +116,7 @@ class LedgerFile:
 def _errors() -> Iterator[None]:
     try:
         yield
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, OverflowError) as error:
         raise LedgerError(f"{type(error).__name__}: {error}") from error
 
 

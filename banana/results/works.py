@@ -163,7 +163,7 @@ class Works:
     def cancel(self, entry_id: str) -> None:
         """Cancel the work on an entry, and its calls to Google."""
         work = self._running.get(entry_id)
-        if work is not None and work.task is not None:
+        if work is not None and work.task is not None and not work.task.cancelling():  # once: it cleans up then
             work.task.cancel()
 
     async def drain(self) -> None:

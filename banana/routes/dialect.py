@@ -168,7 +168,8 @@ class DialectRoute(APIRoute):
         """Let the response say what it cost, where all of it is known by now, and what is left of the caller's budget."""
         if exchange.cost_usd is not None and not exchange.open_calls:
             exchange.response_headers.setdefault("X-Cost-USD", written(exchange.cost_usd))
-        if exchange.caller is not None and self.services.budgets.budget_of(exchange.caller) is not None:
+        is_known = exchange.caller is not None and exchange.error_code != errors.Unauthorized.code
+        if exchange.caller and is_known and self.services.budgets.budget_of(exchange.caller) is not None:
             with suppress(errors.LedgerUnavailable):
                 standing = await self.services.budgets.standing_of(exchange.caller)
                 exchange.response_headers["X-Budget-Remaining-USD"] = written(standing.remaining or Decimal(0))

@@ -37,6 +37,8 @@ MAX_QUERY_CHARACTERS = 8192
 TOKEN_PARAMETER = "key"  # noqa: S105 # its name
 # What a query may name beside it to be somebody else: with ours it would look to Google as if our key were wrong.
 CREDENTIALS = (TOKEN_PARAMETER, "api_key", "access_token", "oauth_token", "$userproject", "userproject")
+# By which a caller would choose what of a response comes, the count of tokens too.
+SELECTIONS = ("fields", "$fields", "callback", "$callback")
 METHODS = (":generateContent", ":streamGenerateContent", ":countTokens")
 # By which the ledger knows what is passed on, below whatever prefix.
 JOB_ROUTE = METHODS[0]
@@ -56,6 +58,7 @@ STATUSES = {
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
+DROPPED = (*CREDENTIALS, *SELECTIONS)
 
 
 def error_response(exchange: Exchange, error: errors.BananaError) -> Response:
@@ -89,7 +92,7 @@ def call_of(request: Request, method: str, body: Pieces, services: Services, exc
     if model:
         exchange.model = model = services.models.resolve(model)
     path = f"models/{quote(model, safe='')}{method}" if model else "models"
-    query = [(name, value) for name, value in parse_qsl(request.url.query) if name.lower() not in CREDENTIALS]
+    query = [(name, value) for name, value in parse_qsl(request.url.query) if name.lower() not in DROPPED]
     encoded = urlencode(query)
     if len(encoded) > MAX_QUERY_CHARACTERS:
         problem = f"has more than {MAX_QUERY_CHARACTERS} characters"

@@ -236,3 +236,20 @@ async def test_what_a_dead_worker_reserved_is_charged(
     beats.cancel()
     await spending.settle()
     assert ledger.spend.owners() == set()
+
+
+async def test_what_is_settled_is_settled_whoever_is_cancelled(budgets: Budgets) -> None:
+    """A caller leaves in the very moment: nothing stays reserved."""
+    for steps in range(6):
+        known = exchange()
+        spending = budgets.spending(known)
+        await spending.reserve()
+        settling = asyncio.create_task(spending.settle())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        settling.cancel()
+        await asyncio.gather(settling, return_exceptions=True)
+        await spending.settle()
+    async with asyncio.timeout(20):
+        while await remaining(budgets) != 1:
+            await asyncio.sleep(0.01)

@@ -94,11 +94,15 @@ def test_a_prompt_becomes_a_picture_that_is_kept_and_taken_home(visit: Visit) ->
     assert re.fullmatch(r"A-ripe-banana-\d{4}-\d\d-\d\d\.jpg", saved.suggested_filename)
     with Image.open(saved.path()) as picture:
         assert picture.size == (1024, 1024)
+    delete_all = visit.page.get_by_role("button", name="Delete all")
+    expect(delete_all).to_be_visible()
     visit.page.reload()
     visit.pictures(1)
     visit.page.on("dialog", lambda dialog: dialog.accept())
-    visit.page.get_by_role("button", name="Delete all").click()
+    delete_all.click()
+    visit.pictures(0)
     visit.page.reload()
+    expect(visit.page.locator("#empty")).to_be_visible()
     visit.pictures(0)
 
 

@@ -6,12 +6,13 @@ const opened = new Promise((resolve, reject) => {
   request.onerror = () => reject(request.error);
 });
 
+// What an act gives once it is certain: a page that is left before its transaction is complete aborts it.
 async function run(mode, act) {
-  const store = (await opened).transaction("pictures", mode).objectStore("pictures");
+  const transaction = (await opened).transaction("pictures", mode);
+  const request = act(transaction.objectStore("pictures"));
   return new Promise((resolve, reject) => {
-    const request = act(store);
-    request.onsuccess = () => resolve(request.result);
-    request.onerror = () => reject(request.error);
+    transaction.oncomplete = () => resolve(request.result);
+    transaction.onabort = () => reject(transaction.error);
   });
 }
 

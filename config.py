@@ -25,10 +25,11 @@ RETIRED_MODELS = (
     "gemini-2.5-flash-image-preview=gemini-nano-banana-2.1,"
     "gemini-2.5-flash-image=gemini-nano-banana-2.1,"
 )
-# OpenAI's names, which programs written for it send by default; each becomes the model of that price.
-OPENAI_MODELS = (
-    "gpt-image-1=gemini-3-pro-image,gpt-image-1.5=gemini-3-pro-image,gpt-image-2=gemini-3-pro-image,"
-    "gpt-image-1-mini=gemini-nano-banana-2.1,dall-e-3=gemini-3-pro-image,dall-e-2=gemini-nano-banana-2.1"
+# Names that programs send by default which were written for OpenAI's models, and for Imagen; each becomes the model of
+# that price.
+OTHER_MODELS = (
+    "gpt-image-*=gemini-3-pro-image,gpt-image-*-mini=gemini-nano-banana-2.1,chatgpt-image-*=gemini-3-pro-image,"
+    "dall-e-*=gemini-3-pro-image,dall-e-2=gemini-nano-banana-2.1,imagen-*=gemini-nano-banana-2.1"
 )
 STATE_FOLDER = Path(".state")
 # More than anybody spends; and an amount of nanodollars that SQLite can hold.
@@ -53,13 +54,13 @@ def _comma_separated(value: object) -> object:
 
 
 def _pairs(value: object) -> object:
-    """Read `old=new,old=new`."""
+    """Read `old=new,old=new`; an old name may hold `*` for any characters."""
     if not isinstance(value, str):
         return value
     pairs = [item.partition("=") for item in value.split(",") if item.strip()]
     for old, _, new in pairs:
-        if not MODEL_NAME.fullmatch(old.strip()) or not MODEL_NAME.fullmatch(new.strip()):
-            raise ValueError("is written old=new,old=new")
+        if not MODEL_NAME.fullmatch(old.strip().replace("*", "x")) or not MODEL_NAME.fullmatch(new.strip()):
+            raise ValueError("is written old=new,old=new; an old name may hold * for any characters")
     return {old.strip(): new.strip() for old, _, new in pairs}
 
 
@@ -175,8 +176,8 @@ class Settings(BaseSettings):
     gemini_base_url: str = "https://generativelanguage.googleapis.com/v1beta"
     # The model of a request that names none.
     default_model: str = Field(default="gemini-3-pro-image-preview", pattern=rf"^{MODEL_NAME.pattern}$")
-    # Names that are sent as other names: old=new,old=new.
-    model_aliases: Pairs = Field(default=RETIRED_MODELS + OPENAI_MODELS, validate_default=True)
+    # Names that are sent as other names: old=new,old=new; * in an old name stands for any characters.
+    model_aliases: Pairs = Field(default=RETIRED_MODELS + OTHER_MODELS, validate_default=True)
     # Google's `store` flag: with false Google does not keep the requests. Unset: not sent (Vertex refuses it).
     gemini_store: bool | None = None
     # An HTTP proxy on the way to Google, as http://host:port. HTTPS_PROXY is not read, so that nothing is sent by surprise.

@@ -110,7 +110,7 @@ def create_app(
     buffers = Buffers(settings.max_buffered_bytes)
     recording = _Recording(settings)
     callers = TokenAuth(settings.access_tokens).names if settings.access_tokens else {ANONYMOUS}
-    metrics.begin_costs(callers, settings.model_aliases.get(settings.default_model, settings.default_model))
+    metrics.begin_costs(callers, recording.models.resolve(None))
     client = _client(settings, transport, keys, buffers, recording)
     rate_limit = RateLimit(settings.store_url, settings.rate_limit_per_minute, settings.workers)
     converter = ThreadPoolExecutor(CONVERTER_THREADS, "converter")
@@ -146,7 +146,6 @@ def _services(
     keeping: "_Keeping",
 ) -> Services:
     """Return what the routes are handed."""
-    model_names = ModelNames(settings.default_model, settings.model_aliases)
     return Services(
         auth=TokenAuth(settings.access_tokens) if settings.access_tokens else NoAuth(),
         rate_limit=rate_limit,
@@ -154,14 +153,14 @@ def _services(
         budgets=recording.budgets,
         images=Images(
             client,
-            model_names,
+            recording.models,
             converter,
             google_store=settings.gemini_store,
             log_prompts=settings.log_prompts,
             prices=recording.prices,
         ),
         client=client,
-        models=model_names,
+        models=recording.models,
         prices=recording.prices,
         requests=keeping.requests,
         keepalive_seconds=settings.keepalive_seconds,
@@ -175,8 +174,8 @@ class _Recording:
     def __init__(self, settings: Settings) -> None:
         self.owner = secrets.token_hex(8)
         self.ledger = LedgerThread(SQLiteLedger(settings.ledger_file))
-        aliases = settings.model_aliases
-        self.prices = Prices({aliases.get(name, name): ModelPrice(*price) for name, price in settings.prices.items()})
+        self.models = ModelNames(settings.default_model, settings.model_aliases)
+        self.prices = Prices({self.models.resolve(name): ModelPrice(*p) for name, p in settings.prices.items()})
         budgets = {name: Budget(limit, Window(window)) for name, (limit, window) in settings.budgets.items()}
         self.beat = Beat(self.ledger, self.owner)
         self.budgets = Budgets(budgets, self.ledger, self.beat, self.owner)

@@ -22,3 +22,20 @@ def test_a_name_is_sent_as_its_alias() -> None:
     names = ModelNames("old", {"old": "new"})
 
     assert [names.resolve(name) for name in (None, "", "old", "other")] == ["new", "new", "new", "other"]
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("gpt-image-2", "large"),
+        ("gpt-image-2-mini", "small"),
+        ("gpt-image-1", "exact"),
+        ("gpt-image", "gpt-image"),
+        ("my-gpt-image-2", "my-gpt-image-2"),
+    ],
+)
+def test_a_pattern_stands_for_many_names(name: str, model: str) -> None:
+    """A name goes before a pattern, the longer pattern before the shorter, and a pattern is for the whole name."""
+    aliases = {"gpt-image-*": "large", "gpt-image-*-mini": "small", "gpt-image-1": "exact"}
+
+    assert ModelNames("default", aliases).resolve(name) == model

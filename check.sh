@@ -36,6 +36,7 @@ step ruff check .
 step mypy
 step biome ci .
 step shellcheck ./*.sh scripts/*.sh .ci/run
-# Two processes a core, because many tests mostly wait; what starts whole services has the machine for itself.
-step pytest -m "not slow" --numprocesses "$((2 * $(getconf _NPROCESSORS_ONLN)))" --dist worksteal
-if [[ $slow == yes ]]; then step pytest -m slow; fi
+cores=$(getconf _NPROCESSORS_ONLN)
+# Two processes a core, because many tests mostly wait; of those that start whole services one, a file at a time.
+step pytest -m "not slow" --numprocesses "$((2 * cores))" --dist worksteal
+if [[ $slow == yes ]]; then step pytest -m slow --numprocesses "$cores" --dist loadfile; fi

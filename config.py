@@ -201,6 +201,8 @@ class Settings(BaseSettings):
     max_buffered_bytes: int = Field(default=536_870_912, ge=1024)
     # Silence in seconds after which spaces are sent before the JSON, for proxies that cut idle connections; 0: never.
     keepalive_seconds: float = Field(default=0, ge=0, le=600)
+    # How a chat gives its pictures: data (in the response, as data URIs) or url (links to pictures that are kept).
+    chat_images: Literal["data", "url"] = "data"
 
     # --- Who may call, and how often (banana/admission).
     # Who may call: tokens separated by commas, each written token or name:token. None: anyone who reaches the address.

@@ -52,11 +52,12 @@ from banana.ledger.sqlite import SQLiteLedger
 from banana.ledger.thread import LedgerThread
 from banana.payload.memory import Buffers
 from banana.results.files import Files
+from banana.results.history import KeptHistory, NoHistory
 from banana.results.links import Links
 from banana.results.requests import KeptRequests, NothingKept
 from banana.results.upkeep import SweepOnly, Upkeep
 from banana.results.works import Job, Works
-from banana.routes import generate, google, key, models, openai_images, ops, page, results, tasks
+from banana.routes import generate, google, key, models, openai_chat, openai_images, ops, page, results, tasks
 from banana.routes.dialect import Dialect, Services, dialect_of
 from banana.routes.image_endpoint import ImageEndpoint
 from banana.routes.submission import TaskFormat
@@ -64,7 +65,7 @@ from config import Settings, without_userinfo
 
 # Every API format, its routes in this order: a model's name matches more than Google's methods, so they go first.
 # Errors outside every route are answered in the format that claims the path; in the first where none does.
-API_FORMATS = (generate, openai_images, google, models)
+API_FORMATS = (generate, openai_images, openai_chat, google, models)
 DIALECTS = tuple(api_format.DIALECT for api_format in API_FORMATS)
 # Pictures converted at once, in each worker: a 4K picture takes 50 MB while it is.
 CONVERTER_THREADS = 2
@@ -163,7 +164,9 @@ def _services(
         models=recording.models,
         prices=recording.prices,
         requests=keeping.requests,
+        history=keeping.history,
         keepalive_seconds=settings.keepalive_seconds,
+        chat_images_as_links=settings.chat_images == "url",
         public_url=settings.public_url,
     )
 
@@ -209,6 +212,8 @@ class _Keeping:
         )
         self._beat.beat_while(lambda: self._works.is_busy or self._requests.is_claiming)
         self.requests = self._requests if settings.keep_results_seconds else NothingKept()
+        history = KeptHistory(self._ledger, self.files, self.links)
+        self.history = history if settings.keep_results_seconds else NoHistory()
 
     def upkeep(self, jobs: dict[str, Callable[[bytes], Job]]) -> Upkeep | SweepOnly:
         """Return what runs beside the requests; `jobs` read the orders of tasks."""
@@ -232,6 +237,7 @@ def _task_formats(services: Services) -> dict[str, TaskFormat]:
         (generate.ENDPOINT, generate.DIALECT),
         (openai_images.GENERATIONS, openai_images.DIALECT),
         (openai_images.EDITS, openai_images.DIALECT),
+        (openai_chat.endpoint(services), openai_chat.DIALECT),
     ]
     formats = {endpoint.path: endpoint.task_format(dialect, services) for endpoint, dialect in endpoints}
     return formats | {google.JOB_ROUTE: google.task_format(services)}

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -17,11 +17,11 @@ import structlog
 from banana import errors
 from banana.exchange import Exchange
 from banana.google.client import Call, GeminiClient
+from banana.google.contents import GenerateContentRequest, Turn
 from banana.google.models import ModelNames
 from banana.google.prices import Prices
-from banana.google.wire import GenerateContentRequest, Image
+from banana.google.wire import Image, Words
 from banana.payload import conversion
-from banana.payload.pictures import EncodedPicture
 
 # Balancers and CDNs cut a silent connection after 60 s at the earliest.
 SILENCE_SECONDS = 15
@@ -35,19 +35,19 @@ class Order:
     """What a caller wants, whatever its API format.
 
     Attributes:
-        prompt: what the images should show.
-        pictures: to start from.
+        turns: what the images should show: words and pictures, in a conversation the oldest first.
         count: how many images; each is a call, and is paid for.
         model_name: as the caller gives it; None is the default.
         aspect_ratio, image_size: as Google names them; None leaves them to the model.
         output_format: `png`, `jpeg` or `webp`; None is as Google sends it.
         output_quality: of jpeg and webp, from 0 to 100; None is Google's, or the usual one for another format.
         user: the end user that the caller names, for the log.
+        system: words that hold for the whole conversation.
+        modalities: what may come, `TEXT` and `IMAGE`; with words they are a result as well, instead of an image too.
 
     """
 
-    prompt: str
-    pictures: Sequence[EncodedPicture] = ()
+    turns: Sequence[Turn]
     count: int = 1
     model_name: str | None = None
     aspect_ratio: str | None = None
@@ -55,6 +55,18 @@ class Order:
     output_format: str | None = None
     output_quality: int | None = None
     user: str | None = None
+    system: str = ""
+    modalities: Sequence[str] = ("IMAGE",)
+
+    @property
+    def prompt(self) -> str:
+        """The words of the last turn."""
+        return "\n".join(part.text for part in self.turns[-1].parts if part.text) if self.turns else ""
+
+    @property
+    def takes_words(self) -> bool:
+        """Whether words are a result."""
+        return "TEXT" in self.modalities
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +75,7 @@ class Outcome:
 
     Attributes:
         index: of the call, from 0.
-        result: an image, the whole response of a call that was passed on, or an error.
+        result: an image, words where they count, the whole response of a call that was passed on, or an error.
         created_at: when, in seconds of the epoch.
         file: under which it is kept; empty when it is not.
         url: a link to the kept image; empty where there is none.
@@ -71,7 +83,7 @@ class Outcome:
     """
 
     index: int
-    result: Image | errors.UpstreamResponse | errors.BananaError
+    result: Image | Words | errors.UpstreamResponse | errors.BananaError
     created_at: int = field(default_factory=lambda: int(time.time()))
     file: str = ""
     url: str = ""
@@ -87,9 +99,10 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """What an order became, in the order of its calls."""
+    """What an order became, in the order of its calls; `id` is that of what is kept of it, if anything."""
 
     all: Sequence[Outcome]
+    id: str = ""
 
     @property
     def created_at(self) -> int:
@@ -155,12 +168,13 @@ class Images:
         self._log_prompts = log_prompts
 
     async def make(self, order: Order, exchange: Exchange) -> Outcomes:
-        """Make all images of `order`; return what each call became. Raises the first error when there is no image."""
+        """Make all images of `order`; return what each call became. Raises the first error when there is nothing else."""
         calls = self._calls(order, exchange)
         outcomes = Outcomes([await calls[0]] if len(calls) == 1 else await asyncio.gather(*calls))
         exchange.images_returned = len(outcomes.images)
-        if not outcomes.images:
-            raise outcomes.failures[0].error
+        failures = outcomes.failures
+        if len(failures) == len(outcomes.all):
+            raise failures[0].error
         return outcomes
 
     async def stream(self, order: Order, exchange: Exchange) -> AsyncGenerator[Outcome | None, None]:
@@ -193,7 +207,7 @@ class Images:
         exchange.user = order.user or None
         exchange.prompt = order.prompt if self._log_prompts else None
         request = GenerateContentRequest(
-            order.prompt, order.pictures, order.aspect_ratio, order.image_size, self._google_store
+            order.turns, order.aspect_ratio, order.image_size, self._google_store, order.system, order.modalities
         )
         path = f"models/{model}:generateContent"
         call = Call(model, path, request.body(), limit=lambda: self._call_limit(order))
@@ -206,13 +220,16 @@ class Images:
 
     def _call_limit(self, order: Order) -> Decimal | None:
         model = self._models.resolve(order.model_name)
-        return self._prices.limit(model, order.image_size, len(order.prompt.encode()), len(order.pictures))
+        parts = [part for turn in order.turns for part in turn.parts]
+        text_bytes = len(order.system.encode()) + sum(len(part.text.encode()) for part in parts)
+        pictures = sum(part.picture is not None or bool(part.reference) for part in parts)
+        return self._prices.limit(model, order.image_size, text_bytes, pictures)
 
     async def _outcome(self, index: int, call: Call, order: Order, exchange: Exchange) -> Outcome:
         """Make one image; return it, or the error."""
         try:
-            image = await self._client.image(call, exchange)
-            return Outcome(index, await self._converted(image, order))
+            result = await self._client.image(call, exchange, takes_words=order.takes_words)
+            return Outcome(index, await self._converted(result, order) if isinstance(result, Image) else result)
         except errors.BananaError as error:
             return Outcome(index, error)
         except Exception:
@@ -236,11 +253,13 @@ class Images:
 def _target_format(image: Image, order: Order) -> str | None:
     """Return the format to convert to; None where the image is already as it is wanted."""
     own = next((name for name, mime_type in conversion.FORMATS.items() if mime_type == image.mime_type), None)
-    target = order.output_format or own
-    has_quality = order.output_quality is not None and target != "png"
+    has_quality = order.output_quality is not None and order.output_format != "png"
+    # A PNG is without loss: a quality means a format that has one.
+    target = order.output_format or ("jpeg" if has_quality and own == "png" else own)
     return target if target != own or has_quality else None
 
 
 def _convert(image: Image, output_format: str, quality: int | None) -> Image:
     picture = conversion.convert(image.picture, output_format, DEFAULT_QUALITY if quality is None else quality)
-    return Image(picture, conversion.FORMATS[output_format], image.usage, image.cost_usd)
+    # Its signature is that of the picture as it came.
+    return replace(image, picture=picture, mime_type=conversion.FORMATS[output_format], signature=())

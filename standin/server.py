@@ -3,10 +3,12 @@
 import asyncio
 import base64
 import binascii
+import hashlib
 import json
 import re
 import uuid
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +25,8 @@ MODELS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "gemini-3.1-flash-image": (("512", "1K", "2K", "4K"), WIDE_RATIOS),
     "gemini-3.1-flash-lite-image": (("1K",), RATIOS),
 }
+# Of "Here it is."
+WORDS_TOKENS = 5
 INPUT_TYPES = ("image/png", "image/jpeg", "image/webp", "image/heic", "image/heif")
 MAX_BODY_BYTES = 100 * 1024 * 1024
 _FAULT_IN_PROMPT = re.compile(r"\[fault:([\w-]+)\]")
@@ -119,7 +123,7 @@ class StandIn:
         ratio, size = _image_config(call.model, call.body)
         await asyncio.sleep(self.latency_seconds)
         picture = await asyncio.to_thread(drawing.draw_base64, prompt, ratio, size, sources)
-        whole = answer(call.model, picture) | {"usageMetadata": _usage(call.model, size, len(sources))}
+        whole = _whole(call, picture, size, len(sources))
         if not request.path.endswith(":streamGenerateContent"):
             return web.json_response(whole)
         thinking = answer(call.model, picture)
@@ -170,27 +174,31 @@ def answer(model: str, picture: str, mime_type: str = "image/jpeg") -> dict[str,
                 "index": 0,
             }
         ],
-        "usageMetadata": _usage(model, "1K", 0),
+        "usageMetadata": _usage({"IMAGE": _image_tokens(model, "1K")}, 0),
         "modelVersion": model,
         "responseId": uuid.uuid4().hex,
     }
 
 
-def _usage(model: str, size: str, sources: int) -> dict[str, Any]:
-    """Return the count of tokens, as Google's price list has them for an image of that size."""
+def _image_tokens(model: str, size: str) -> int:
+    """Return the tokens of an image of that size, as Google's price list has them."""
     is_pro = "pro" in model
-    made = {"512": 747, "1K": 1120, "2K": 1120 if is_pro else 1680, "4K": 2000 if is_pro else 2520}[size]
+    return {"512": 747, "1K": 1120, "2K": 1120 if is_pro else 1680, "4K": 2000 if is_pro else 2520}[size]
+
+
+def _usage(made: dict[str, int], sources: int) -> dict[str, Any]:
+    """Return the count of tokens: `made` by modality, and of an input with so many pictures."""
     given = [{"modality": "TEXT", "tokenCount": 8}]
     if sources:
         given.append({"modality": "IMAGE", "tokenCount": 560 * sources})
-    prompt = 8 + 560 * sources
+    prompt, output = 8 + 560 * sources, sum(made.values())
     return {
         "promptTokenCount": prompt,
-        "candidatesTokenCount": made,
+        "candidatesTokenCount": output,
         "thoughtsTokenCount": 225,
-        "totalTokenCount": prompt + made + 225,
+        "totalTokenCount": prompt + output + 225,
         "promptTokensDetails": given,
-        "candidatesTokensDetails": [{"modality": "IMAGE", "tokenCount": made}],
+        "candidatesTokensDetails": [{"modality": name, "tokenCount": count} for name, count in made.items() if count],
     }
 
 
@@ -234,18 +242,56 @@ def _contents(body: dict[str, Any]) -> tuple[str, list[bytes]]:
     """Return the words and the pictures of all parts."""
     words, pictures = [], []
     try:
-        for part in (part for content in body["contents"] for part in content["parts"]):
+        for role, part in _parts(body):
             if "text" in part:
                 words.append(str(part["text"]))
                 continue
-            data = part.get("inlineData") or part.get("inline_data")
+            data = part.get("inlineData") or part["inline_data"]
             mime_type = data.get("mimeType") or data.get("mime_type")
             if mime_type not in INPUT_TYPES:
                 raise Refusal(400, "INVALID_ARGUMENT", f"Unsupported MIME type: {mime_type}")
             pictures.append(_decoded(data["data"]))
+            if part.get("thoughtSignature", signature(pictures[-1])) != signature(pictures[-1]) or role != "model":
+                _check_unsigned(part)
     except (TypeError, KeyError, AttributeError):
         raise Refusal(400, "INVALID_ARGUMENT", "Invalid JSON payload received.") from None
     return " ".join(words), pictures
+
+
+def _parts(body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield every part with its side; refuses what Google refuses."""
+    for content in body["contents"]:
+        role = content.get("role", "user")
+        if role not in ("user", "model"):
+            raise Refusal(400, "INVALID_ARGUMENT", "Please use a valid role: user, model.")
+        if not content["parts"]:
+            raise Refusal(
+                400, "INVALID_ARGUMENT", "* GenerateContentRequest.contents: contents.parts must not be empty."
+            )
+        for part in content["parts"]:
+            yield role, part
+
+
+def _check_unsigned(part: dict[str, Any]) -> None:
+    if "thoughtSignature" in part:
+        raise Refusal(400, "INVALID_ARGUMENT", "Thought signature is not valid.")
+
+
+def signature(picture: bytes) -> str:
+    """Return what a picture of the model is signed with; as long as Google's are at times."""
+    return base64.b64encode(hashlib.sha256(picture).digest() * 40).decode()
+
+
+def _whole(call: Call, picture: str, size: str, sources: int) -> dict[str, Any]:
+    """Return the answer to a call: with words where they are asked for, and without a picture where that is not."""
+    whole = answer(call.model, picture)
+    modalities = call.body.get("generationConfig", {}).get("responseModalities", ["IMAGE"])
+    (part,) = whole["candidates"][0]["content"]["parts"]
+    parts = [part | {"thoughtSignature": signature(base64.b64decode(picture))}] if "IMAGE" in modalities else []
+    words = [{"text": "Here it is."}] if "TEXT" in modalities else []
+    whole["candidates"][0]["content"]["parts"] = words + parts
+    made = {"TEXT": WORDS_TOKENS if words else 0, "IMAGE": _image_tokens(call.model, size) if parts else 0}
+    return whole | {"usageMetadata": _usage(made, sources)}
 
 
 def _decoded(text: str) -> bytes:

@@ -16,6 +16,7 @@ from PIL import Image as PILImage
 from banana import errors, images
 from banana.exchange import Exchange
 from banana.google.client import GeminiClient
+from banana.google.contents import user_turn
 from banana.google.key_spend import UnlimitedKeySpend
 from banana.google.keys import KeyRing
 from banana.google.models import ModelNames
@@ -82,7 +83,7 @@ async def test_an_order_becomes_its_outcomes_in_their_order() -> None:
     """Three calls, the second refused: two images and an error, each at its index, all counted."""
     google, known = Google(encoded(b"one"), httpx.Response(200, json=BLOCKED), encoded(b"three")), exchange()
 
-    outcomes = await images_of(google).make(Order("x", count=3, model_name="old", user="u"), known)
+    outcomes = await images_of(google).make(Order([user_turn("x")], count=3, model_name="old", user="u"), known)
 
     assert [b"".join(image.picture.decoded()) for image in outcomes.images] == [b"one", b"three"]
     assert [(failure.index, type(failure.error)) for failure in outcomes.failures] == [(1, errors.Blocked)]
@@ -95,7 +96,7 @@ async def test_when_none_succeeds_the_first_error_is_raised() -> None:
     google, known = Google(httpx.Response(200, json=BLOCKED), httpx.Response(404, json={})), exchange()
 
     with pytest.raises(errors.Blocked):
-        await images_of(google).make(Order("x", count=2), known)
+        await images_of(google).make(Order([user_turn("x")], count=2), known)
 
     assert known.images_returned == 0
 
@@ -116,9 +117,9 @@ async def test_what_nobody_expected_stays_in_its_own_outcome(unexpected: Any, as
     made = images_of(google)
 
     if as_events:
-        outcomes = [outcome for outcome in await streamed(made, Order("x", count=4), known) if outcome]
+        outcomes = [outcome for outcome in await streamed(made, Order([user_turn("x")], count=4), known) if outcome]
     else:
-        outcomes = list((await made.make(Order("x", count=4), known)).all)
+        outcomes = list((await made.make(Order([user_turn("x")], count=4), known)).all)
 
     assert sorted(outcome.index for outcome in outcomes) == [0, 1, 2, 3]
     assert [failure.index for failure in Outcomes(outcomes).failures] == [1]
@@ -128,7 +129,7 @@ async def test_what_nobody_expected_stays_in_its_own_outcome(unexpected: Any, as
 async def test_a_defect_is_internal() -> None:
     """An exception of ours is `internal`, and nothing of it reaches the caller."""
     with pytest.raises(errors.Internal) as caught:
-        await images_of(Google(ZeroDivisionError("secret"))).make(Order("x"), exchange())
+        await images_of(Google(ZeroDivisionError("secret"))).make(Order([user_turn("x")]), exchange())
 
     assert "secret" not in caught.value.message
 
@@ -142,7 +143,7 @@ async def test_silence_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
             await asyncio.sleep(0.2)
             return await super().handle_async_request(request)
 
-    outcomes = await streamed(images_of(Slow()), Order("x"), exchange())
+    outcomes = await streamed(images_of(Slow()), Order([user_turn("x")]), exchange())
 
     assert outcomes[:2] == [None, None]
     assert outcomes[-1] is not None
@@ -161,7 +162,7 @@ async def test_a_stream_that_is_closed_ends_its_calls() -> None:
                     cancelled.set()
             return await super().handle_async_request(request)
 
-    stream = images_of(OneAndNoMore()).stream(Order("x", count=2), exchange())
+    stream = images_of(OneAndNoMore()).stream(Order([user_turn("x")], count=2), exchange())
     await anext(stream)
     await stream.aclose()
 
@@ -170,7 +171,9 @@ async def test_a_stream_that_is_closed_ends_its_calls() -> None:
 
 async def test_another_format_is_made_from_what_came() -> None:
     """A PNG becomes a WebP; its type and its base64 say so."""
-    outcomes = await images_of(Google()).make(Order("x", output_format="webp", output_quality=40), exchange())
+    outcomes = await images_of(Google()).make(
+        Order([user_turn("x")], output_format="webp", output_quality=40), exchange()
+    )
 
     (image,) = outcomes.images
     assert image.mime_type == "image/webp"
@@ -180,7 +183,7 @@ async def test_another_format_is_made_from_what_came() -> None:
 @pytest.mark.parametrize("picture", [b"no picture", png()[:45], b"\x89PNG\r\n\x1a\n" + bytes(99)])
 async def test_a_picture_that_cannot_be_converted_comes_as_it_is(picture: bytes) -> None:
     """It was paid for: whatever Pillow raises, the caller gets what Google sent."""
-    outcomes = await images_of(Google(encoded(picture))).make(Order("x", output_format="jpeg"), exchange())
+    outcomes = await images_of(Google(encoded(picture))).make(Order([user_turn("x")], output_format="jpeg"), exchange())
 
     assert b"".join(outcomes.images[0].picture.decoded()) == picture
 
@@ -189,7 +192,7 @@ async def test_a_decompression_bomb_is_no_reason_to_lose_a_picture(monkeypatch: 
     """Pillow's refusal of what it finds too large is no OSError."""
     monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 1)
 
-    outcomes = await images_of(Google()).make(Order("x", output_format="jpeg"), exchange())
+    outcomes = await images_of(Google()).make(Order([user_turn("x")], output_format="jpeg"), exchange())
 
     assert b"".join(outcomes.images[0].picture.decoded()) == png()
 
@@ -197,7 +200,7 @@ async def test_a_decompression_bomb_is_no_reason_to_lose_a_picture(monkeypatch: 
 async def test_prompts_are_kept_for_the_log_only_where_that_is_wanted() -> None:
     """LOG_PROMPTS puts the prompt into the exchange."""
     known = exchange()
-    await images_of(Google(), log_prompts=True).make(Order("a blue banana"), known)
+    await images_of(Google(), log_prompts=True).make(Order([user_turn("a blue banana")]), known)
 
     assert known.prompt == "a blue banana"
 
@@ -206,7 +209,9 @@ async def test_the_call_is_what_the_order_says() -> None:
     """Ratio, size, pictures and Google's store flag reach Google."""
     google = Google()
     picture = EncodedPicture("image/png", [b"QUJD"], b"ABC")
-    await images_of(google, google_store=False).make(Order("x", [picture], 1, None, "16:9", "2K"), exchange())
+    await images_of(google, google_store=False).make(
+        Order([user_turn("x", [picture])], 1, None, "16:9", "2K"), exchange()
+    )
 
     (request,) = google.requests
     assert request.url == "http://google/v1beta/models/default-model:generateContent"
@@ -230,7 +235,7 @@ async def test_only_so_many_pictures_are_converted_at_once(monkeypatch: pytest.M
         return picture
 
     monkeypatch.setattr("banana.payload.conversion.convert", slow)
-    await images_of(Google()).make(Order("x", count=8, output_format="webp"), exchange())
+    await images_of(Google()).make(Order([user_turn("x")], count=8, output_format="webp"), exchange())
 
     assert most == 1
 
@@ -241,7 +246,7 @@ async def test_only_so_many_pictures_are_converted_at_once(monkeypatch: pytest.M
         ("jpeg", None, None, "as it came"),
         ("jpeg", "jpeg", None, "as it came"),
         ("png", "png", 10, "as it came"),
-        ("png", None, 10, "as it came"),
+        ("png", None, 10, "JPEG"),
         ("jpeg", None, 10, "JPEG"),
         ("jpeg", "jpeg", 0, "JPEG"),
         ("png", "webp", 0, "WEBP"),
@@ -250,10 +255,10 @@ async def test_only_so_many_pictures_are_converted_at_once(monkeypatch: pytest.M
 async def test_a_compression_is_honoured_whenever_it_means_something(
     sent: str, output_format: str | None, quality: int | None, expected: str
 ) -> None:
-    """Also for the format that Google sent, also 0; a PNG has no quality."""
+    """Also for the format that Google sent, also 0; a PNG has none, so that one becomes a JPEG unless PNG is named."""
     out = io.BytesIO()
     PILImage.effect_noise((64, 64), 90).save(out, sent, **({"quality": 95} if sent == "jpeg" else {}))
-    order = Order("x", output_format=output_format, output_quality=quality)
+    order = Order([user_turn("x")], output_format=output_format, output_quality=quality)
 
     (image,) = (await images_of(Google(encoded(out.getvalue()))).make(order, exchange())).images
 

@@ -27,7 +27,13 @@ GOOGLE = "/v1beta/models/gemini-3-pro-image:generateContent"
 STREAM = "/v1beta/models/gemini-3-pro-image:streamGenerateContent?alt=sse"
 CONTENTS = {"contents": [{"parts": [{"text": "a banana"}]}]}
 PROMPT = {"prompt": "a banana"}
-ROUTES = [("/generate", PROMPT), ("/v1/images/generations", PROMPT), (GOOGLE, CONTENTS)]
+CHAT = {"messages": [{"role": "user", "content": "a banana"}], "modalities": ["image"]}
+ROUTES = [
+    ("/generate", PROMPT),
+    ("/v1/images/generations", PROMPT),
+    ("/v1/chat/completions", CHAT),
+    (GOOGLE, CONTENTS),
+]
 Worker = Callable[..., Awaitable[httpx.AsyncClient]]
 
 
@@ -419,13 +425,13 @@ async def test_an_odd_count_of_tokens_is_charged_as_reserved(worker: Worker, sta
     """The picture comes; nobody gets it for nothing."""
     picture = {"inlineData": {"mimeType": "image/png", "data": encoded(png())}}
     document = {"candidates": [{"content": {"parts": [picture]}, "finishReason": "STOP"}]}
-    stand_in.plan.extend([faults.says(document if usage is None else document | {"usageMetadata": usage})] * 3)
+    stand_in.plan.extend([faults.says(document if usage is None else document | {"usageMetadata": usage})] * 4)
     client = await worker(budgets="*=5/day")
     responses = [await client.post(path, json=body) for path, body in ROUTES]
 
-    assert [response.status_code for response in responses] == [200, 200, 200]
-    assert ["x-cost-usd" in response.headers for response in responses] == [False, False, False]
-    await until_spent(3 * LIMIT + 17 * 2e-6)  # Google's body has names of fields as well
+    assert [response.status_code for response in responses] == [200] * 4
+    assert ["x-cost-usd" in response.headers for response in responses] == [False] * 4
+    await until_spent(4 * LIMIT + 17 * 2e-6)  # Google's body has names of fields as well
 
 
 @pytest.mark.parametrize(

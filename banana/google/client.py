@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ from banana import errors, metrics
 from banana.errors import UpstreamResponse
 from banana.exchange import Exchange, unknown_limit
 from banana.google import wire
+from banana.google.contents import request_size
 from banana.google.key_spend import KeySpend
 from banana.google.keys import REFUSED_SECONDS, Key, KeyRing
 from banana.google.prices import Prices
@@ -127,13 +128,13 @@ class GeminiClient:
 
     def limit_of(self, model: str, body: Pieces) -> Callable[[], Decimal | None]:
         """Return a function that returns what a call of `generateContent` with `body` may cost at the most, in USD."""
-        return lambda: self._prices.limit(model, *wire.request_size(body))
+        return lambda: self._prices.limit(model, *request_size(body))
 
-    async def image(self, call: Call, exchange: Exchange) -> wire.Image:
-        """Make a call of `generateContent` once; return its image. Raises BananaError."""
+    async def image(self, call: Call, exchange: Exchange, *, takes_words: bool = False) -> wire.Image | wire.Words:
+        """Make a call of `generateContent` once; return its image, or words where they count. Raises BananaError."""
 
-        async def read(response: httpx.Response, sending: _Sending) -> wire.Image:
-            parser = wire.ImageParser()
+        async def read(response: httpx.Response, sending: _Sending) -> wire.Image | wire.Words:
+            parser = wire.ImageParser(takes_words=takes_words)
             try:
                 async with aclosing(self._chunks(response, exchange)) as chunks:
                     async for chunk in chunks:
@@ -143,9 +144,9 @@ class GeminiClient:
                 image = _whole_image(parser, cut)
             finally:
                 self._read_usage(parser.usage, call, exchange, sending)
-            if not Usage.of(image.usage).output:
+            if isinstance(image, wire.Image) and not Usage.of(image.usage).output:
                 sending.cost_usd = None  # nothing that was made is no count for an image
-            return wire.Image(image.picture, image.mime_type, image.usage, sending.cost_usd or None)
+            return replace(image, cost_usd=sending.cost_usd or None, model=call.model)
 
         return await self._call(call, exchange, read)
 
@@ -285,9 +286,10 @@ class GeminiClient:
                 raise await self._error(response)
             sending.is_answered = True
             result = await read(response, sending)
-            sending.made_image = True
-            # No tokens at all for what was made are no count.
-            sending.cost_usd = sending.cost_usd or None
+            if not (isinstance(result, wire.Words) and result.is_refusal):
+                sending.made_image = True
+                # No tokens at all for what was made are no count.
+                sending.cost_usd = sending.cost_usd or None
         finally:
             await response.aclose()
         if self._keys.accepted(key):
@@ -402,7 +404,7 @@ def _logged_attempt(number: int, key: Key, call: Call, exchange: Exchange) -> It
         )
 
 
-def _whole_image(parser: wire.ImageParser, cut: errors.UpstreamError) -> wire.Image:
+def _whole_image(parser: wire.ImageParser, cut: errors.UpstreamError) -> wire.Image | wire.Words:
     """Return the image of a response whose end was lost, when that was only the connection's. Raises `cut`."""
     try:
         image = parser.close()

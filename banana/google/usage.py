@@ -29,6 +29,7 @@ class Usage:
         thinking: of it, thinking.
         output_images: of it, images; None where the modalities were not said.
         total: by Google's own count.
+        cached: of the input, what Google had in its cache.
 
     """
 
@@ -38,6 +39,12 @@ class Usage:
     thinking: int
     output_images: int | None
     total: int
+    cached: int = 0
+
+    @property
+    def output_text(self) -> int:
+        """Of what was made, words; what is not said to be an image is none."""
+        return max(0, self.output - self.thinking - (self.output_images or 0))
 
     @classmethod
     def of(cls, document: Mapping[str, Any]) -> "Usage":
@@ -55,6 +62,7 @@ class Usage:
             thinking=read.thoughtsTokenCount,
             output_images=output_images if made else None,
             total=read.totalTokenCount,
+            cached=read.cachedContentTokenCount,
         )
 
 
@@ -78,6 +86,7 @@ class _Usage(msgspec.Struct):
     candidatesTokenCount: _Count = 0  # noqa: N815
     thoughtsTokenCount: _Count = 0  # noqa: N815
     totalTokenCount: _Count = 0  # noqa: N815
+    cachedContentTokenCount: _Count = 0  # noqa: N815
     promptTokensDetails: list[_Detail] = []  # noqa: N815 # msgspec copies an empty default
     candidatesTokensDetails: list[_Detail] = []  # noqa: N815
 

@@ -1,12 +1,12 @@
-"""Gemini's wire format: bytes in and out, no I/O.
+"""What comes back from Gemini, read: the one image that counts, words, refusals that arrive as 200, errors; no I/O.
 
-Writes the body of a `generateContent` call around pictures that stay where they lie, and reads what comes back: the
-one image that counts, the refusals that arrive as 200, the errors. Source: Google's REST reference for
-`models.generateContent` and google.rpc.Status; where Google's words and measured behaviour differ, the careful reading.
+Source: Google's REST reference for `models.generateContent` and google.rpc.Status; where Google's words and measured
+behaviour differ, the careful reading.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -14,9 +14,10 @@ from typing import Any
 import msgspec
 
 from banana import errors
+from banana.google.contents import field_of
 from banana.payload.lazyjson import InvalidJson, LazyJsonParser, LongString, text_of, with_texts
 from banana.payload.pictures import EncodedPicture, PictureError, read_picture
-from banana.payload.pieces import Bytes, Pieces, size_of
+from banana.payload.pieces import Pieces
 
 # Finish reasons by which Google's policy refuses; every other reason without an image is `no_image`.
 POLICY_REASONS = frozenset(
@@ -33,108 +34,67 @@ POLICY_REASONS = frozenset(
 )
 # Fields by which a response of Gemini's is known among all JSON objects.
 _RESPONSE_FIELDS = ("candidates", "promptFeedback", "usageMetadata", "modelVersion", "responseId")
-# In which a part holds a picture, or names a file.
-_PICTURE_FIELDS = ("inlineData", "inline_data", "fileData", "file_data")
-# A number as text, about.
-_NUMBER_BYTES = 8
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)s")
 _MAX_MESSAGE_CHARACTERS = 500
-
-
-@dataclass(frozen=True, slots=True)
-class GenerateContentRequest:
-    """One image to make: the prompt, pictures to start from, and the shape of the image.
-
-    `store` is Google's flag of that name: None leaves it out.
-    """
-
-    prompt: str
-    pictures: Sequence[EncodedPicture] = ()
-    aspect_ratio: str | None = None
-    image_size: str | None = None
-    store: bool | None = None
-
-    def body(self) -> list[Bytes]:
-        """Return the call's JSON body in pieces; the pictures are the pieces they came in."""
-        pieces: list[Bytes] = [b'{"contents":[{"role":"user","parts":[{"text":', msgspec.json.encode(self.prompt), b"}"]
-        for picture in self.pictures:
-            pieces.append(b',{"inlineData":{"mimeType":"%s","data":"' % (picture.mime_type or "").encode())
-            pieces.extend(picture.pieces)
-            pieces.append(b'"}}')
-        pieces.append(b']}],"generationConfig":' + msgspec.json.encode(self._generation_config()))
-        if self.store is not None:
-            pieces.append(b',"store":' + msgspec.json.encode(self.store))
-        pieces.append(b"}")
-        return pieces
-
-    def _generation_config(self) -> dict[str, object]:
-        image_config = {"aspectRatio": self.aspect_ratio, "imageSize": self.image_size}
-        image_config = {name: value for name, value in image_config.items() if value is not None}
-        config: dict[str, object] = {"responseModalities": ["IMAGE"]}
-        return config | ({"imageConfig": image_config} if image_config else {})
 
 
 @dataclass(frozen=True, slots=True)
 class Image:
     """The one image of a response that counts, still as base64.
 
-    `usage` is Google's usageMetadata; `cost_usd` what the call cost, where that is known.
+    Attributes:
+        picture, mime_type: the image.
+        usage: Google's usageMetadata.
+        cost_usd: what the call cost, where that is known.
+        text: the words beside it, where they are wanted.
+        model: that made it, as it was sent to Google.
+        signature: of its part, as it stands in JSON between the quotes, unchecked; the model wants it back with the image.
+
     """
 
     picture: EncodedPicture
     mime_type: str
     usage: dict[str, Any] = field(default_factory=dict)
     cost_usd: Decimal | None = None
+    text: str = ""
+    model: str = ""
+    signature: Pieces = ()
 
 
-def request_size(body: Pieces) -> tuple[str | None, int, int]:
-    """Return the image size that a caller's own body asks for, the bytes of its texts, and how many pictures are in it."""
-    parser = LazyJsonParser(lenient=True)
-    try:
-        for piece in body:
-            parser.feed(bytes(piece))
-        document = parser.close()
-    except InvalidJson:
-        return "unknown", size_of(body), 0
-    config = _get(document, "generationConfig") if isinstance(document, dict) else None
-    image_config = _get(config, "imageConfig") if isinstance(config, dict) else None
-    image_size = _get(image_config, "imageSize") if isinstance(image_config, dict) else None
-    return image_size if isinstance(image_size, str) else None, *_texts_and_pictures(document)
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A response without an image, where that is an answer too: the model's words, or those of a refusal.
 
+    Attributes:
+        text: the words.
+        finish_reason: Google's, or its reason to block the prompt.
+        is_refusal: whether Google's policy refused.
+        usage, cost_usd, model: as of an image.
 
-def _texts_and_pictures(document: object) -> tuple[int, int]:
-    """Return the bytes of all strings and numbers, and how many parts hold pictures, or name files."""
-    text_bytes = pictures = 0
-    left = [document]
-    while left:
-        match left.pop():
-            case str() as text:
-                text_bytes += len(text.encode("utf-8", "replace"))
-            case LongString() as text:
-                text_bytes += size_of(text.pieces)
-            case list() as items:
-                left += items
-            case dict() as fields:
-                for name, value in fields.items():
-                    if name in _PICTURE_FIELDS and isinstance(value, dict):
-                        pictures += 1
-                    else:
-                        left += (name, value)
-            case int() | float():
-                text_bytes += _NUMBER_BYTES
-    return text_bytes, pictures
+    """
+
+    text: str
+    finish_reason: str
+    is_refusal: bool = False
+    usage: dict[str, Any] = field(default_factory=dict)
+    cost_usd: Decimal | None = None
+    model: str = ""
 
 
 class ImageParser:
     """A parser of one response of `generateContent`: `feed` it the chunks, then `close` it for the image.
+
+    Args:
+        takes_words: whether words count: those beside an image, and instead of one.
 
     Attributes:
         usage: Google's usageMetadata, also of a response without an image; None where there is none.
 
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, takes_words: bool = False) -> None:
         self.usage: dict[str, Any] | None = None
+        self._takes_words = takes_words
         self._json = LazyJsonParser(lenient=True)
 
     def feed(self, chunk: bytes) -> None:
@@ -144,13 +104,13 @@ class ImageParser:
         except InvalidJson as error:
             raise errors.InvalidResponse(f"Google's response cannot be read: {error}") from None
 
-    def close(self) -> Image:
-        """Return the image. Raises Blocked, NoImage or InvalidResponse, with Google's reason."""
+    def close(self) -> Image | Words:
+        """Return the image, or words where they count. Raises Blocked, NoImage or InvalidResponse, with Google's reason."""
         try:
             # What stands beside the picture may be odd: the picture counts.
             document = _unwrapped(self._json.close())
-            self.usage = _usage(_get(document, "usageMetadata"))
-            return _image(document, self.usage or {})
+            self.usage = _usage(field_of(document, "usageMetadata"))
+            return _result(document, self.usage or {}, takes_words=self._takes_words)
         except InvalidJson as error:
             raise errors.InvalidResponse(f"Google's response is not JSON: {error}") from None
         except _NotGemini as error:
@@ -249,13 +209,19 @@ def _unwrapped(document: object) -> dict[str, Any]:
     return document
 
 
-def _image(document: dict[str, Any], usage: dict[str, Any]) -> Image:
-    candidates = _objects(_get(document, "candidates"))
+def _result(document: dict[str, Any], usage: dict[str, Any], *, takes_words: bool) -> Image | Words:
+    candidates = _objects(field_of(document, "candidates"))
+    text = "".join(_texts(candidates)) if takes_words else ""
     chosen = _selected_image(candidates)
-    if chosen is None:
-        raise _failure(document, candidates)
-    picture, declared_type = chosen
-    return Image(picture, picture.mime_type or declared_type, usage)
+    if chosen is not None:
+        picture, declared_type, signature = chosen
+        return Image(picture, picture.mime_type or declared_type, usage, text=text, signature=signature)
+    error = _failure(document, candidates)
+    if takes_words and isinstance(error, errors.Blocked):
+        return Words(text or error.message, str(error.extra["reason"]), is_refusal=True, usage=usage)
+    if text:
+        return Words(text, _finish_reason(candidates) or "STOP", usage=usage)
+    raise error
 
 
 def _usage(usage: object) -> dict[str, Any] | None:
@@ -266,33 +232,41 @@ def _usage(usage: object) -> dict[str, Any] | None:
         return None
 
 
-def _selected_image(candidates: list[dict[str, Any]]) -> tuple[EncodedPicture, str] | None:
-    """Return the image that counts and the type that Google declares.
+def _selected_image(candidates: list[dict[str, Any]]) -> tuple[EncodedPicture, str, Pieces] | None:
+    """Return the image that counts, the type that Google declares, and its part's signature.
 
     The last image part that is not a thought; else the last thought, unless policy refused what it led to. What is offered
     beside it and is no picture does not count.
     """
-    offered = [(part, data) for part in _parts(candidates) if isinstance(data := _get(part, "inlineData"), dict)]
-    final = [data for part, data in reversed(offered) if part.get("thought") is not True]
+    offered = [(part, data) for part in _parts(candidates) if isinstance(data := field_of(part, "inlineData"), dict)]
+    final = [(part, data) for part, data in reversed(offered) if part.get("thought") is not True]
     refused = _finish_reason(candidates) in POLICY_REASONS
-    drafts = [] if refused else [data for part, data in reversed(offered) if part.get("thought") is True]
+    drafts = [] if refused else [(part, data) for part, data in reversed(offered) if part.get("thought") is True]
     problem: _NotGemini | None = None
-    unknown: tuple[EncodedPicture, str] | None = None
-    for data in [*final, *drafts]:
+    unknown: tuple[EncodedPicture, str, Pieces] | None = None
+    for part, data in [*final, *drafts]:
         if not data.get("data"):
             continue
         try:
-            encoded = _encoded(data)
+            picture, declared_type = _encoded(data)
         except _NotGemini as error:
             problem = problem or error
             continue
-        if _is_picture(*encoded):
-            return encoded
+        if _is_picture(picture, declared_type):
+            return picture, declared_type, _signature(part)
         if unknown is None and _may_be_image(data):
-            unknown = encoded
+            unknown = picture, declared_type, _signature(part)
     if unknown is None and problem is not None:
         raise problem
     return unknown
+
+
+def _signature(part: dict[str, Any]) -> Pieces:
+    """Return a part's signature, as it stands in JSON between the quotes; nothing where there is none."""
+    signature = field_of(part, "thoughtSignature")
+    if isinstance(signature, LongString):
+        return signature.pieces
+    return [signature.encode("utf-8", "replace")] if isinstance(signature, str) else ()
 
 
 def _is_picture(picture: EncodedPicture, declared_type: str) -> bool:
@@ -301,7 +275,7 @@ def _is_picture(picture: EncodedPicture, declared_type: str) -> bool:
 
 def _may_be_image(data: dict[str, Any]) -> bool:
     """Return whether inline data is not declared as something else: text, sound, a film, a document."""
-    declared = str(text_of(_get(data, "mimeType")) or "").lower()
+    declared = str(text_of(field_of(data, "mimeType")) or "").lower()
     return not declared.startswith(("text/", "audio/", "video/", "application/json", "application/pdf"))
 
 
@@ -313,7 +287,7 @@ def _encoded(data: dict[str, Any]) -> tuple[EncodedPicture, str]:
         picture = read_picture(value)
     except PictureError as error:
         raise _NotGemini(f"inlineData.data {error}") from None
-    declared = text_of(_get(data, "mimeType"))
+    declared = text_of(field_of(data, "mimeType"))
     plausible = isinstance(declared, str) and re.fullmatch(r"image/[\w.+-]+", declared, re.ASCII | re.IGNORECASE)
     return picture, str(declared).lower() if plausible else "application/octet-stream"
 
@@ -322,16 +296,16 @@ def _failure(document: dict[str, Any], candidates: list[dict[str, Any]]) -> erro
     """Return why there is no image. Raises _NotGemini when that is no answer of Gemini's."""
     if error := _error_object(document):
         raise _NotGemini(f"an error came as 200: {_shortened(error.get('message'))}")
-    if not any(_get(document, name) is not None for name in _RESPONSE_FIELDS):
+    if not any(field_of(document, name) is not None for name in _RESPONSE_FIELDS):
         raise _NotGemini("it has no candidates")
     _check_shape(document)
-    feedback = _get(document, "promptFeedback")
+    feedback = field_of(document, "promptFeedback")
     feedback = feedback if isinstance(feedback, dict) else {}
-    if block_reason := text_of(_get(feedback, "blockReason")):
-        message = _shortened(_get(feedback, "blockReasonMessage")) or "Google blocked the prompt."
+    if block_reason := text_of(field_of(feedback, "blockReason")):
+        message = _shortened(field_of(feedback, "blockReasonMessage")) or "Google blocked the prompt."
         return errors.Blocked(message, reason=str(block_reason))
     reason = _finish_reason(candidates)
-    finish_message = next((_shortened(message) for c in candidates if (message := _get(c, "finishMessage"))), "")
+    finish_message = next((_shortened(message) for c in candidates if (message := field_of(c, "finishMessage"))), "")
     if reason in POLICY_REASONS:
         return errors.Blocked(finish_message or "Google's policy refused to make this image.", reason=reason)
     text = _shortened(" ".join(_texts(candidates)))
@@ -340,13 +314,15 @@ def _failure(document: dict[str, Any], candidates: list[dict[str, Any]]) -> erro
 
 
 def _finish_reason(candidates: list[dict[str, Any]]) -> str | None:
-    reasons = (text_of(_get(candidate, "finishReason")) for candidate in candidates)
+    reasons = (text_of(field_of(candidate, "finishReason")) for candidate in candidates)
     return next((str(reason) for reason in reasons if reason), None)
 
 
 def _texts(candidates: list[dict[str, Any]]) -> Iterator[str]:
     for part in _parts(candidates):
-        text = text_of(part.get("text"))
+        text = None
+        with suppress(InvalidJson):  # what cannot be read costs no picture
+            text = text_of(part.get("text"))
         if isinstance(text, str) and part.get("thought") is not True:
             yield text
 
@@ -359,7 +335,7 @@ def _parts(candidates: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _check_shape(document: dict[str, Any]) -> None:
-    for candidate in _list(_get(document, "candidates"), "candidates"):
+    for candidate in _list(field_of(document, "candidates"), "candidates"):
         content = candidate.get("content") or {}
         if not isinstance(content, dict):
             raise _NotGemini("content is not an object")
@@ -373,13 +349,6 @@ def _list(value: object, name: str) -> list[dict[str, Any]]:
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         raise _NotGemini(f"{name} is not a list of objects")
     return value
-
-
-def _get(mapping: dict[str, Any], name: str) -> Any:
-    """Return a field by its JSON name or its proto name (`inlineData`, `inline_data`): Google's side knows both."""
-    if name in mapping:
-        return mapping[name]
-    return mapping.get(re.sub("([A-Z])", r"_\1", name).lower())
 
 
 def _shortened(value: object) -> str:

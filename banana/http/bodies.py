@@ -4,7 +4,7 @@ Whatever is wrong is answered at once and by the name of the field.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -19,6 +19,7 @@ Model = TypeVar("Model", bound=BaseModel)
 # How many wrong fields an error names, and how much of a name it shows.
 MAX_PROBLEMS = 20
 SMALL_CHUNK_BYTES = 8192
+_NOTHING: Mapping[str, object] = {}
 MAX_NAME_CHARACTERS = 100
 
 
@@ -28,25 +29,35 @@ class BodyReader:
     def __init__(self, idle_seconds: float) -> None:
         self._idle_seconds = idle_seconds
 
-    async def read(self, request: Request, model: type[Model], deadline: float, *, files: str) -> Model:
+    async def read(
+        self,
+        request: Request,
+        model: type[Model],
+        deadline: float,
+        *,
+        files: str | None,
+        also: Mapping[str, object] = _NOTHING,
+    ) -> Model:
         """Return the body as `model`. Raises InvalidRequest, TooLarge, Overloaded and DeadlineExceeded.
 
         JSON is validated strictly; long strings in it are `LongString`. A form has only strings, so that pydantic reads
-        numbers and truth values from them; its files are given in the field `files`, as `EncodedPicture`. `deadline` is
-        in seconds of the event loop's clock.
+        numbers and truth values from them; its files are given in the field `files`, as `EncodedPicture`; where that is
+        None there are no forms. `deadline` is in seconds of the event loop's clock. `also` are fields that stand elsewhere.
         """
         content_type = request.headers.get("content-type", "")
-        is_form = content_type.lower().startswith("multipart/form-data")
+        is_form = files is not None and content_type.lower().startswith("multipart/form-data")
         try:
-            parser = FormParser(content_type, files) if is_form else LazyJsonParser()
+            parser = FormParser(content_type, files or "") if is_form else LazyJsonParser()
             await self._feed(parser.feed, request, deadline)
-            document = fields_of(parser.close(), files) if isinstance(parser, FormParser) else parser.close()
+            document = fields_of(parser.close(), files or "") if isinstance(parser, FormParser) else parser.close()
         except JsonTooLarge as error:
             raise errors.InvalidRequest.of_fields([("body", f"has {error}")]) from None
         except InvalidJson as error:
             raise errors.InvalidRequest.of_fields([("body", f"is not JSON: {error}")]) from None
         except InvalidForm as error:
             raise errors.InvalidRequest.of_fields([("body", f"is not a form: {error}")]) from None
+        if isinstance(document, dict):
+            document = {**document, **also}
         return _validated(document, model, strict=not is_form)
 
     async def read_bytes(self, request: Request, deadline: float) -> list[bytes]:
@@ -85,7 +96,8 @@ class BodyReader:
 def _validated(document: Any, model: type[Model], *, strict: bool) -> Model:
     """Return `document` as `model`. Raises InvalidRequest, which names what is wrong, but no more than `MAX_PROBLEMS`."""
     # pydantic would write an error for each unknown field, however many there are.
-    has_many_fields = isinstance(document, dict) and len(document) > MAX_PROBLEMS
+    is_strange = model.model_config.get("extra") == "forbid"
+    has_many_fields = is_strange and isinstance(document, dict) and len(document) > MAX_PROBLEMS
     unknown = set(document) - set(model.model_fields) if has_many_fields else set()
     if len(unknown) > MAX_PROBLEMS:
         names = [name for name in document if name in unknown][:MAX_PROBLEMS]

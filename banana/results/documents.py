@@ -1,7 +1,8 @@
-"""What a request became, as the ledger keeps it: a JSON document of outcomes, whose images lie in files."""
+"""What a request became, as the ledger keeps it: a JSON document of outcomes, whose images lie in files, and words in it."""
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
@@ -10,7 +11,7 @@ import pybase64
 
 from banana import errors
 from banana.errors import UpstreamResponse
-from banana.google.wire import Image
+from banana.google.wire import Image, Words
 from banana.images import Outcome, sum_of
 from banana.ledger.ledger import Entry
 from banana.payload.pictures import EncodedPicture, type_of
@@ -21,6 +22,8 @@ from banana.results.links import expired
 EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
 RESPONSE_EXTENSION = "body"
 OTHER_EXTENSION = "bin"
+# Of words, which stand in the document itself.
+WORDS_TYPE = "text/plain"
 # A multiple of three: each block but the last is base64 without padding.
 _BLOCK_BYTES = 3 << 16
 
@@ -48,6 +51,10 @@ class _Outcome(msgspec.Struct, omit_defaults=True):
     usage: dict[str, Any] = {}
     error: _Error | None = None
     cost_usd: Decimal | None = None
+    model: str = ""
+    text: str = ""
+    finish_reason: str = ""
+    is_refusal: bool = False
 
 
 def document_of(outcomes: Sequence[Outcome]) -> bytes:
@@ -119,30 +126,34 @@ async def kept(outcome: Outcome, entry_id: str, files: Files) -> Outcome:
     The base64 of an image becomes that of the file, so that it is the same when it is read again.
     """
     match outcome.result:
-        case Image(picture, mime_type, usage):
+        case Image(picture, mime_type):
             name = f"{entry_id}-{outcome.index}.{EXTENSIONS.get(mime_type, OTHER_EXTENSION)}"
             as_kept: list[EncodedPicture] = []
 
             def blocks() -> Iterator[bytes]:  # in the thread that writes
                 content = b"".join(picture.decoded())
-                as_kept.append(_encoded(content))
+                as_kept.append(encoded(content))
                 yield content
 
             await files.write(name, blocks())
-            image = Image(as_kept[0], mime_type, usage, outcome.result.cost_usd)
-            return Outcome(outcome.index, image, outcome.created_at, name)
+            return replace(outcome, result=replace(outcome.result, picture=as_kept[0]), file=name)
         case UpstreamResponse(_, _, pieces):
             name = f"{entry_id}-{outcome.index}.{RESPONSE_EXTENSION}"
             await files.write(name, pieces)
-            return Outcome(outcome.index, outcome.result, outcome.created_at, name)
+            return replace(outcome, file=name)
     return outcome
 
 
 def _written(outcome: Outcome) -> _Outcome:
     written = _Outcome(outcome.index, outcome.created_at, outcome.file, cost_usd=outcome.result.cost_usd)
     match outcome.result:
-        case Image(_, mime_type, usage):
-            written.content_type, written.usage = mime_type, usage
+        case Image() as image:
+            written.content_type, written.model = image.mime_type, image.model
+            written.usage, written.text = image.usage, image.text
+        case Words() as words:
+            written.content_type, written.model = WORDS_TYPE, words.model
+            written.usage, written.text = words.usage, words.text
+            written.finish_reason, written.is_refusal = words.finish_reason, words.is_refusal
         case UpstreamResponse(_, content_type, _):
             written.content_type = content_type
         case error:
@@ -174,6 +185,9 @@ async def _read(stored: _Outcome, entry: Entry, files: Files, *, with_content: b
         error = _recorded(stored.error, entry)
         error.cost_usd = stored.cost_usd
         return Outcome(stored.index, error, stored.created_at)
+    if stored.content_type == WORDS_TYPE:
+        words = Words(stored.text, stored.finish_reason, stored.is_refusal, stored.usage, stored.cost_usd, stored.model)
+        return Outcome(stored.index, words, stored.created_at)
     if not stored.file:
         raise expired()
     try:
@@ -182,14 +196,14 @@ async def _read(stored: _Outcome, entry: Entry, files: Files, *, with_content: b
             response = UpstreamResponse(200, stored.content_type, [body], stored.cost_usd)
             return Outcome(stored.index, response, stored.created_at)
         if with_content or stored.file.endswith(f".{OTHER_EXTENSION}"):
-            picture = await asyncio.to_thread(_encoded, await files.read(stored.file))
+            picture = await asyncio.to_thread(encoded, await files.read(stored.file))
         else:
             picture = EncodedPicture(stored.content_type, (), await files.head(stored.file))
     except (FileNotFoundError, NotADirectoryError):
         raise expired() from None
     except OSError as error:
         raise errors.LedgerUnavailable from error
-    image = Image(picture, stored.content_type, stored.usage, stored.cost_usd)
+    image = Image(picture, stored.content_type, stored.usage, stored.cost_usd, stored.text, stored.model)
     return Outcome(stored.index, image, stored.created_at, stored.file)
 
 
@@ -201,7 +215,8 @@ async def _recovered(index: int, name: str, files: Files) -> Outcome:
     return Outcome(index, Image(EncodedPicture(mime_type, (), head), mime_type), file=name)
 
 
-def _encoded(content: bytes) -> EncodedPicture:
+def encoded(content: bytes) -> EncodedPicture:
+    """Return a picture as base64, given the picture."""
     view = memoryview(content)
     pieces = [pybase64.b64encode(view[at : at + _BLOCK_BYTES]) for at in range(0, len(content), _BLOCK_BYTES)]
     return EncodedPicture(type_of(content[:32]), pieces, content[:32])

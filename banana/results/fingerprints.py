@@ -21,10 +21,19 @@ def fingerprint_of(route: str, content: object) -> str:
 
 
 def fields_of(body: BaseModel) -> dict[str, Any]:
-    """Return the fields of a body that say something: neither null nor the default."""
+    """Return the fields of a body that say something, neither null nor the default; so of what is in it."""
     fields = {name: getattr(body, name) for name in type(body).model_fields}
     defaults = {name: field.default for name, field in type(body).model_fields.items()}
-    return {name: value for name, value in fields.items() if value is not None and value != defaults[name]}
+    return {name: _plain(value) for name, value in fields.items() if value is not None and value != defaults[name]}
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON and pictures are made of for what pydantic made of it."""
+    if isinstance(value, BaseModel):
+        return fields_of(value)
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
 
 
 def _add(digest: Any, value: object) -> None:

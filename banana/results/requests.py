@@ -268,7 +268,7 @@ class KeptRequests:
         """Return what a task that has ended became, as far as it is there. Raises its error when all of it are errors."""
         with_content = not as_links
         outcomes = await documents.outcomes_of(entry, self._files, with_content=with_content, without_what_is_gone=True)
-        return Outcomes([self.linked(outcome, base_url) for outcome in results_of(outcomes)])
+        return Outcomes([self.linked(outcome, base_url) for outcome in results_of(outcomes)], entry.id)
 
     async def delete_task(self, entry_id: str, caller: str) -> None:
         """Cancel a caller's task, or delete it with its pictures; to its end, also when the caller leaves.

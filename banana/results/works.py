@@ -14,7 +14,7 @@ from banana import errors, images, metrics
 from banana.admission.budgets import Budgets, Spending
 from banana.errors import UpstreamResponse
 from banana.exchange import Exchange, nothing_before_sending
-from banana.google.wire import Image
+from banana.google.wire import Image, Words
 from banana.images import Outcome
 from banana.ledger.ledger import Entry, State
 from banana.ledger.spend import reservation_id_of
@@ -23,6 +23,7 @@ from banana.payload.memory import Buffers
 from banana.payload.pieces import Pieces
 from banana.results.documents import decisive_error, document_of, kept
 from banana.results.files import Files
+from banana.results.history import keep_signature
 
 # What cannot be recorded or written now is tried again after this.
 RETRY_SECONDS = 1
@@ -173,7 +174,7 @@ class Works:
 
     async def keep(self, outcome: Outcome, entry_id: str) -> Outcome:
         """Write an image to its file; return it as it came when that cannot be."""
-        writing = asyncio.create_task(kept(outcome, entry_id, self._files))
+        writing = asyncio.create_task(self._write(outcome, entry_id))
         self._writing.setdefault(entry_id, set()).add(writing)
         writing.add_done_callback(lambda _: self._written(entry_id, writing))
         try:
@@ -184,6 +185,12 @@ class Works:
             return outcome
         if written.file:
             self.files_fail = False
+        return written
+
+    async def _write(self, outcome: Outcome, entry_id: str) -> Outcome:
+        written = await kept(outcome, entry_id, self._files)
+        if isinstance(written.result, Image) and written.result.signature:
+            await keep_signature(written.result, self._files)
         return written
 
     def _written(self, entry_id: str, writing: "asyncio.Task[Outcome]") -> None:
@@ -264,8 +271,8 @@ class Works:
                 outcome = work.outcomes[position] = await self.keep(outcome, work.entry.id)
 
     def _is_to_be_kept(self, outcome: Outcome) -> bool:
-        is_error = isinstance(outcome.result, errors.BananaError)
-        return not is_error and not outcome.file and self._files.may_hold(_size_of_file(outcome))
+        has_file = isinstance(outcome.result, Image | UpstreamResponse)
+        return has_file and not outcome.file and self._files.may_hold(_size_of_file(outcome))
 
     async def _is_task(self, work: Work) -> bool:
         """Return whether a work is a task's, or has become one by a request to another worker."""
@@ -380,4 +387,6 @@ def size_of_content(outcome: Outcome) -> int:
             return picture.size_bytes
         case UpstreamResponse(_, _, pieces):
             return sum(map(len, pieces))
+        case Words(text):
+            return len(text)
     return 0

@@ -30,6 +30,7 @@ from banana.http.bodies import BodyReader
 from banana.http.middleware import exchange_of
 from banana.images import Images
 from banana.money import written
+from banana.results.history import History
 from banana.results.requests import KeptRequests, NothingKept
 from banana.routes.kept import key_of, key_refused
 
@@ -74,7 +75,9 @@ class Services:
         models: the names of models.
         prices: what they cost.
         requests: what is carried out once and kept.
+        history: what conversations refer to.
         keepalive_seconds: silence before whitespace is sent, 0 for never.
+        chat_images_as_links: whether the pictures of a chat are links.
         public_url: where people reach the service; None where requests say it.
 
     """
@@ -88,7 +91,9 @@ class Services:
     models: ModelNames
     prices: Prices
     requests: KeptRequests | NothingKept
+    history: History
     keepalive_seconds: float
+    chat_images_as_links: bool
     public_url: str | None
 
 

@@ -73,12 +73,15 @@ def responses(content: Mapping[str, Any], error: Mapping[str, Any]) -> dict[int 
     return {200: success, **errors}
 
 
-def request_body(model: type[BaseModel], pictures: str, example: Mapping[str, Any], *, form: bool) -> dict[str, Any]:
+def request_body(
+    model: type[BaseModel], example: Mapping[str, Any], *, pictures: str = "", form: bool = False
+) -> dict[str, Any]:
     """Return a body: the model as JSON, and where `form` is true as a form whose pictures are files named `image`.
 
-    `example` is what /docs sends when nothing is changed.
+    `example` is what /docs sends when nothing is changed; `pictures` is the field that holds them.
     """
     schema = model.model_json_schema()
+    schema = _without_references(schema, schema.pop("$defs", {}))
     content: dict[str, Any] = {"application/json": {"schema": schema, "example": example}}
     if form:
         fields = {name: field for name, field in schema["properties"].items() if name != pictures}
@@ -86,3 +89,15 @@ def request_body(model: type[BaseModel], pictures: str, example: Mapping[str, An
         as_form = {"type": "object", "properties": fields | {"image": files}, "required": ["prompt"]}
         content["multipart/form-data"] = {"schema": as_form}
     return {"required": True, "content": content}
+
+
+def _without_references(schema: Any, definitions: Mapping[str, Any]) -> Any:
+    """Return a schema with what it refers to in its place: in an OpenAPI document its definitions stand elsewhere."""
+    match schema:
+        case {"$ref": str(reference)}:
+            return _without_references(definitions[reference.rpartition("/")[2]], definitions)
+        case dict():
+            return {name: _without_references(value, definitions) for name, value in schema.items()}
+        case list():
+            return [_without_references(item, definitions) for item in schema]
+    return schema

@@ -44,7 +44,8 @@ def _not_blank(value: str) -> str:
 def _model_name(value: object) -> object:
     if not isinstance(value, str | LongString):
         return value
-    name = value.removeprefix("models/") if isinstance(value, str) else ""
+    # As Google's API names it, and OpenRouter's.
+    name = value.removeprefix("models/").removeprefix("google/") if isinstance(value, str) else ""
     if not is_model_name(name):
         raise ValueError("is not the name of a model")
     return name
@@ -62,12 +63,40 @@ def read_pictures(value: object) -> tuple[EncodedPicture, ...]:
 
 
 def _read_picture(item: object, which: str) -> EncodedPicture:
+    """Return one picture; `which` goes before what is wrong with it. Raises ValueError."""
     if not isinstance(item, str | LongString | EncodedPicture):
         raise ValueError(f"{which}is not a string of base64 or a data URI")
     try:
         return read_input_picture(item)
     except (PictureError, InvalidJson) as error:
         raise ValueError(f"{which}{error}") from None
+
+
+def read_picture_or_address(value: object) -> EncodedPicture | str:
+    """Return a picture, checked, or the address of one. Raises ValueError."""
+    if isinstance(value, dict) and "url" in value:
+        value = value["url"]
+    if isinstance(value, str) and value.lower().startswith(("http://", "https://")):
+        return value
+    return _read_picture(value, "")
+
+
+def read_text(value: object) -> str:
+    """Return a string's text. Raises ValueError."""
+    text = _text(value)
+    if not isinstance(text, str):
+        raise ValueError("is not a string")
+    return text
+
+
+def refusal(problem: str) -> BeforeValidator:
+    """Return what checks that a field says nothing; `problem` is what is wrong with anything else."""
+
+    def check(value: object) -> None:
+        if value not in (None, False, "none", "auto", [], {}):
+            raise ValueError(problem)
+
+    return BeforeValidator(check)
 
 
 _PICTURE = {"type": "string", "description": "base64 (standard or URL-safe) or a data URI: PNG, JPEG, WebP, HEIC, HEIF"}

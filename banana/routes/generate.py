@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 
 from banana import errors
 from banana.exchange import Exchange
+from banana.google.contents import user_turn
 from banana.google.wire import Image
 from banana.http.negotiation import preferred_media_type
 from banana.http.responses import PiecesResponse
@@ -70,8 +71,7 @@ def error_body(exchange: Exchange, error: errors.BananaError) -> dict[str, Any]:
 def order_of(body: GenerateRequest) -> Order:
     """Read a body into an order."""
     return Order(
-        prompt=body.prompt,
-        pictures=body.image_base64,
+        turns=[user_turn(body.prompt, body.image_base64)],
         count=body.number_of_images or 1,
         model_name=body.model,
         aspect_ratio=body.aspect_ratio,
@@ -81,6 +81,8 @@ def order_of(body: GenerateRequest) -> Order:
 
 class GenerateWriter:
     """JSON with base64, the picture itself, or events: whichever the `Accept` header prefers."""
+
+    waits_for_outcome = False
 
     def __init__(self, body: GenerateRequest, order: Order, headers: Headers) -> None:
         preferred = preferred_media_type(headers.get("accept", ""))
@@ -182,7 +184,7 @@ ENDPOINT = ImageEndpoint(
         "responses": documentation.responses(_CONTENT, ERROR_SCHEMA),
         "openapi_extra": {
             "requestBody": documentation.request_body(
-                GenerateRequest, "image_base64", {"prompt": documentation.EXAMPLE_PROMPT}, form=True
+                GenerateRequest, {"prompt": documentation.EXAMPLE_PROMPT}, pictures="image_base64", form=True
             )
         },
     },

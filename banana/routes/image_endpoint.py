@@ -3,8 +3,9 @@
 The format itself is two pure parts: `order_of` reads a body into an order, and a `ResponseWriter` writes what became of it.
 """
 
-from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -34,17 +35,19 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 class ResponseWriter(Protocol):
-    """Writes the outcomes of one order in an API format; pure.
+    """Writes the outcomes of one order in an API format, events in the order in which they are sent; no I/O.
 
     Attributes:
         streams: whether each outcome is sent as an event as soon as it is there.
         as_links: whether images are sent as links.
         needs_links: whether nothing else will do.
         allows_leading_whitespace: whether whitespace may go before the response's body.
+        waits_for_outcome: whether a stream begins with an outcome, or a silence, so that an error keeps its own status.
 
     """
 
     streams: bool
+    waits_for_outcome: bool
     as_links: bool
     needs_links: bool
     allows_leading_whitespace: bool
@@ -73,46 +76,46 @@ class ImageEndpoint(Generic[Body]):
     Attributes:
         path: of the route.
         body: what its body must be.
-        files: the body's field that holds pictures.
+        files: the body's field that holds pictures, where it may be a form.
         order_of: reads a body into an order.
         writer_for: chooses how to answer, by the body and the request's headers.
         result: the body of a response in JSON, and a task's result.
         explicit_base64: the value of `response_format` by which a task's result holds pictures instead of links.
         documentation: for the OpenAPI document.
+        takes_key: whether there are keys and tasks.
 
     """
 
     path: str
     body: type[Body]
-    files: str
+    files: str | None
     order_of: Callable[[Body], Order]
     writer_for: Callable[[Body, Order, Headers], ResponseWriter]
     result: Result
     explicit_base64: str
     documentation: dict[str, Any]
+    takes_key: bool = True
 
     def route(self, dialect: Dialect, services: Services) -> DialectRoute:
         """Return the route."""
 
         async def handler(request: Request, exchange: Exchange) -> Response:
-            body = await services.bodies.read(request, self.body, exchange.deadline, files=self.files)
-            writer = self.writer_for(body, self.order_of(body), request.headers)
-            if preference_of(request.headers).respond_async and not writer.streams:
+            body, writer = await self._read(request, exchange, services)
+            if self.takes_key and preference_of(request.headers).respond_async and not writer.streams:
                 return await self._accepted(body, writer, request, exchange, dialect, services)
             if writer.needs_links:
                 services.requests.check_links()
             return await self._respond(body, writer, request, exchange, dialect, services)
 
         return DialectRoute(
-            self.path, handler, (dialect,), services, takes_key=True, methods=["POST"], **self._documented()
+            self.path, handler, (dialect,), services, takes_key=self.takes_key, methods=["POST"], **self._documented()
         )
 
     def async_route(self, dialect: Dialect, services: Services) -> DialectRoute:
         """Return the route that answers with a task."""
 
         async def handler(request: Request, exchange: Exchange) -> Response:
-            body = await services.bodies.read(request, self.body, exchange.deadline, files=self.files)
-            writer = self.writer_for(body, self.order_of(body), request.headers)
+            body, writer = await self._read(request, exchange, services)
             if writer.streams:
                 raise errors.InvalidRequest.of_fields([("stream", "is not for tasks; poll the task instead")])
             return await self._accepted(body, writer, request, exchange, dialect, services)
@@ -126,8 +129,17 @@ class ImageEndpoint(Generic[Body]):
             f"{self.path}/async", handler, (dialect,), services, takes_key=True, methods=["POST"], **as_task
         )
 
+    async def _read(self, request: Request, exchange: Exchange, services: Services) -> tuple[Body, ResponseWriter]:
+        """Return the body, with what stands in the path, and what writes the response. Raises as `BodyReader.read`."""
+        body = await services.bodies.read(
+            request, self.body, exchange.deadline, files=self.files, also=request.path_params
+        )
+        return body, self.writer_for(body, self.order_of(body), request.headers)
+
     def _documented(self) -> dict[str, Any]:
         """Return the documentation with what is the same for every route that takes a key."""
+        if not self.takes_key:
+            return self.documentation
         extra = {"parameters": documentation.KEPT_PARAMETERS} | self.documentation.get("openapi_extra", {})
         responses = documentation.accepted() | self.documentation.get("responses", {})
         return self.documentation | {"openapi_extra": extra, "responses": responses}
@@ -166,14 +178,15 @@ class ImageEndpoint(Generic[Body]):
         """Carry out the request, and answer it: whole, or as events."""
         is_plain = exchange.idempotency_key is None and not writer.as_links
         if is_plain and not writer.streams:
-            order = self.order_of(body)
+            order = await _looked_up(self.order_of(body), exchange, services)
             return await self._whole(services.images.make(order, exchange), writer, exchange, dialect, services)
         source = await self._source(body, writer, exchange, dialect, services)
         if writer.as_links:
             source = _linked(source, services, base_url_of(request, services.public_url))
         if writer.streams:
-            return PiecesStreamResponse(_events(source, writer, exchange), "text/event-stream", source)
-        return await self._whole(_collected(source), writer, exchange, dialect, services)
+            begun = await _begun(source) if writer.waits_for_outcome else source
+            return PiecesStreamResponse(_events(begun, writer, exchange), "text/event-stream", source)
+        return await self._whole(_collected(source, exchange), writer, exchange, dialect, services)
 
     async def _source(
         self, body: Body, writer: ResponseWriter, exchange: Exchange, dialect: Dialect, services: Services
@@ -185,7 +198,7 @@ class ImageEndpoint(Generic[Body]):
             source = services.requests.outcomes(submission, with_content=not writer.as_links)
             # What has ended is read before a status is sent, because it may be gone.
             return source if submission.is_active else _replayed([outcome async for outcome in source])
-        outcomes = services.images.stream(self.order_of(body), exchange)
+        outcomes = _outcomes(self.order_of(body), exchange, services)
         return services.requests.keep_unclaimed(outcomes, exchange) if writer.as_links else outcomes
 
     async def _whole(
@@ -209,12 +222,12 @@ class ImageEndpoint(Generic[Body]):
         return Job(
             route=self.path,
             content=fields,
-            order=lambda: _order_pieces(fields),
+            order=lambda: order_pieces(fields),
             calls=order.count,
             limit=lambda: services.images.limit_of(order),
             has_links=fields.get("response_format") != self.explicit_base64,
             dialect=dialect.name,
-            outcomes=lambda exchange: services.images.stream(order, exchange),
+            outcomes=lambda exchange: _outcomes(order, exchange, services),
         )
 
 
@@ -224,23 +237,82 @@ def data_uri_of(outcome: Outcome) -> Pieces:
     return [f"data:{outcome.result.mime_type};base64,".encode(), *outcome.result.picture.pieces]
 
 
-def _order_pieces(fields: dict[str, Any]) -> Pieces:
+def order_pieces(fields: dict[str, Any]) -> Pieces:
     """Return the fields of a body as JSON, in pieces; its pictures are the pieces they came in."""
-    pieces: list[Bytes] = [b"{"]
-    for name, value in fields.items():
-        pieces.append((b"," if len(pieces) > 1 else b"") + msgspec.json.encode(name) + b":")
-        if isinstance(value, tuple) and all(isinstance(picture, EncodedPicture) for picture in value):
-            for number, picture in enumerate(value):
-                pieces += [b'["' if number == 0 else b'","', *picture.pieces]
-            pieces.append(b'"]')
-        else:
-            pieces.append(msgspec.json.encode(value))
-    return [*pieces, b"}"]
+    return list(_json_pieces(fields))
 
 
-async def _collected(source: AsyncGenerator[Outcome | None, None]) -> Outcomes:
-    """Return all outcomes, in the order of the calls. Raises the error when there is no image."""
-    return Outcomes(results_of([outcome async for outcome in source if outcome is not None]))
+def _json_pieces(value: Any) -> Iterator[Bytes]:
+    match value:
+        case EncodedPicture():
+            yield b'"'
+            yield from value.pieces
+            yield b'"'
+        case dict():
+            yield b"{"
+            for number, (name, item) in enumerate(value.items()):
+                yield (b"," if number else b"") + msgspec.json.encode(name) + b":"
+                yield from _json_pieces(item)
+            yield b"}"
+        case list() | tuple():
+            yield b"["
+            for number, item in enumerate(value):
+                if number:
+                    yield b","
+                yield from _json_pieces(item)
+            yield b"]"
+        case _:
+            yield msgspec.json.encode(value)
+
+
+async def _looked_up(order: Order, exchange: Exchange, services: Services) -> Order:
+    """Return the order with the pictures that its conversation refers to. Raises as `History.looked_up`."""
+    assert exchange.caller is not None
+    turns = await services.history.looked_up(order.turns, exchange.caller)
+    return order if turns is order.turns else replace(order, turns=turns)
+
+
+async def _outcomes(order: Order, exchange: Exchange, services: Services) -> AsyncGenerator[Outcome | None, None]:
+    """Yield what each call of an order became; what cannot be looked up becomes of all of them."""
+    try:
+        order = await _looked_up(order, exchange, services)
+    except errors.BananaError as error:
+        for index in range(order.count):
+            yield Outcome(index, error)
+        return
+    async with aclosing(services.images.stream(order, exchange)) as outcomes:
+        async for outcome in outcomes:
+            yield outcome
+
+
+async def _begun(source: AsyncGenerator[Outcome | None, None]) -> AsyncGenerator[Outcome | None, None]:
+    """Return `source` when it has yielded a result or a silence. Raises the error when all that it yields are errors."""
+    first: list[Outcome | None] = []
+    try:
+        async for outcome in source:
+            first.append(outcome)
+            if outcome is None or not isinstance(outcome.result, errors.BananaError):
+                return _continued(first, source)
+        results_of([outcome for outcome in first if outcome is not None])
+    except BaseException:
+        await source.aclose()
+        raise
+    return _continued(first, source)
+
+
+async def _continued(
+    first: list[Outcome | None], source: AsyncGenerator[Outcome | None, None]
+) -> AsyncGenerator[Outcome | None, None]:
+    while first:
+        yield first.pop(0)
+    async for outcome in source:
+        yield outcome
+
+
+async def _collected(source: AsyncGenerator[Outcome | None, None], exchange: Exchange) -> Outcomes:
+    """Return all outcomes, in the order of the calls. Raises the error when all of them are errors."""
+    outcomes = results_of([outcome async for outcome in source if outcome is not None])
+    return Outcomes(outcomes, exchange.kept_id or "")
 
 
 async def _replayed(outcomes: list[Outcome | None]) -> AsyncGenerator[Outcome | None, None]:

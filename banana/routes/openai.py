@@ -1,5 +1,6 @@
 """What OpenAI's API formats share: the shape of an error, and the count of tokens."""
 
+from collections.abc import Iterable
 from decimal import Decimal
 
 import msgspec
@@ -8,7 +9,8 @@ from starlette.responses import Response
 from banana import errors
 from banana.exchange import Exchange
 from banana.google.usage import Usage
-from banana.google.wire import Image
+from banana.google.wire import Image, Words
+from banana.images import Outcome
 from banana.money import rounded
 
 # What OpenAI calls the kinds of error.
@@ -37,6 +39,35 @@ def error_object(exchange: Exchange, error: errors.BananaError) -> dict[str, obj
     code = "moderation_blocked" if error.code == errors.Blocked.code else error.code
     standard = {"message": error.message, "type": kind, "param": param, "code": code}
     return standard | {"request_id": error.request_id or exchange.request_id} | error.extra
+
+
+def usages_of(outcomes: Iterable[Outcome]) -> list[Usage]:
+    """Return the count of tokens of each result."""
+    return [Usage.of(outcome.result.usage) for outcome in outcomes if isinstance(outcome.result, Image | Words)]
+
+
+def chat_usage_of(usages: list[Usage], cost_usd: Decimal | None) -> dict[str, object]:
+    """Return the tokens of all calls together in the shape of chat completions, and what they cost as OpenRouter says it."""
+    prompt, made = sum(usage.input for usage in usages), sum(usage.output for usage in usages)
+    input_images = sum(usage.input_images for usage in usages)
+    usage: dict[str, object] = {
+        "prompt_tokens": prompt,
+        "completion_tokens": made,
+        "total_tokens": prompt + made,
+        "completion_tokens_details": {
+            "reasoning_tokens": sum(usage.thinking for usage in usages),
+            "image_tokens": sum(usage.output_images or 0 for usage in usages),
+            "text_tokens": sum(usage.output_text for usage in usages),
+        },
+        "prompt_tokens_details": {
+            "text_tokens": max(0, prompt - input_images),
+            "image_tokens": input_images,
+            "cached_tokens": sum(usage.cached for usage in usages),
+        },
+    }
+    if cost_usd is None:
+        return usage
+    return usage | {"cost": rounded(cost_usd), "cost_details": {"upstream_inference_cost": rounded(cost_usd)}}
 
 
 def usage_of(images: list[Image], cost_usd: Decimal | None) -> dict[str, object]:

@@ -16,6 +16,7 @@ from starlette.responses import Response
 
 from banana import errors
 from banana.exchange import Exchange
+from banana.google.contents import user_turn
 from banana.google.wire import Image
 from banana.http.responses import PiecesResponse
 from banana.images import Failure, Order, Outcome, Outcomes
@@ -81,8 +82,7 @@ def order_of(body: ImagesRequest) -> Order:
     """Read a body into an order."""
     aspect_ratio, image_size = aspect_ratio_and_size_of(body.size)
     return Order(
-        prompt=body.prompt,
-        pictures=body.image if isinstance(body, EditRequest) else (),
+        turns=[user_turn(body.prompt, body.image if isinstance(body, EditRequest) else ())],
         count=body.n or 1,
         model_name=body.model,
         aspect_ratio=aspect_ratio,
@@ -112,6 +112,7 @@ class ImagesWriter:
     """OpenAI's `data` with base64 or URLs, or its events, whose names begin with `event_name`."""
 
     allows_leading_whitespace = True
+    waits_for_outcome = False
 
     def __init__(self, body: ImagesRequest, order: Order, event_name: str) -> None:
         self._body = body
@@ -191,7 +192,7 @@ def _documentation(model: type[ImagesRequest], summary: str, operation_id: str) 
         "description": "In OpenAI's API format, for its SDKs: JSON, or events with `stream`.",
         "responses": documentation.responses(_CONTENT, openai.ERROR_SCHEMA),
         "openapi_extra": {
-            "requestBody": documentation.request_body(model, "image", example, form=model is EditRequest),
+            "requestBody": documentation.request_body(model, example, pictures="image", form=model is EditRequest),
         },
     }
 

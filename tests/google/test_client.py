@@ -17,6 +17,7 @@ from banana import errors, metrics
 from banana.exchange import Exchange, unknown_limit
 from banana.google import wire
 from banana.google.client import Call, GeminiClient
+from banana.google.contents import GenerateContentRequest, user_turn
 from banana.google.key_spend import KeySpend, UnlimitedKeySpend
 from banana.google.keys import KeyRing
 from banana.google.prices import Prices
@@ -29,7 +30,7 @@ from standin.server import StandIn
 
 pytestmark = pytest.mark.anyio
 MODEL = "gemini-3-pro-image"
-BODY = wire.GenerateContentRequest("a banana").body()
+BODY = GenerateContentRequest([user_turn("a banana")]).body()
 UNLIMITED = UnlimitedKeySpend()
 CALL = Call(MODEL, f"models/{MODEL}:generateContent", BODY, limit=lambda: Decimal("0.2"))
 
@@ -76,13 +77,13 @@ def exchange(seconds: float = 5) -> Exchange:
     return Exchange(deadline=asyncio.get_running_loop().time() + seconds)
 
 
-async def one(wired: Wired, seconds: float = 5) -> wire.Image | BaseException:
+async def one(wired: Wired, seconds: float = 5) -> wire.Image | wire.Words | BaseException:
     """One image, or what was raised."""
     (outcome,) = await several(wired, 1, seconds)
     return outcome
 
 
-async def several(wired: Wired, count: int, seconds: float = 5) -> list[wire.Image | BaseException]:
+async def several(wired: Wired, count: int, seconds: float = 5) -> list[wire.Image | wire.Words | BaseException]:
     calls = [wired.client.image(CALL, exchange(seconds)) for _ in range(count)]
     return await asyncio.gather(*calls, return_exceptions=True)
 

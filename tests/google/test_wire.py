@@ -8,17 +8,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from banana import errors
-from banana.google.wire import GenerateContentRequest, Image, ImageParser, error_of
-from banana.payload.pictures import EncodedPicture
+from banana.google.wire import Image, ImageParser, Words, error_of
 from tests.pictures import encoded, png
 
 
-def parsed(document: Any, cut: int = 10_000) -> Image:
+def read(document: Any, cut: int = 10_000, *, takes_words: bool = False) -> Image | Words:
     raw = document if isinstance(document, bytes) else json.dumps(document).encode()
-    parser = ImageParser()
+    parser = ImageParser(takes_words=takes_words)
     for start in range(0, len(raw), cut):
         parser.feed(raw[start : start + cut])
     return parser.close()
+
+
+def parsed(document: Any, cut: int = 10_000) -> Image:
+    found = read(document, cut)
+    assert isinstance(found, Image)
+    return found
 
 
 def answer(*parts: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -66,23 +71,6 @@ def test_what_is_odd_beside_a_picture_does_not_lose_it(odd: bytes) -> None:
 def test_what_is_declared_as_something_else_is_no_image(mime_type: str) -> None:
     """A later part that is no picture does not take the picture's place."""
     assert b"".join(parsed(answer(image(png()), image(b"words", mime_type))).picture.decoded()) == png()
-
-
-def test_a_request_is_its_pieces() -> None:
-    """Joined they are Google's JSON; the picture's piece is the one that came."""
-    piece = memoryview(b"QUJD")
-    request = GenerateContentRequest('a "b"', [EncodedPicture("image/jpeg", [piece], b"")], "16:9", None, True)
-
-    pieces = request.body()
-
-    assert any(one is piece for one in pieces)
-    assert json.loads(b"".join(pieces)) == {
-        "contents": [
-            {"role": "user", "parts": [{"text": 'a "b"'}, {"inlineData": {"mimeType": "image/jpeg", "data": "QUJD"}}]}
-        ],
-        "generationConfig": {"responseModalities": ["IMAGE"], "imageConfig": {"aspectRatio": "16:9"}},
-        "store": True,
-    }
 
 
 PERMISSION = "You do not have permission to access the File abc or it may not exist."
@@ -171,3 +159,54 @@ def test_a_callers_words_do_not_condemn_a_key() -> None:
     body = json.dumps({"error": {"code": 403, "status": "PERMISSION_DENIED", "message": message}}).encode()
 
     assert type(error_of(403, body)) is errors.InvalidRequest
+
+
+def test_words_beside_an_image_come_where_they_count() -> None:
+    """Joined as they stand, thoughts left out; without that they are not looked at."""
+    document = answer({"text": "Here "}, {"text": "hm", "thought": True}, image(png()), {"text": "it is."})
+
+    assert read(document, takes_words=True).text == "Here it is."
+    assert parsed(document).text == ""
+
+
+@pytest.mark.parametrize(
+    ("document", "words"),
+    [
+        (answer({"text": "No picture."}), Words("No picture.", "STOP", usage={"totalTokenCount": 3})),
+        (
+            {"candidates": [{"content": {"parts": [{"text": "Half"}]}, "finishReason": "MAX_TOKENS"}]},
+            Words("Half", "MAX_TOKENS", usage={"totalTokenCount": 3}),
+        ),
+        (
+            {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}},
+            Words("Google blocked the prompt.", "PROHIBITED_CONTENT", True, {"totalTokenCount": 3}),
+        ),
+        (
+            {"candidates": [{"finishReason": "IMAGE_SAFETY", "finishMessage": "Unsafe."}]},
+            Words("Unsafe.", "IMAGE_SAFETY", True, {"totalTokenCount": 3}),
+        ),
+    ],
+)
+def test_words_alone_are_a_result_where_they_count(document: dict[str, Any], words: Words) -> None:
+    """So is a refusal, in Google's words; without that both are errors."""
+    document["usageMetadata"] = {"totalTokenCount": 3}
+
+    assert read(document, takes_words=True) == words
+    with pytest.raises((errors.NoImage, errors.Blocked)):
+        read(document)
+
+
+def test_neither_words_nor_an_image_is_an_error_everywhere() -> None:
+    """An empty response is no answer, whoever waits for it."""
+    with pytest.raises(errors.NoImage):
+        read(answer(), takes_words=True)
+
+
+@pytest.mark.parametrize("size", [12, 4096])
+def test_the_signature_of_the_image_that_counts_comes_with_it(size: int) -> None:
+    """As it stands in the response, however long it is."""
+    signature = "c2ln" * (size // 4)
+
+    found = parsed(answer(image(b"draft", thoughtSignature="b3RoZXI="), image(png(), thoughtSignature=signature)))
+
+    assert b"".join(found.signature) == signature.encode()

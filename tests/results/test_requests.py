@@ -26,6 +26,7 @@ CONTENTS = {"contents": [{"parts": [{"text": "a banana"}]}]}
 ROUTES = [
     ("/generate", {"prompt": "a banana"}),
     ("/v1/images/generations", {"prompt": "a banana"}),
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a banana"}]}),
     (GOOGLE, CONTENTS),
 ]
 

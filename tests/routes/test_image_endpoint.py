@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from banana import errors, images
 from banana.app import create_app
 from banana.exchange import Exchange
+from banana.google.contents import user_turn
 from banana.google.wire import Image
 from banana.images import Failure, Order, Outcome, Outcomes
 from banana.payload.pieces import Pieces
@@ -36,6 +37,7 @@ class Wish(BaseModel):
 
 class WishWriter:
     allows_leading_whitespace = True
+    waits_for_outcome = False
     as_links = needs_links = False
 
     def __init__(self, body: Wish, order: Order, headers: Headers) -> None:
@@ -59,7 +61,7 @@ ENDPOINT: ImageEndpoint[Wish] = ImageEndpoint(
     path="/wish",
     body=Wish,
     files="pictures",
-    order_of=lambda body: Order(body.wish, count=body.count),
+    order_of=lambda body: Order([user_turn(body.wish)], count=body.count),
     writer_for=WishWriter,
     result=lambda outcomes, *, as_links: [b"{}"],
     explicit_base64="b64",

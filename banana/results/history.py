@@ -1,0 +1,155 @@
+"""What a conversation refers to: kept pictures by their links or ids, and what Google signed its model's pictures with."""
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from typing import Protocol
+from urllib.parse import parse_qs, urlsplit
+
+from banana import errors
+from banana.google.contents import Part, Turn
+from banana.google.wire import Image, Words
+from banana.ledger.ledger import Entry
+from banana.ledger.thread import LedgerThread
+from banana.payload.pictures import EncodedPicture
+from banana.results.documents import encoded, outcomes_of
+from banana.results.files import Files
+from banana.results.links import Links
+
+# Of a response, and of the picture in it; behind it stands the id of its entry.
+RESPONSE_PREFIX, PICTURE_PREFIX = "resp_", "ig_"
+_ID = re.compile(rf"({RESPONSE_PREFIX}|{PICTURE_PREFIX})([0-9a-f]{{32}})")
+_LINK = re.compile(r".*/results/([0-9a-f]{32}-[0-9]{1,2}\.[a-z]+)")
+# base64 of either alphabet.
+_SIGNATURE = re.compile(rb"[A-Za-z0-9+/_=-]+")
+
+
+class History(Protocol):
+    """Looks up what turns refer to."""
+
+    async def looked_up(self, turns: Sequence[Turn], caller: str) -> Sequence[Turn]:
+        """Return the turns with the pictures they refer to, and with signatures, as far as these are kept.
+
+        Raises InvalidRequest for what is not kept, Expired, BadSignature and LedgerUnavailable.
+        """
+        ...
+
+
+class NoHistory:
+    """Stands for it where KEEP_RESULTS_SECONDS is 0."""
+
+    async def looked_up(self, turns: Sequence[Turn], caller: str) -> Sequence[Turn]:
+        """Return the turns. Raises InvalidRequest when they refer to anything."""
+        for part in _parts(turns):
+            if part.reference:
+                raise _not_kept(part.reference)
+        return turns
+
+
+class KeptHistory:
+    """What the ledger, the files and the links know."""
+
+    def __init__(self, ledger: LedgerThread, files: Files, links: Links) -> None:
+        self._ledger = ledger
+        self._files = files
+        self._links = links
+
+    async def looked_up(self, turns: Sequence[Turn], caller: str) -> Sequence[Turn]:
+        """Return the turns with what they refer to."""
+        if not any(turn.is_model or part.reference for turn in turns for part in turn.parts):
+            return turns
+        return [await self._turn(turn, caller) for turn in turns]
+
+    async def _turn(self, turn: Turn, caller: str) -> Turn:
+        parts: list[Part] = []
+        for part in turn.parts:
+            parts += await self._referred(part.reference, caller) if part.reference else [part]
+        if turn.is_model:
+            parts = [await self._signed(part) for part in parts]
+        return Turn(parts, turn.is_model)
+
+    async def _referred(self, reference: str, caller: str) -> list[Part]:
+        if match := _ID.fullmatch(reference):
+            return await self._of_entry(match[1], match[2], reference, caller)
+        return [Part(picture=await self._linked(reference))]
+
+    async def _of_entry(self, prefix: str, entry_id: str, reference: str, caller: str) -> list[Part]:
+        """Return the words and the picture of an earlier response of the caller's; of a picture's id, the picture alone."""
+        found = await self._ledger.look(lambda ledger: ledger.get([entry_id]))
+        entry = next((entry for entry in found if entry.caller == caller), None)
+        if entry is None or entry.state.is_active:
+            raise _not_kept(reference)
+        parts = await _parts_of(entry, self._files)
+        if prefix == PICTURE_PREFIX:
+            parts = [part for part in parts if part.picture]
+        if not parts:
+            raise _not_kept(reference)
+        return parts
+
+    async def _linked(self, address: str) -> EncodedPicture:
+        """Return the kept picture of a link of this service's, whatever host it names: the signature is the permission."""
+        with suppress(ValueError):
+            url = urlsplit(address)
+            query = parse_qs(url.query)
+            if (match := _LINK.fullmatch(url.path)) and "exp" in query and "sig" in query:
+                self._links.check(match[1], query["exp"][0], query["sig"][0])
+                try:
+                    return await asyncio.to_thread(encoded, await self._files.read(match[1]))
+                except OSError:
+                    raise _not_kept(address) from None
+        raise _not_kept(address)
+
+    async def _signed(self, part: Part) -> Part:
+        """Return a picture of the model's with its signature, where that is kept."""
+        if part.picture is None:
+            return part
+        name = await asyncio.to_thread(signature_name, part.picture.decoded())
+        with suppress(OSError):
+            return replace(part, signature=[await self._files.read(name)])
+        return part
+
+
+async def keep_signature(image: Image, files: Files) -> None:
+    """Keep what Google signed an image with, under the digest of the image; a signature that is none is not kept."""
+    signature = b"".join(image.signature)
+    if _SIGNATURE.fullmatch(signature):
+        with suppress(OSError):  # without it the picture goes back all the same
+            await files.write(await asyncio.to_thread(signature_name, image.picture.decoded()), [signature])
+
+
+def signature_name(blocks: Iterable[bytes]) -> str:
+    """Return the name of the file with the signature of a picture, given the picture."""
+    digest = hashlib.sha256()
+    for block in blocks:
+        digest.update(block)
+    return f"{digest.hexdigest()}.signature"
+
+
+async def _parts_of(entry: Entry, files: Files) -> list[Part]:
+    """Return what a model said in a request that has ended: its words and its pictures, without errors."""
+    parts = []
+    for outcome in await outcomes_of(entry, files, with_content=True):
+        if isinstance(outcome.result, Image | Words) and outcome.result.text:
+            parts.append(Part(outcome.result.text))
+        if isinstance(outcome.result, Image):
+            parts.append(Part(picture=outcome.result.picture))
+    return parts
+
+
+def _parts(turns: Sequence[Turn]) -> Iterable[Part]:
+    return (part for turn in turns for part in turn.parts)
+
+
+def _not_kept(reference: str) -> errors.InvalidRequest:
+    """Return the error for what is not there, by the name of the field that refers to it."""
+    if reference.startswith(RESPONSE_PREFIX):
+        return errors.InvalidRequest.of_fields(
+            [("previous_response_id", f"{reference[:80]} is not kept; only a response with store: true is, for a time")]
+        )
+    if reference.startswith(PICTURE_PREFIX):
+        return errors.InvalidRequest.of_fields([("input", f"{reference[:80]} is not kept; send its result as well")])
+    problem = f"{reference[:80]} is not fetched; send the picture itself, as a data URI"
+    return errors.InvalidRequest.of_fields([("image_url", problem)])

@@ -1,0 +1,343 @@
+"""OpenAI's chat completions with pictures, `/v1/chat/completions`: what chat applications speak.
+
+Pictures come as `images[]` of the message, as OpenRouter, LiteLLM and the applications have it. What has no meaning for
+a model of pictures is refused by name; what every application sends and changes no picture is taken. Sources: OpenAI's
+API reference, Chat; OpenRouter's, Image generation.
+"""
+
+import uuid
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+import msgspec
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from starlette.datastructures import Headers
+from starlette.responses import Response
+
+from banana import errors
+from banana.exchange import Exchange
+from banana.google.contents import Part, Turn
+from banana.google.usage import Usage
+from banana.google.wire import Image, Words
+from banana.http.responses import PiecesResponse
+from banana.images import Failure, Order, Outcome, Outcomes
+from banana.payload.pieces import Bytes, Pieces
+from banana.routes import documentation, openai
+from banana.routes.dialect import Dialect, Services, under
+from banana.routes.fields import (
+    MAX_IMAGES,
+    Integer,
+    ModelName,
+    ShortText,
+    read_picture_or_address,
+    read_text,
+    refusal,
+)
+from banana.routes.generate import AspectRatio, ImageSize
+from banana.routes.image_endpoint import ImageEndpoint, data_uri_of
+
+_TEXTS = ("text", "input_text", "output_text")
+_PICTURES = ("image_url", "input_image")
+NotHere = Annotated[None, refusal("is nothing that a model of pictures can do; leave it out")]
+Elsewhere = Annotated[None, refusal("is not taken here; image_config holds aspect_ratio and image_size")]
+
+
+def _content(value: object) -> list[dict[str, Any]]:
+    """Return the parts of a message's content. Raises ValueError, which names the part."""
+    if value is None:
+        return []
+    items = value if isinstance(value, list) else [{"type": "text", "text": value}]
+    return [_named(number, item, len(items)) for number, item in enumerate(items)]
+
+
+def _named(number: int, item: object, count: int) -> dict[str, Any]:
+    try:
+        return _content_part(item)
+    except ValueError as error:
+        raise ValueError(f"part {number + 1} {error}" if count > 1 else str(error)) from None
+
+
+def _content_part(item: object) -> dict[str, Any]:
+    kind = item.get("type") if isinstance(item, dict) else None
+    if isinstance(item, dict) and kind in _TEXTS:
+        return {"type": "text", "text": read_text(item.get("text"))}
+    if isinstance(item, dict) and kind in _PICTURES:
+        return {"type": "image_url", "image_url": read_picture_or_address(item.get("image_url"))}
+    found = f"is of the type {kind[:50]!r}" if isinstance(kind, str) else "has no type"
+    raise ValueError(f"{found}; text and image_url are taken")
+
+
+_CONTENT_SCHEMA: dict[str, Any] = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}
+Content = Annotated[list[dict[str, Any]], BeforeValidator(_content), Field(json_schema_extra=_CONTENT_SCHEMA)]
+
+
+class Message(BaseModel):
+    """One message of the conversation."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Content = []
+    images: Content = Field(
+        default=[], description="Pictures of the model, as they were answered: its own, as it sees them."
+    )
+    tool_calls: NotHere = None
+    function_call: NotHere = None
+
+
+def _size(value: object) -> object:
+    return "512" if value == "0.5K" else value
+
+
+class ImageConfig(BaseModel):
+    """The shape of the pictures, as OpenRouter has it."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    aspect_ratio: AspectRatio | None = None
+    image_size: Annotated[ImageSize | None, BeforeValidator(_size)] = None
+
+
+class StreamOptions(BaseModel):
+    """What a stream holds beside the pictures."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    include_usage: bool | None = None
+
+
+class UsageOptions(BaseModel):
+    """OpenRouter's way to ask for the usage."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    include: bool | None = None
+
+
+class ResponseFormat(BaseModel):
+    """Of the words."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    type: Literal["text"]
+
+
+class ChatRequest(BaseModel):
+    """OpenAI's request for a chat completion; other fields, such as temperature and max_tokens, are taken and change nothing."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    messages: list[Message] = Field(min_length=1)
+    model: ModelName | None = None
+    n: Integer | None = Field(default=1, ge=1, le=MAX_IMAGES, description="Each is a call, and is paid for.")
+    modalities: list[Literal["text", "image"]] | None = Field(default=None, description="Left out: both.")
+    image_config: ImageConfig | None = None
+    stream: bool | None = False
+    stream_options: StreamOptions | None = None
+    usage: UsageOptions | None = None
+    user: ShortText | None = Field(default=None, description="Written to the log.")
+    safety_identifier: ShortText | None = Field(default=None, description="As `user`.")
+    response_format: ResponseFormat | None = None
+    tools: NotHere = None
+    tool_choice: NotHere = None
+    functions: NotHere = None
+    function_call: NotHere = None
+    audio: NotHere = None
+    logprobs: NotHere = None
+    prediction: NotHere = None
+    web_search_options: NotHere = None
+    size: Elsewhere = None
+    quality: Elsewhere = None
+    aspect_ratio: Elsewhere = None
+    image_size: Elsewhere = None
+    resolution: Elsewhere = None
+
+
+def order_of(body: ChatRequest) -> Order:
+    """Read a body into an order. Raises InvalidRequest when nobody but the system says anything."""
+    said = [message for message in body.messages if message.role in ("user", "assistant")]
+    turns = [Turn(parts, message.role == "assistant") for message in said if (parts := _parts(message))]
+    if not turns:
+        raise errors.InvalidRequest.of_fields([("messages", "hold no words and no picture of a user")])
+    system = [item for message in body.messages if message not in said for item in message.content]
+    if any(item["type"] != "text" for item in system):
+        raise errors.InvalidRequest.of_fields([("messages", "of the system hold words only; a user's hold pictures")])
+    config = body.image_config or ImageConfig()
+    modalities = body.modalities or ["text", "image"]
+    return Order(
+        turns=turns,
+        count=body.n or 1,
+        model_name=body.model,
+        aspect_ratio=config.aspect_ratio,
+        image_size=config.image_size,
+        user=body.user or body.safety_identifier,
+        system="\n\n".join(item["text"] for item in system),
+        modalities=[name.upper() for name in ("text", "image") if name in modalities],
+    )
+
+
+def _parts(message: Message) -> list[Part]:
+    return [part for item in [*message.content, *message.images] if (part := part_of(item)) is not None]
+
+
+def part_of(item: dict[str, Any]) -> Part | None:
+    """Return what an item of a message's content says; None where that is nothing."""
+    if item["type"] == "text":
+        return Part(item["text"]) if item["text"].strip() else None
+    picture = item["image_url"]
+    return Part(reference=picture) if isinstance(picture, str) else Part(picture=picture)
+
+
+class ChatWriter:
+    """A chat completion, or its chunks as events."""
+
+    allows_leading_whitespace = True
+    needs_links = False  # a data URI is a URL as well
+    waits_for_outcome = True
+
+    def __init__(self, body: ChatRequest, order: Order, *, as_links: bool) -> None:
+        self.as_links = as_links
+        self.streams = bool(body.stream)
+        self._requested = order.count
+        wants = (body.stream_options and body.stream_options.include_usage, body.usage and body.usage.include)
+        self._includes_usage = any(wants)
+        self._usages: list[Usage] = []
+        self._id = ""
+        self._head: dict[str, object] = {}
+
+    def response(self, outcomes: Outcomes, exchange: Exchange) -> Response:
+        """Return the completion."""
+        return PiecesResponse(result(outcomes, as_links=self.as_links), "application/json")
+
+    def event(self, outcome: Outcome, exchange: Exchange) -> Pieces:
+        """Return the chunks of one choice; an error has none, because OpenAI's SDKs raise at the first."""
+        if not isinstance(outcome.result, Image | Words):
+            return ()
+        self._id = self._id or _id(exchange.kept_id)
+        self._head = {
+            "id": self._id,
+            "object": "chat.completion.chunk",
+            "created": outcome.created_at,
+            "model": outcome.result.model,
+        }
+        self._usages += openai.usages_of([outcome])
+        pieces = [*self._chunk(outcome, [b'{"role":"assistant","content":""}'])]
+        if outcome.result.text:
+            pieces += self._chunk(outcome, [msgspec.json.encode({"content": outcome.result.text})])
+        if isinstance(outcome.result, Image):
+            pieces += self._chunk(outcome, [b'{"images":', *_images(outcome, as_links=self.as_links), b"}"])
+        return [*pieces, *self._chunk(outcome, [b"{}"], _finish(outcome.result))]
+
+    def error_event(self, error: errors.BananaError, exchange: Exchange) -> Pieces:
+        """Return `error`, which ends the stream."""
+        return [_event({"error": openai.error_object(exchange, error)}), _DONE]
+
+    def last_event(self, failures: list[Failure], cost_usd: Decimal | None, exchange: Exchange) -> Pieces:
+        """Return the usage, where that is wanted, and the end; an error when there is no choice at all."""
+        if len(failures) == self._requested:
+            return self.error_event(failures[0].error, exchange)
+        usage = {"choices": [], "usage": openai.chat_usage_of(self._usages, cost_usd)}
+        return [*([_event(self._head | usage)] if self._includes_usage else []), _DONE]
+
+    def _chunk(self, outcome: Outcome, delta: list[Bytes], finish: dict[str, object] | None = None) -> list[Bytes]:
+        head = msgspec.json.encode(self._head)[:-1]
+        end = msgspec.json.encode(finish or {"finish_reason": None})[1:]
+        return [b"data: ", head, b',"choices":[{"index":%d,"delta":' % outcome.index, *delta, b",", end, b"]}\n\n"]
+
+
+_DONE = b"data: [DONE]\n\n"
+
+
+def result(outcomes: Outcomes, *, as_links: bool) -> Pieces:
+    """Return the completion with data URIs around the base64 as it came, or with links, in pieces."""
+    done = [outcome for outcome in outcomes.all if isinstance(outcome.result, Image | Words)]
+    head = {
+        "id": _id(outcomes.id),
+        "object": "chat.completion",
+        "created": outcomes.created_at,
+        "model": next(outcome.result.model for outcome in done if isinstance(outcome.result, Image | Words)),
+    }
+    pieces: list[Bytes] = [msgspec.json.encode(head)[:-1], b',"choices":[']
+    for number, outcome in enumerate(done):
+        pieces += [b","] if number else []
+        pieces += _choice(outcome, as_links=as_links)
+    usage = openai.chat_usage_of(openai.usages_of(done), outcomes.cost_usd)
+    return [*pieces, b'],"usage":', msgspec.json.encode(usage), b"}"]
+
+
+def _choice(outcome: Outcome, *, as_links: bool) -> Iterator[Bytes]:
+    assert isinstance(outcome.result, Image | Words)
+    choice = {"index": outcome.index, "logprobs": None} | _finish(outcome.result)
+    message = {"role": "assistant", "content": outcome.result.text, "refusal": None}
+    yield msgspec.json.encode(choice)[:-1] + b',"message":' + msgspec.json.encode(message)[:-1]
+    if isinstance(outcome.result, Image):
+        yield b',"images":'
+        yield from _images(outcome, as_links=as_links)
+    yield b"}}"
+
+
+def _images(outcome: Outcome, *, as_links: bool) -> list[Bytes]:
+    """Return the list of the one image; a link where it is to be one and the image is kept, else a data URI."""
+    url = [outcome.url.encode()] if as_links and outcome.url else data_uri_of(outcome)
+    return [b'[{"type":"image_url","index":0,"image_url":{"url":"', *url, b'"}}]']
+
+
+def _finish(done: Image | Words) -> dict[str, object]:
+    """Return why a choice ended, in OpenAI's words and in Google's."""
+    if isinstance(done, Image):
+        return {"finish_reason": "stop", "native_finish_reason": "STOP"}
+    reason = "content_filter" if done.is_refusal else "length" if done.finish_reason == "MAX_TOKENS" else "stop"
+    return {"finish_reason": reason, "native_finish_reason": done.finish_reason}
+
+
+def _id(kept_id: str | None) -> str:
+    """Return the id of a completion: that of what is kept, so that a repeat has the same one."""
+    return f"chatcmpl-{kept_id or uuid.uuid4().hex}"
+
+
+def _event(data: dict[str, object]) -> bytes:
+    return b"data: " + msgspec.json.encode(data) + b"\n\n"
+
+
+PATH = "/v1/chat/completions"
+DIALECT = Dialect("openai-chat", under("/v1/chat"), openai.error_response)
+_EXAMPLE = {"messages": [{"role": "user", "content": documentation.EXAMPLE_PROMPT}]}
+_CONTENT_TYPES = {
+    "application/json": {"schema": {"type": "object", "required": ["id", "choices", "usage"]}},
+    "text/event-stream": {"schema": {}},
+}
+
+
+def endpoint(services: Services) -> ImageEndpoint[ChatRequest]:
+    """Return the endpoint."""
+
+    def writer_for(body: ChatRequest, order: Order, _: Headers) -> ChatWriter:
+        return ChatWriter(body, order, as_links=services.chat_images_as_links)
+
+    return ImageEndpoint(
+        path=PATH,
+        body=ChatRequest,
+        files=None,
+        order_of=order_of,
+        writer_for=writer_for,
+        result=result,
+        explicit_base64="",
+        documentation={
+            "operation_id": "createChatCompletion",
+            "tags": ["OpenAI"],
+            "summary": "Chat with pictures",
+            "description": (
+                "In OpenAI's API format for chat, as chat applications speak it: words and pictures in, words and pictures"
+                " (`images[]`) out, as JSON or as events with `stream`. Other fields are taken and change nothing."
+            ),
+            "responses": documentation.responses(_CONTENT_TYPES, openai.ERROR_SCHEMA),
+            "openapi_extra": {"requestBody": documentation.request_body(ChatRequest, _EXAMPLE)},
+        },
+    )
+
+
+def routes(services: Services) -> list[APIRoute]:
+    """Return the route."""
+    return [endpoint(services).route(DIALECT, services)]

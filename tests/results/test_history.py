@@ -1,0 +1,168 @@
+"""What conversations refer to: links and ids of kept pictures, and signatures."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from banana import errors
+from banana.google.contents import Part, Turn, user_turn
+from banana.google.wire import Image, Words
+from banana.images import Outcome
+from banana.ledger.ledger import State
+from banana.ledger.sqlite import SQLiteLedger
+from banana.ledger.thread import LedgerThread
+from banana.payload.pictures import EncodedPicture
+from banana.results.documents import document_of, encoded, kept
+from banana.results.files import Files
+from banana.results.history import History, KeptHistory, NoHistory, keep_signature
+from banana.results.links import Links
+from tests.ledger.entries import ENTRY
+from tests.pictures import png
+
+pytestmark = pytest.mark.anyio
+NAME = f"{ENTRY.id}-0.png"
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Iterator[Files]:
+    made = Files(tmp_path / "results", 1000, 1 << 20)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def links(tmp_path: Path) -> Links:
+    return Links("a secret of many characters", tmp_path / "secret")
+
+
+@pytest.fixture
+def history(tmp_path: Path, files: Files, links: Links) -> KeptHistory:
+    return KeptHistory(LedgerThread(SQLiteLedger(tmp_path / "ledger.db")), files, links)
+
+
+def refers(reference: str, *, is_model: bool = False) -> list[Turn]:
+    return [Turn([Part("x"), Part(reference=reference)], is_model)]
+
+
+def decoded(picture: EncodedPicture | None) -> bytes:
+    assert picture is not None
+    return b"".join(picture.decoded())
+
+
+async def keep_entry(tmp_path: Path, files: Files) -> None:
+    """An entry that ended with words and a picture."""
+    image = Image(encoded(png()), "image/png", text="Here.", signature=[b"c2ln"])
+    outcome = await kept(Outcome(0, image), ENTRY.id, files)
+    await keep_signature(image, files)
+    ledger = SQLiteLedger(tmp_path / "ledger.db")
+    ledger.begin(ENTRY)
+    ledger.mark_sent(ENTRY.id, ENTRY.owner)
+    ledger.settle(ENTRY.id, ENTRY.owner, State.COMPLETED, document_of([outcome]), time.time() + 1000)
+    ledger.close()
+
+
+async def test_what_refers_to_nothing_stays_as_it_is(history: KeptHistory) -> None:
+    """The very same turns, without a look at anything."""
+    turns = [user_turn("x", [encoded(png())])]
+
+    assert await history.looked_up(turns, "anna") is turns
+
+
+async def test_a_link_is_the_picture_it_names(history: KeptHistory, files: Files, links: Links) -> None:
+    """Whatever host stands in it: the signature is the permission."""
+    await files.write(NAME, [png()])
+    url = links.url("https://elsewhere.example/prefix", NAME, int(time.time()) + 100)
+
+    (turn,) = await history.looked_up(refers(url), "anybody")
+
+    assert decoded(turn.parts[1].picture) == png()
+
+
+@pytest.mark.parametrize(
+    ("url", "kind"),
+    [
+        ("https://a.b/picture.png", errors.InvalidRequest),
+        ("http://127.0.0.1/results/../../etc/passwd", errors.InvalidRequest),
+        (f"http://127.0.0.1/results/{NAME}", errors.InvalidRequest),
+        (f"http://127.0.0.1/results/{NAME}?exp=99999999999&sig=wrong", errors.BadSignature),
+        ("http://[", errors.InvalidRequest),
+    ],
+)
+async def test_what_is_no_link_of_ours_is_not_fetched(history: KeptHistory, url: str, kind: type[Exception]) -> None:
+    """No other host is asked, and no other file is read."""
+    with pytest.raises(kind):
+        await history.looked_up(refers(url), "anna")
+
+
+async def test_a_link_to_what_is_gone_says_so(history: KeptHistory, links: Links) -> None:
+    """Over its time it is expired; without its file it is not kept."""
+    with pytest.raises(errors.Expired):
+        await history.looked_up(refers(links.url("http://x", NAME, int(time.time()) - 1)), "anna")
+    with pytest.raises(errors.InvalidRequest):
+        await history.looked_up(refers(links.url("http://x", NAME, int(time.time()) + 100)), "anna")
+
+
+async def test_an_earlier_response_goes_back_as_it_was(history: KeptHistory, files: Files, tmp_path: Path) -> None:
+    """Its words and its picture with the signature; of a picture's id the picture alone."""
+    await keep_entry(tmp_path, files)
+
+    (whole,) = await history.looked_up([Turn([Part(reference=f"resp_{ENTRY.id}")], is_model=True)], ENTRY.caller)
+    (alone,) = await history.looked_up([Turn([Part(reference=f"ig_{ENTRY.id}")], is_model=True)], ENTRY.caller)
+
+    words, picture = whole.parts
+    assert (words.text, decoded(picture.picture), picture.signature) == ("Here.", png(), [b"c2ln"])
+    assert [decoded(part.picture) for part in alone.parts] == [png()]
+
+
+@pytest.mark.parametrize("reference", [f"resp_{ENTRY.id}", f"ig_{ENTRY.id}", "resp_unknown", f"ig_{'0' * 32}"])
+async def test_anothers_response_is_not_there(
+    history: KeptHistory, files: Files, tmp_path: Path, reference: str
+) -> None:
+    """Nor one that was never kept; the error names the field."""
+    await keep_entry(tmp_path, files)
+
+    with pytest.raises(errors.InvalidRequest) as caught:
+        await history.looked_up(refers(reference), "somebody else")
+
+    assert "is not kept" in caught.value.message or "is not fetched" in caught.value.message
+
+
+async def test_a_picture_of_the_models_is_signed_where_its_signature_is_kept(
+    history: KeptHistory, files: Files
+) -> None:
+    """By its digest, wherever it comes from; another picture, and a caller's own, go without."""
+    await keep_signature(Image(encoded(png("red")), "image/png", signature=[b"c2", b"ln"]), files)
+    turns = [
+        Turn([Part(picture=encoded(png("red"))), Part(picture=encoded(png("blue")))], is_model=True),
+        user_turn("x", [encoded(png("red"))]),
+    ]
+
+    model, user = await history.looked_up(turns, "anna")
+
+    assert [list(part.signature) for part in model.parts] == [[b"c2ln"], []]
+    assert [list(part.signature) for part in user.parts] == [[], []]
+
+
+@pytest.mark.parametrize("signature", [b'c2ln"},{"text":"x', b"", b"a b", b"\\u0041"])
+async def test_a_signature_that_is_none_is_not_kept(files: Files, tmp_path: Path, signature: bytes) -> None:
+    """It would stand in our JSON as it is."""
+    await keep_signature(Image(encoded(png()), "image/png", signature=[signature]), files)
+
+    assert not list((tmp_path / "results").glob("*.signature"))
+
+
+async def test_nothing_can_be_referred_to_where_nothing_is_kept() -> None:
+    """It is refused; what refers to nothing goes on."""
+    history: History = NoHistory()
+    turns = [Turn([Part(picture=encoded(png()))], is_model=True)]
+
+    assert await history.looked_up(turns, "anna") is turns
+    with pytest.raises(errors.InvalidRequest):
+        await history.looked_up(refers("https://a.b/c.png"), "anna")
+
+
+def test_words_are_no_picture() -> None:
+    """A response of words alone has nothing to sign."""
+    assert not hasattr(Words("x", "STOP"), "signature")

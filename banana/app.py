@@ -57,7 +57,19 @@ from banana.results.links import Links
 from banana.results.requests import KeptRequests, NothingKept
 from banana.results.upkeep import SweepOnly, Upkeep
 from banana.results.works import Job, Works
-from banana.routes import generate, google, key, models, openai_chat, openai_images, ops, page, results, tasks
+from banana.routes import (
+    generate,
+    google,
+    key,
+    models,
+    openai_chat,
+    openai_images,
+    openai_responses,
+    ops,
+    page,
+    results,
+    tasks,
+)
 from banana.routes.dialect import Dialect, Services, dialect_of
 from banana.routes.image_endpoint import ImageEndpoint
 from banana.routes.submission import TaskFormat
@@ -65,7 +77,7 @@ from config import Settings, without_userinfo
 
 # Every API format, its routes in this order: a model's name matches more than Google's methods, so they go first.
 # Errors outside every route are answered in the format that claims the path; in the first where none does.
-API_FORMATS = (generate, openai_images, openai_chat, google, models)
+API_FORMATS = (generate, openai_images, openai_chat, openai_responses, google, models)
 DIALECTS = tuple(api_format.DIALECT for api_format in API_FORMATS)
 # Pictures converted at once, in each worker: a 4K picture takes 50 MB while it is.
 CONVERTER_THREADS = 2
@@ -238,6 +250,7 @@ def _task_formats(services: Services) -> dict[str, TaskFormat]:
         (openai_images.GENERATIONS, openai_images.DIALECT),
         (openai_images.EDITS, openai_images.DIALECT),
         (openai_chat.endpoint(services), openai_chat.DIALECT),
+        (openai_responses.endpoint(services), openai_responses.DIALECT),
     ]
     formats = {endpoint.path: endpoint.task_format(dialect, services) for endpoint, dialect in endpoints}
     return formats | {google.JOB_ROUTE: google.task_format(services)}

@@ -73,6 +73,7 @@ class Exchange:
         idempotency_key: of the request, if any.
         admit_claim: counts the request against its rate limit, given whether it begins something; set with the key.
         kept_id: of what is kept of it, by which it is found in the ledger.
+        kept_since: when that was begun, in seconds of the epoch.
         replayed: whether the response is that of an earlier request with the same Idempotency-Key.
 
     """
@@ -112,6 +113,7 @@ class Exchange:
     idempotency_key: str | None = None
     admit_claim: Callable[[bool], Awaitable[None]] | None = None
     kept_id: str | None = None
+    kept_since: float | None = None
     replayed: bool = False
 
     @property

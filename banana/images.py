@@ -19,7 +19,7 @@ from banana.exchange import Exchange
 from banana.google.client import Call, GeminiClient
 from banana.google.contents import GenerateContentRequest, Turn
 from banana.google.models import ModelNames
-from banana.google.prices import Prices
+from banana.google.prices import Prices, size_of_quality
 from banana.google.wire import Image, Words
 from banana.payload import conversion
 
@@ -39,6 +39,7 @@ class Order:
         count: how many images; each is a call, and is paid for.
         model_name: as the caller gives it; None is the default.
         aspect_ratio, image_size: as Google names them; None leaves them to the model.
+        quality: by name, as OpenAI has it; without an image size it means one, where the model has it.
         output_format: `png`, `jpeg` or `webp`; None is as Google sends it.
         output_quality: of jpeg and webp, from 0 to 100; None is Google's, or the usual one for another format.
         user: the end user that the caller names, for the log.
@@ -52,6 +53,7 @@ class Order:
     model_name: str | None = None
     aspect_ratio: str | None = None
     image_size: str | None = None
+    quality: str | None = None
     output_format: str | None = None
     output_quality: int | None = None
     user: str | None = None
@@ -99,10 +101,18 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """What an order became, in the order of its calls; `id` is that of what is kept of it, if anything."""
+    """What an order became, in the order of its calls.
+
+    Attributes:
+        all: the outcomes.
+        id: of what is kept of it, if anything.
+        since: when that was begun, in seconds of the epoch.
+
+    """
 
     all: Sequence[Outcome]
     id: str = ""
+    since: int = 0
 
     @property
     def created_at(self) -> int:
@@ -207,7 +217,12 @@ class Images:
         exchange.user = order.user or None
         exchange.prompt = order.prompt if self._log_prompts else None
         request = GenerateContentRequest(
-            order.turns, order.aspect_ratio, order.image_size, self._google_store, order.system, order.modalities
+            order.turns,
+            order.aspect_ratio,
+            _image_size(order, model),
+            self._google_store,
+            order.system,
+            order.modalities,
         )
         path = f"models/{model}:generateContent"
         call = Call(model, path, request.body(), limit=lambda: self._call_limit(order))
@@ -223,7 +238,7 @@ class Images:
         parts = [part for turn in order.turns for part in turn.parts]
         text_bytes = len(order.system.encode()) + sum(len(part.text.encode()) for part in parts)
         pictures = sum(part.picture is not None or bool(part.reference) for part in parts)
-        return self._prices.limit(model, order.image_size, text_bytes, pictures)
+        return self._prices.limit(model, _image_size(order, model), text_bytes, pictures)
 
     async def _outcome(self, index: int, call: Call, order: Order, exchange: Exchange) -> Outcome:
         """Make one image; return it, or the error."""
@@ -248,6 +263,10 @@ class Images:
         except Exception as error:  # it was paid for: as it came is better than not at all, whatever Pillow raises
             log.warning("not_converted", error=type(error).__name__, output_format=target)
             return image
+
+
+def _image_size(order: Order, model: str) -> str | None:
+    return order.image_size or size_of_quality(model, order.quality)
 
 
 def _target_format(image: Image, order: Order) -> str | None:

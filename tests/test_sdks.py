@@ -155,8 +155,8 @@ async def test_openais_exceptions_come_out_and_nothing_is_multiplied(
     ("given", "param"),
     [
         ({"background": "transparent"}, "background"),
-        ({"quality": "hd"}, "quality"),
-        ({"style": "vivid"}, "style"),
+        ({"quality": "endless"}, "quality"),
+        ({"output_format": "svg"}, "output_format"),
         ({"size": "huge"}, "size"),
         ({"n": 11}, "n"),
         ({"extra_body": {"seed": 3}}, "seed"),

@@ -32,6 +32,7 @@ ROUTES = [
     ("/generate", PROMPT),
     ("/v1/images/generations", PROMPT),
     ("/v1/chat/completions", CHAT),
+    ("/v1/responses", {"input": "a banana", "tools": [{"type": "image_generation"}]}),
     (GOOGLE, CONTENTS),
 ]
 Worker = Callable[..., Awaitable[httpx.AsyncClient]]
@@ -425,13 +426,13 @@ async def test_an_odd_count_of_tokens_is_charged_as_reserved(worker: Worker, sta
     """The picture comes; nobody gets it for nothing."""
     picture = {"inlineData": {"mimeType": "image/png", "data": encoded(png())}}
     document = {"candidates": [{"content": {"parts": [picture]}, "finishReason": "STOP"}]}
-    stand_in.plan.extend([faults.says(document if usage is None else document | {"usageMetadata": usage})] * 4)
+    stand_in.plan.extend([faults.says(document if usage is None else document | {"usageMetadata": usage})] * 5)
     client = await worker(budgets="*=5/day")
     responses = [await client.post(path, json=body) for path, body in ROUTES]
 
-    assert [response.status_code for response in responses] == [200] * 4
-    assert ["x-cost-usd" in response.headers for response in responses] == [False] * 4
-    await until_spent(4 * LIMIT + 17 * 2e-6)  # Google's body has names of fields as well
+    assert [response.status_code for response in responses] == [200] * 5
+    assert ["x-cost-usd" in response.headers for response in responses] == [False] * 5
+    await until_spent(5 * LIMIT + 17 * 2e-6)  # Google's body has names of fields as well
 
 
 @pytest.mark.parametrize(

@@ -78,12 +78,8 @@ class GenerateContentRequest:
             pieces.append(b'"systemInstruction":{"parts":[{"text":' + msgspec.json.encode(self.system) + b"}]},")
         pieces.append(b'"contents":[')
         for number, turn in enumerate(self.turns):
-            role = b"model" if turn.is_model else b"user"
-            pieces.append(b'%s{"role":"%s","parts":[' % (b"," if number else b"", role))
-            for place, part in enumerate(turn.parts):
-                pieces += [b","] if place else []
-                pieces += _part(part)
-            pieces.append(b"]}")
+            pieces += [b","] if number else []
+            pieces += _turn(turn)
         pieces.append(b'],"generationConfig":' + msgspec.json.encode(self._generation_config()))
         if self.store is not None:
             pieces.append(b',"store":' + msgspec.json.encode(self.store))
@@ -95,6 +91,14 @@ class GenerateContentRequest:
         image_config = {name: value for name, value in image_config.items() if value is not None}
         config: dict[str, object] = {"responseModalities": list(self.modalities)}
         return config | ({"imageConfig": image_config} if image_config else {})
+
+
+def _turn(turn: Turn) -> list[Bytes]:
+    pieces: list[Bytes] = [b'{"role":"model","parts":[' if turn.is_model else b'{"role":"user","parts":[']
+    for number, part in enumerate(turn.parts):
+        pieces += [b","] if number else []
+        pieces += _part(part)
+    return [*pieces, b"]}"]
 
 
 def _part(part: Part) -> list[Bytes]:

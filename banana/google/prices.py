@@ -23,6 +23,8 @@ IMAGE_TOKENS = {
 OTHER_IMAGE_TOKENS = {"512": 747, "1K": 1120, "2K": 1680, "4K": 2520}
 # As Google makes an image when no size is named.
 DEFAULT_SIZE = "1K"
+# What a quality by name means, where nothing else says how large an image is to be: the first of these that a model makes.
+QUALITY_SIZES = {"low": ("512",), "high": ("2K",), "hd": ("2K",), "xhigh": ("2K",), "max": ("4K", "2K")}
 # For the most that a call may cost. Thinking usually takes some hundred tokens; drafts of images are not billed.
 THINKING_TOKENS = 4096
 # A picture in its highest resolution (https://ai.google.dev/gemini-api/docs/media-resolution).
@@ -94,8 +96,18 @@ class Prices:
 
 def sizes_of(model: str) -> dict[str, int]:
     """Return the sizes that a model makes, each with its tokens."""
+    return _known_sizes_of(model) or OTHER_IMAGE_TOKENS
+
+
+def size_of_quality(model: str, quality: str | None) -> str | None:
+    """Return the size that a quality by name means; None where that is the model's own, or its sizes are not known."""
+    known = _known_sizes_of(model)
+    return next((size for size in QUALITY_SIZES.get(quality or "", ()) if size in known), None)
+
+
+def _known_sizes_of(model: str) -> dict[str, int]:
     known = (name for name in IMAGE_TOKENS if model.startswith(name))
-    return IMAGE_TOKENS.get(max(known, key=len, default=""), OTHER_IMAGE_TOKENS)
+    return IMAGE_TOKENS.get(max(known, key=len, default=""), {})
 
 
 def image_tokens(model: str, image_size: str | None) -> int:

@@ -1,9 +1,9 @@
 """Google's count of a call's tokens, `usageMetadata`: read, and found in what is passed on. Source: Google's REST reference."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
 import msgspec
@@ -40,6 +40,12 @@ class Usage:
     output_images: int | None
     total: int
     cached: int = 0
+
+    @classmethod
+    def sum(cls, usages: Sequence["Usage"]) -> "Usage":
+        """Return the count of several calls together."""
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: sum(getattr(usage, name) or 0 for usage in usages) for name in names})
 
     @property
     def output_text(self) -> int:

@@ -10,6 +10,25 @@ from banana.payload.pictures import EncodedPicture
 FORMATS = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
 
+# Of a JPEG or PNG, more than enough to hold its dimensions, behind what cameras and signers write before them.
+_HEAD_BYTES = 256 * 1024
+
+
+def dimensions_of(picture: EncodedPicture) -> tuple[int, int] | None:
+    """Return width and height in pixels, by the head of the file; None where they cannot be read."""
+    head = bytearray()
+    for block in picture.decoded():
+        head += block
+        # Of a WebP the library wants all.
+        if len(head) >= _HEAD_BYTES and picture.mime_type != FORMATS["webp"]:
+            break
+    try:
+        with Image.open(io.BytesIO(head)) as opened:
+            return opened.size
+    except Exception:  # whatever Pillow raises: it was paid for, and comes all the same
+        return None
+
+
 def convert(picture: EncodedPicture, output_format: str, quality: int) -> EncodedPicture:
     """Return `picture` as `png`, `jpeg` or `webp`; this takes a thread's time, and a copy of the picture.
 

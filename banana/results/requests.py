@@ -55,6 +55,7 @@ class Submission:
         work: on the entry, where this worker carries it out.
         is_replay: whether an earlier request holds the entry.
         has_left: whether its caller left while the entry was claimed.
+        is_followed: whether its caller waits for a task to end: its deadline is the request's then.
 
     """
 
@@ -67,6 +68,7 @@ class Submission:
     work: Work | None = None
     is_replay: bool = False
     has_left: bool = False
+    is_followed: bool = False
 
     @property
     def is_active(self) -> bool:
@@ -81,9 +83,9 @@ class NothingKept:
         """Raise InvalidRequest."""
         raise _not_kept("Idempotency-Key")
 
-    def check_links(self) -> None:
+    def check_kept(self, field: str) -> None:
         """Raise InvalidRequest."""
-        raise _not_kept("response_format")
+        raise _not_kept(field)
 
     async def submit(self, submission: Submission) -> None:
         """Raise InvalidRequest."""
@@ -124,6 +126,10 @@ class NothingKept:
         """Raise NotFound."""
         raise _no_task(entry_id)
 
+    async def cancel_task(self, entry_id: str, caller: str) -> Entry:
+        """Raise NotFound."""
+        raise _no_task(entry_id)
+
 
 class KeptRequests:
     """Claims, joins, replays, and the tasks of a caller.
@@ -159,8 +165,8 @@ class KeptRequests:
         self._task_timeout_seconds = task_timeout_seconds
         self._claims: dict[str, asyncio.Task[None]] = {}
 
-    def check_links(self) -> None:
-        """Return when there can be links to pictures. Raises InvalidRequest."""
+    def check_kept(self, field: str) -> None:
+        """Return when something can be kept, because of a request's `field`. Raises InvalidRequest."""
 
     @property
     def is_claiming(self) -> bool:
@@ -268,7 +274,9 @@ class KeptRequests:
         """Return what a task that has ended became, as far as it is there. Raises its error when all of it are errors."""
         with_content = not as_links
         outcomes = await documents.outcomes_of(entry, self._files, with_content=with_content, without_what_is_gone=True)
-        return Outcomes([self.linked(outcome, base_url) for outcome in results_of(outcomes)], entry.id)
+        return Outcomes(
+            [self.linked(outcome, base_url) for outcome in results_of(outcomes)], entry.id, int(entry.created_at)
+        )
 
     async def delete_task(self, entry_id: str, caller: str) -> None:
         """Cancel a caller's task, or delete it with its pictures; to its end, also when the caller leaves.
@@ -277,13 +285,23 @@ class KeptRequests:
         """
         await asyncio.shield(asyncio.create_task(self._delete(entry_id, caller)))
 
-    async def _delete(self, entry_id: str, caller: str) -> None:
+    async def cancel_task(self, entry_id: str, caller: str) -> Entry:
+        """Cancel a caller's task, when it has not ended; return it. Raises NotFound and LedgerUnavailable."""
+        await asyncio.shield(asyncio.create_task(self._cancel(entry_id, caller)))
+        return await self.task(entry_id, caller)
+
+    async def _cancel(self, entry_id: str, caller: str) -> bool:
         unknown = documents.document_of([Outcome(0, errors.OutcomeUnknown())])
         expires_at = time.time() + self._files.keep_seconds
-        if await self._ledger.record(lambda ledger: ledger.cancel(entry_id, caller, unknown, expires_at)):
-            self._works.cancel(entry_id)
-            with suppress(OSError):
-                await self._files.remove(entry_id)
+        if not await self._ledger.record(lambda ledger: ledger.cancel(entry_id, caller, unknown, expires_at)):
+            return False
+        self._works.cancel(entry_id)
+        with suppress(OSError):
+            await self._files.remove(entry_id)
+        return True
+
+    async def _delete(self, entry_id: str, caller: str) -> None:
+        if await self._cancel(entry_id, caller):
             return
         _of_caller(await self._ledger.look(lambda ledger: ledger.get([entry_id])), entry_id, caller)
         try:
@@ -320,7 +338,7 @@ class KeptRequests:
                 "This Idempotency-Key was used for another request: the same key means the same route and the same content."
             )
         submission.entry = holding
-        exchange.kept_id, exchange.replayed = holding.id, submission.is_replay
+        exchange.kept_id, exchange.kept_since, exchange.replayed = holding.id, holding.created_at, submission.is_replay
         if submission.is_replay:
             await submission.admit(False)
             submission.work = self._works.get(holding.id)
@@ -343,7 +361,7 @@ class KeptRequests:
             with suppress(errors.LedgerUnavailable):
                 await self._withdraw(entry, error)
             raise
-        exchange = self._exchange_for(entry, submission.exchange)
+        exchange = self._exchange_for(submission)
         self._buffers.hand_over(holder, exchange)
         return self._works.start(submission.job, entry, exchange)
 
@@ -365,10 +383,11 @@ class KeptRequests:
             log.error("order_not_written", error=str(error))
             raise errors.LedgerUnavailable from error
 
-    def _exchange_for(self, entry: Entry, exchange: Exchange) -> Exchange:
+    def _exchange_for(self, submission: Submission) -> Exchange:
         """Return the exchange of a work, which may outlive that of the request that began it."""
+        exchange = submission.exchange
         deadline = exchange.deadline
-        if entry.is_task:
+        if submission.is_task and not submission.is_followed:
             deadline = asyncio.get_running_loop().time() + self._task_timeout_seconds
         return Exchange(
             deadline=deadline,

@@ -59,10 +59,10 @@ def read_pictures(value: object) -> tuple[EncodedPicture, ...]:
     given = value if isinstance(value, list) else [value]
     if len(given) > MAX_PICTURES:
         raise ValueError(f"holds {len(given)} pictures; at most {MAX_PICTURES} are taken")
-    return tuple(_read_picture(item, f"picture {number} " if several else "") for number, item in enumerate(given, 1))
+    return tuple(read_picture(item, f"picture {number} " if several else "") for number, item in enumerate(given, 1))
 
 
-def _read_picture(item: object, which: str) -> EncodedPicture:
+def read_picture(item: object, which: str = "") -> EncodedPicture:
     """Return one picture; `which` goes before what is wrong with it. Raises ValueError."""
     if not isinstance(item, str | LongString | EncodedPicture):
         raise ValueError(f"{which}is not a string of base64 or a data URI")
@@ -78,7 +78,7 @@ def read_picture_or_address(value: object) -> EncodedPicture | str:
         value = value["url"]
     if isinstance(value, str) and value.lower().startswith(("http://", "https://")):
         return value
-    return _read_picture(value, "")
+    return read_picture(value)
 
 
 def read_text(value: object) -> str:

@@ -21,7 +21,7 @@ from banana.payload.pieces import Bytes, Pieces
 from banana.routes import documentation
 from banana.routes.dialect import Dialect, Services, under
 from banana.routes.fields import MAX_IMAGES, Integer, ModelName, Pictures, Prompt
-from banana.routes.image_endpoint import ImageEndpoint, data_uri_of
+from banana.routes.image_endpoint import ImageEndpoint, ResponseWriter, data_uri_of
 
 AspectRatio = Literal[
     "1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9", "1:4", "4:1", "1:8", "8:1"
@@ -79,10 +79,8 @@ def order_of(body: GenerateRequest) -> Order:
     )
 
 
-class GenerateWriter:
+class GenerateWriter(ResponseWriter):
     """JSON with base64, the picture itself, or events: whichever the `Accept` header prefers."""
-
-    waits_for_outcome = False
 
     def __init__(self, body: GenerateRequest, order: Order, headers: Headers) -> None:
         preferred = preferred_media_type(headers.get("accept", ""))

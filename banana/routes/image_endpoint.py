@@ -3,11 +3,12 @@
 The format itself is two pure parts: `order_of` reads a body into an order, and a `ResponseWriter` writes what became of it.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 from pydantic import BaseModel
@@ -21,6 +22,7 @@ from banana.google.wire import Image
 from banana.http.addresses import base_url_of
 from banana.http.responses import COMMENT, KeepAliveResponse, PiecesStreamResponse
 from banana.images import Failure, Order, Outcome, Outcomes, sum_of
+from banana.ledger.ledger import Entry
 from banana.payload.lazyjson import LazyJsonParser
 from banana.payload.pictures import EncodedPicture
 from banana.payload.pieces import Bytes, Pieces
@@ -34,7 +36,7 @@ from banana.routes.submission import Result, TaskFormat, accepted, submission_of
 Body = TypeVar("Body", bound=BaseModel)
 
 
-class ResponseWriter(Protocol):
+class ResponseWriter(ABC):
     """Writes the outcomes of one order in an API format, events in the order in which they are sent; no I/O.
 
     Attributes:
@@ -43,30 +45,42 @@ class ResponseWriter(Protocol):
         needs_links: whether nothing else will do.
         allows_leading_whitespace: whether whitespace may go before the response's body.
         waits_for_outcome: whether a stream begins with an outcome, or a silence, so that an error keeps its own status.
+        is_kept: whether it is to be found again by its id, as a task.
+        in_background: whether its caller does not wait for it.
 
     """
 
-    streams: bool
-    waits_for_outcome: bool
-    as_links: bool
-    needs_links: bool
-    allows_leading_whitespace: bool
+    streams = False
+    as_links = False
+    needs_links = False
+    allows_leading_whitespace = True
+    waits_for_outcome = False
+    is_kept = False
+    in_background = False
 
+    @abstractmethod
     def response(self, outcomes: Outcomes, exchange: Exchange) -> Response:
         """Return the response that holds the outcomes."""
-        ...
 
+    def accepted(self, entry: Entry) -> Response:
+        """Return the response of a request in the background that was begun."""
+        raise NotImplementedError
+
+    def first_event(self, exchange: Exchange) -> Pieces:
+        """Return the event that begins the stream; no pieces where the format has none."""
+        return ()
+
+    @abstractmethod
     def event(self, outcome: Outcome, exchange: Exchange) -> Pieces:
         """Return the event of one outcome; no pieces where the format has none for it."""
-        ...
 
+    @abstractmethod
     def error_event(self, error: errors.BananaError, exchange: Exchange) -> Pieces:
         """Return the event of an error that ends the stream."""
-        ...
 
+    @abstractmethod
     def last_event(self, failures: list[Failure], cost_usd: Decimal | None, exchange: Exchange) -> Pieces:
         """Return the event that ends the stream, given the errors in the order of the calls, and what all calls cost."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +94,8 @@ class ImageEndpoint(Generic[Body]):
         order_of: reads a body into an order.
         writer_for: chooses how to answer, by the body and the request's headers.
         result: the body of a response in JSON, and a task's result.
-        explicit_base64: the value of `response_format` by which a task's result holds pictures instead of links.
+        explicit_base64: the value of `response_format` by which a task's result holds pictures instead of links; None
+            where it always does.
         documentation: for the OpenAPI document.
         takes_key: whether there are keys and tasks.
 
@@ -92,7 +107,7 @@ class ImageEndpoint(Generic[Body]):
     order_of: Callable[[Body], Order]
     writer_for: Callable[[Body, Order, Headers], ResponseWriter]
     result: Result
-    explicit_base64: str
+    explicit_base64: str | None
     documentation: dict[str, Any]
     takes_key: bool = True
 
@@ -104,7 +119,11 @@ class ImageEndpoint(Generic[Body]):
             if self.takes_key and preference_of(request.headers).respond_async and not writer.streams:
                 return await self._accepted(body, writer, request, exchange, dialect, services)
             if writer.needs_links:
-                services.requests.check_links()
+                services.requests.check_kept("response_format")
+            if writer.is_kept:
+                services.requests.check_kept("background" if writer.in_background else "store")
+            if writer.in_background and not writer.streams:
+                return await self._in_background(body, writer, exchange, dialect, services)
             return await self._respond(body, writer, request, exchange, dialect, services)
 
         return DialectRoute(
@@ -166,6 +185,14 @@ class ImageEndpoint(Generic[Body]):
         job, task_format = self._job(body, dialect, services), self.task_format(dialect, services)
         return await accepted(request, exchange, job, task_format, services, as_links=writer.as_links)
 
+    async def _in_background(
+        self, body: Body, writer: ResponseWriter, exchange: Exchange, dialect: Dialect, services: Services
+    ) -> Response:
+        submission = submission_of(self._job(body, dialect, services), exchange, services, is_task=True)
+        await services.requests.submit(submission)
+        assert submission.entry is not None
+        return writer.accepted(submission.entry)
+
     async def _respond(
         self,
         body: Body,
@@ -176,7 +203,7 @@ class ImageEndpoint(Generic[Body]):
         services: Services,
     ) -> Response:
         """Carry out the request, and answer it: whole, or as events."""
-        is_plain = exchange.idempotency_key is None and not writer.as_links
+        is_plain = exchange.idempotency_key is None and not writer.as_links and not writer.is_kept
         if is_plain and not writer.streams:
             order = await _looked_up(self.order_of(body), exchange, services)
             return await self._whole(services.images.make(order, exchange), writer, exchange, dialect, services)
@@ -192,8 +219,9 @@ class ImageEndpoint(Generic[Body]):
         self, body: Body, writer: ResponseWriter, exchange: Exchange, dialect: Dialect, services: Services
     ) -> AsyncGenerator[Outcome | None, None]:
         """Return the outcomes as they come: of a request with a key, of one with links, of any other."""
-        if exchange.idempotency_key is not None:
-            submission = submission_of(self._job(body, dialect, services), exchange, services)
+        if exchange.idempotency_key is not None or writer.is_kept:
+            submission = submission_of(self._job(body, dialect, services), exchange, services, is_task=writer.is_kept)
+            submission.is_followed = not writer.in_background
             await services.requests.submit(submission)
             source = services.requests.outcomes(submission, with_content=not writer.as_links)
             # What has ended is read before a status is sent, because it may be gone.
@@ -225,7 +253,7 @@ class ImageEndpoint(Generic[Body]):
             order=lambda: order_pieces(fields),
             calls=order.count,
             limit=lambda: services.images.limit_of(order),
-            has_links=fields.get("response_format") != self.explicit_base64,
+            has_links=self.explicit_base64 is not None and fields.get("response_format") != self.explicit_base64,
             dialect=dialect.name,
             outcomes=lambda exchange: _outcomes(order, exchange, services),
         )
@@ -312,7 +340,7 @@ async def _continued(
 async def _collected(source: AsyncGenerator[Outcome | None, None], exchange: Exchange) -> Outcomes:
     """Return all outcomes, in the order of the calls. Raises the error when all of them are errors."""
     outcomes = results_of([outcome async for outcome in source if outcome is not None])
-    return Outcomes(outcomes, exchange.kept_id or "")
+    return Outcomes(outcomes, exchange.kept_id or "", int(exchange.kept_since or 0))
 
 
 async def _replayed(outcomes: list[Outcome | None]) -> AsyncGenerator[Outcome | None, None]:
@@ -337,6 +365,8 @@ async def _events(
     """Yield an event for each outcome, a comment for each silence, and the last event."""
     failures: list[Failure] = []
     costs: list[Decimal | None] = []
+    if start := writer.first_event(exchange):
+        yield start
     try:
         async for outcome in outcomes:
             if outcome is None:

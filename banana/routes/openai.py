@@ -41,43 +41,49 @@ def error_object(exchange: Exchange, error: errors.BananaError) -> dict[str, obj
     return standard | {"request_id": error.request_id or exchange.request_id} | error.extra
 
 
-def usages_of(outcomes: Iterable[Outcome]) -> list[Usage]:
-    """Return the count of tokens of each result."""
-    return [Usage.of(outcome.result.usage) for outcome in outcomes if isinstance(outcome.result, Image | Words)]
+def usage_in(outcomes: Iterable[Outcome]) -> Usage:
+    """Return the tokens of all results together."""
+    results = (outcome.result for outcome in outcomes)
+    return Usage.sum([Usage.of(result.usage) for result in results if isinstance(result, Image | Words)])
 
 
-def chat_usage_of(usages: list[Usage], cost_usd: Decimal | None) -> dict[str, object]:
-    """Return the tokens of all calls together in the shape of chat completions, and what they cost as OpenRouter says it."""
-    prompt, made = sum(usage.input for usage in usages), sum(usage.output for usage in usages)
-    input_images = sum(usage.input_images for usage in usages)
-    usage: dict[str, object] = {
-        "prompt_tokens": prompt,
-        "completion_tokens": made,
-        "total_tokens": prompt + made,
-        "completion_tokens_details": {
-            "reasoning_tokens": sum(usage.thinking for usage in usages),
-            "image_tokens": sum(usage.output_images or 0 for usage in usages),
-            "text_tokens": sum(usage.output_text for usage in usages),
-        },
-        "prompt_tokens_details": {
-            "text_tokens": max(0, prompt - input_images),
-            "image_tokens": input_images,
-            "cached_tokens": sum(usage.cached for usage in usages),
-        },
+def chat_usage_of(usage: Usage, cost_usd: Decimal | None) -> dict[str, object]:
+    """Return a count of tokens in the shape of chat completions, and what they cost as OpenRouter says it."""
+    made = {"reasoning_tokens": usage.thinking, "image_tokens": usage.output_images, "text_tokens": usage.output_text}
+    given = {"text_tokens": max(0, usage.input - usage.input_images), "image_tokens": usage.input_images}
+    document: dict[str, object] = {
+        "prompt_tokens": usage.input,
+        "completion_tokens": usage.output,
+        "total_tokens": usage.input + usage.output,
+        "completion_tokens_details": made,
+        "prompt_tokens_details": given | {"cached_tokens": usage.cached},
     }
     if cost_usd is None:
-        return usage
-    return usage | {"cost": rounded(cost_usd), "cost_details": {"upstream_inference_cost": rounded(cost_usd)}}
+        return document
+    return document | {"cost": rounded(cost_usd), "cost_details": {"upstream_inference_cost": rounded(cost_usd)}}
 
 
-def usage_of(images: list[Image], cost_usd: Decimal | None) -> dict[str, object]:
-    """Return the tokens of all images together, in the shape of OpenAI's images, and what they cost as OpenRouter says it."""
-    usages = [Usage.of(image.usage) for image in images]
-    input_tokens, input_images = sum(usage.input for usage in usages), sum(usage.input_images for usage in usages)
-    usage = {
-        "input_tokens": input_tokens,
-        "input_tokens_details": {"text_tokens": max(0, input_tokens - input_images), "image_tokens": input_images},
-        "output_tokens": sum(usage.output for usage in usages),
-        "total_tokens": sum(usage.total for usage in usages),
+def responses_usage_of(usage: Usage, cost_usd: Decimal | None) -> dict[str, object]:
+    """Return a count of tokens in the shape of responses, and what they cost."""
+    document: dict[str, object] = {
+        "input_tokens": usage.input,
+        "input_tokens_details": {"cached_tokens": usage.cached, "image_tokens": usage.input_images},
+        "output_tokens": usage.output,
+        "output_tokens_details": {"reasoning_tokens": usage.thinking, "image_tokens": usage.output_images},
+        "total_tokens": usage.input + usage.output,
     }
-    return usage | ({} if cost_usd is None else {"cost": rounded(cost_usd)})
+    return document | ({} if cost_usd is None else {"cost": rounded(cost_usd)})
+
+
+def images_usage_of(usage: Usage, cost_usd: Decimal | None) -> dict[str, object]:
+    """Return a count of tokens in the shape of OpenAI's images, and what they cost as OpenRouter says it."""
+    document = {
+        "input_tokens": usage.input,
+        "input_tokens_details": {
+            "text_tokens": max(0, usage.input - usage.input_images),
+            "image_tokens": usage.input_images,
+        },
+        "output_tokens": usage.output,
+        "total_tokens": usage.total,
+    }
+    return document | ({} if cost_usd is None else {"cost": rounded(cost_usd)})

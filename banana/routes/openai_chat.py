@@ -6,7 +6,7 @@ API reference, Chat; OpenRouter's, Image generation.
 """
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
@@ -36,7 +36,7 @@ from banana.routes.fields import (
     refusal,
 )
 from banana.routes.generate import AspectRatio, ImageSize
-from banana.routes.image_endpoint import ImageEndpoint, data_uri_of
+from banana.routes.image_endpoint import ImageEndpoint, ResponseWriter, data_uri_of
 
 _TEXTS = ("text", "input_text", "output_text")
 _PICTURES = ("image_url", "input_image")
@@ -44,7 +44,7 @@ NotHere = Annotated[None, refusal("is nothing that a model of pictures can do; l
 Elsewhere = Annotated[None, refusal("is not taken here; image_config holds aspect_ratio and image_size")]
 
 
-def _content(value: object) -> list[dict[str, Any]]:
+def read_content(value: object) -> list[dict[str, Any]]:
     """Return the parts of a message's content. Raises ValueError, which names the part."""
     if value is None:
         return []
@@ -70,7 +70,7 @@ def _content_part(item: object) -> dict[str, Any]:
 
 
 _CONTENT_SCHEMA: dict[str, Any] = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}
-Content = Annotated[list[dict[str, Any]], BeforeValidator(_content), Field(json_schema_extra=_CONTENT_SCHEMA)]
+Content = Annotated[list[dict[str, Any]], BeforeValidator(read_content), Field(json_schema_extra=_CONTENT_SCHEMA)]
 
 
 class Message(BaseModel):
@@ -158,7 +158,8 @@ class ChatRequest(BaseModel):
 def order_of(body: ChatRequest) -> Order:
     """Read a body into an order. Raises InvalidRequest when nobody but the system says anything."""
     said = [message for message in body.messages if message.role in ("user", "assistant")]
-    turns = [Turn(parts, message.role == "assistant") for message in said if (parts := _parts(message))]
+    contents = [(turn_parts([*message.content, *message.images]), message.role == "assistant") for message in said]
+    turns = [Turn(parts, is_model) for parts, is_model in contents if parts]
     if not turns:
         raise errors.InvalidRequest.of_fields([("messages", "hold no words and no picture of a user")])
     system = [item for message in body.messages if message not in said for item in message.content]
@@ -178,23 +179,21 @@ def order_of(body: ChatRequest) -> Order:
     )
 
 
-def _parts(message: Message) -> list[Part]:
-    return [part for item in [*message.content, *message.images] if (part := part_of(item)) is not None]
+def turn_parts(content: Iterable[dict[str, Any]]) -> list[Part]:
+    """Return what a message's content says, given as `read_content` returns it; words that are blank say nothing."""
+    parts = []
+    for item in content:
+        picture = item.get("image_url")
+        if item["type"] == "text":
+            parts += [Part(item["text"])] if item["text"].strip() else []
+        else:
+            parts.append(Part(reference=picture) if isinstance(picture, str) else Part(picture=picture))
+    return parts
 
 
-def part_of(item: dict[str, Any]) -> Part | None:
-    """Return what an item of a message's content says; None where that is nothing."""
-    if item["type"] == "text":
-        return Part(item["text"]) if item["text"].strip() else None
-    picture = item["image_url"]
-    return Part(reference=picture) if isinstance(picture, str) else Part(picture=picture)
-
-
-class ChatWriter:
+class ChatWriter(ResponseWriter):
     """A chat completion, or its chunks as events."""
 
-    allows_leading_whitespace = True
-    needs_links = False  # a data URI is a URL as well
     waits_for_outcome = True
 
     def __init__(self, body: ChatRequest, order: Order, *, as_links: bool) -> None:
@@ -222,7 +221,7 @@ class ChatWriter:
             "created": outcome.created_at,
             "model": outcome.result.model,
         }
-        self._usages += openai.usages_of([outcome])
+        self._usages.append(Usage.of(outcome.result.usage))
         pieces = [*self._chunk(outcome, [b'{"role":"assistant","content":""}'])]
         if outcome.result.text:
             pieces += self._chunk(outcome, [msgspec.json.encode({"content": outcome.result.text})])
@@ -238,7 +237,7 @@ class ChatWriter:
         """Return the usage, where that is wanted, and the end; an error when there is no choice at all."""
         if len(failures) == self._requested:
             return self.error_event(failures[0].error, exchange)
-        usage = {"choices": [], "usage": openai.chat_usage_of(self._usages, cost_usd)}
+        usage = {"choices": [], "usage": openai.chat_usage_of(Usage.sum(self._usages), cost_usd)}
         return [*([_event(self._head | usage)] if self._includes_usage else []), _DONE]
 
     def _chunk(self, outcome: Outcome, delta: list[Bytes], finish: dict[str, object] | None = None) -> list[Bytes]:
@@ -263,7 +262,7 @@ def result(outcomes: Outcomes, *, as_links: bool) -> Pieces:
     for number, outcome in enumerate(done):
         pieces += [b","] if number else []
         pieces += _choice(outcome, as_links=as_links)
-    usage = openai.chat_usage_of(openai.usages_of(done), outcomes.cost_usd)
+    usage = openai.chat_usage_of(openai.usage_in(done), outcomes.cost_usd)
     return [*pieces, b'],"usage":', msgspec.json.encode(usage), b"}"]
 
 
@@ -309,6 +308,18 @@ _CONTENT_TYPES = {
     "text/event-stream": {"schema": {}},
 }
 
+_DOCUMENTATION: dict[str, Any] = {
+    "operation_id": "createChatCompletion",
+    "tags": ["OpenAI"],
+    "summary": "Chat with pictures",
+    "description": (
+        "In OpenAI's API format for chat, as chat applications speak it: words and pictures in, words and pictures"
+        " (`images[]`) out, as JSON or as events with `stream`. Other fields are taken and change nothing."
+    ),
+    "responses": documentation.responses(_CONTENT_TYPES, openai.ERROR_SCHEMA),
+    "openapi_extra": {"requestBody": documentation.request_body(ChatRequest, _EXAMPLE)},
+}
+
 
 def endpoint(services: Services) -> ImageEndpoint[ChatRequest]:
     """Return the endpoint."""
@@ -324,17 +335,7 @@ def endpoint(services: Services) -> ImageEndpoint[ChatRequest]:
         writer_for=writer_for,
         result=result,
         explicit_base64="",
-        documentation={
-            "operation_id": "createChatCompletion",
-            "tags": ["OpenAI"],
-            "summary": "Chat with pictures",
-            "description": (
-                "In OpenAI's API format for chat, as chat applications speak it: words and pictures in, words and pictures"
-                " (`images[]`) out, as JSON or as events with `stream`. Other fields are taken and change nothing."
-            ),
-            "responses": documentation.responses(_CONTENT_TYPES, openai.ERROR_SCHEMA),
-            "openapi_extra": {"requestBody": documentation.request_body(ChatRequest, _EXAMPLE)},
-        },
+        documentation=_DOCUMENTATION,
     )
 
 

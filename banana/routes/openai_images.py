@@ -4,19 +4,19 @@ What cannot be honoured is refused by name, before anything is paid for. Source:
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any, Literal
 
 import msgspec
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from banana import errors
 from banana.exchange import Exchange
-from banana.google.contents import user_turn
+from banana.google.contents import Turn, user_turn
 from banana.google.wire import Image
 from banana.http.responses import PiecesResponse
 from banana.images import Failure, Order, Outcome, Outcomes
@@ -24,39 +24,37 @@ from banana.payload.pieces import Bytes, Pieces
 from banana.routes import documentation, openai
 from banana.routes.dialect import Dialect, Services, under
 from banana.routes.fields import MAX_IMAGES, Integer, ModelName, Pictures, Prompt, ShortText, Text
-from banana.routes.image_endpoint import ImageEndpoint, data_uri_of
+from banana.routes.image_endpoint import ImageEndpoint, ResponseWriter, data_uri_of
 
 # The ratios that every current model takes.
 RATIOS = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9")
 # Between 1024 and 2048, and between that and 4096 pixels: a side of a square as large as the requested size.
 TWO_K_PIXELS, FOUR_K_PIXELS = 1448, 2896
 MAX_SIDE_PIXELS = 4096
+Quality = Literal["auto", "standard", "low", "medium", "high", "hd", "xhigh", "max"]
 
 
-class ImagesRequest(BaseModel):
-    """OpenAI's request for images."""
+class ImageOptions(BaseModel):
+    """How OpenAI's API formats say what an image is to be."""
 
     model_config = ConfigDict(extra="forbid")
 
-    prompt: Prompt = Field(examples=["A banana on the moon"])
     model: ModelName | None = None
-    n: Integer | None = Field(default=1, ge=1, le=MAX_IMAGES, description="Each is a call, and is paid for.")
     size: Text | None = Field(default="auto", description="WxH in pixels: the nearest ratio and size; or auto.")
-    response_format: Literal["b64_json", "url"] | None = Field(
-        default=None, description="url: a link to the picture, which is kept; a data URI where nothing is."
+    quality: Quality | None = Field(
+        default=None,
+        description="Without a size: high, hd and xhigh are 2K, max is 4K, low is 512, where the model has it.",
     )
     output_format: Literal["png", "jpeg", "webp"] | None = Field(
         default=None, description="Left out: as Google sent it."
     )
     output_compression: Integer | None = Field(default=None, ge=0, le=100, description="Quality of jpeg and webp.")
-    stream: bool | None = False
     partial_images: Integer | None = Field(
         default=None, ge=0, le=3, description="There are never any; OpenAI may send fewer too."
     )
-    user: ShortText | None = Field(default=None, description="Written to the log.")
-    quality: Literal["auto", "standard", "medium"] | None = None
     background: Literal["auto", "opaque"] | None = None
-    moderation: Literal["auto"] | None = None
+    moderation: Literal["auto", "low"] | None = Field(default=None, description="A hint; Google's own policy holds.")
+    input_fidelity: Literal["high", "low"] | None = Field(default=None, description="A hint; always high.")
 
     @field_validator("size")
     @classmethod
@@ -71,25 +69,73 @@ class ImagesRequest(BaseModel):
         return value
 
 
+class ImagesRequest(ImageOptions):
+    """OpenAI's request for images."""
+
+    prompt: Prompt = Field(examples=["A banana on the moon"])
+    n: Integer | None = Field(default=1, ge=1, le=MAX_IMAGES, description="Each is a call, and is paid for.")
+    response_format: Literal["b64_json", "url"] | None = Field(
+        default=None, description="url: a link to the picture, which is kept; a data URI where nothing is."
+    )
+    stream: bool | None = False
+    user: ShortText | None = Field(default=None, description="Written to the log.")
+    safety_identifier: ShortText | None = Field(default=None, description="As `user`.")
+    style: ShortText | None = Field(default=None, description="A hint for dall-e-3; it changes nothing.")
+
+
 class EditRequest(ImagesRequest):
     """The same, with pictures to start from."""
 
-    image: Pictures = Field(min_length=1, description="A picture to start from, or up to 14.")
-    input_fidelity: Literal["high"] | None = None
+    images: Pictures = Field(default=(), description="The same as `image`; each may be an object with an `image_url`.")
+    image: Pictures = Field(default=(), validate_default=True, description="A picture to start from, or up to 14.")
+
+    @field_validator("images", mode="before")
+    @classmethod
+    def _without_objects(cls, value: object) -> object:
+        return [_address_in(item) for item in value] if isinstance(value, list) else value
+
+    @field_validator("image")
+    @classmethod
+    def _is_given_once(cls, value: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
+        images = info.data.get("images", ())
+        if value and images:
+            raise ValueError("is given, and images too; give one of them")
+        if not value and not images and "images" in info.data:
+            raise ValueError("is missing: a picture to start from")
+        return value
+
+
+def _address_in(item: object) -> object:
+    """Return what an item of `images` points at. Raises ValueError for a file that was to be uploaded before."""
+    if not isinstance(item, dict):
+        return item
+    if "image_url" not in item:
+        raise ValueError("hold objects without an image_url; files are not kept here, send pictures as data URIs")
+    return item["image_url"]
 
 
 def order_of(body: ImagesRequest) -> Order:
     """Read a body into an order."""
+    return order_with(
+        body,
+        [user_turn(body.prompt, (body.image or body.images) if isinstance(body, EditRequest) else ())],
+        count=body.n or 1,
+        user=body.user or body.safety_identifier,
+    )
+
+
+def order_with(body: ImageOptions, turns: Sequence[Turn], **more: Any) -> Order:
+    """Return an order of images as `body` wants them."""
     aspect_ratio, image_size = aspect_ratio_and_size_of(body.size)
     return Order(
-        turns=[user_turn(body.prompt, body.image if isinstance(body, EditRequest) else ())],
-        count=body.n or 1,
+        turns=turns,
         model_name=body.model,
         aspect_ratio=aspect_ratio,
         image_size=image_size,
+        quality=body.quality,
         output_format=body.output_format,
         output_quality=body.output_compression,
-        user=body.user,
+        **more,
     )
 
 
@@ -108,11 +154,8 @@ def _ratio_value(ratio: str) -> float:
     return int(width) / int(height)
 
 
-class ImagesWriter:
+class ImagesWriter(ResponseWriter):
     """OpenAI's `data` with base64 or URLs, or its events, whose names begin with `event_name`."""
-
-    allows_leading_whitespace = True
-    waits_for_outcome = False
 
     def __init__(self, body: ImagesRequest, order: Order, event_name: str) -> None:
         self._body = body
@@ -121,7 +164,6 @@ class ImagesWriter:
         # URLs where they are requested, and by OpenAI's default for its models of old.
         default = "url" if (body.model or "").startswith("dall-e") else "b64_json"
         self.as_links = (body.response_format or default) == "url"
-        self.needs_links = False  # a data URI is a URL as well
         self.streams = bool(body.stream)
 
     def response(self, outcomes: Outcomes, exchange: Exchange) -> Response:
@@ -140,7 +182,7 @@ class ImagesWriter:
             "quality": self._body.quality or "auto",
             "background": "opaque",
             "output_format": image.mime_type.removeprefix("image/"),
-            "usage": openai.usage_of([image], image.cost_usd),
+            "usage": openai.images_usage_of(openai.usage_in([outcome]), image.cost_usd),
         }
         start = f"event: {self._event_name}.completed\ndata: ".encode() + msgspec.json.encode(event)[:-1] + b","
         return [start, *_image_field(outcome, image, as_links=self.as_links), b"}\n\n"]
@@ -166,7 +208,11 @@ def result(outcomes: Outcomes, *, as_links: bool) -> Pieces:
             if len(pieces) > 1:
                 pieces.append(b"},{")
             pieces += _image_field(outcome, outcome.result, as_links=as_links)
-    pieces.append(b'}],"usage":' + msgspec.json.encode(openai.usage_of(outcomes.images, outcomes.cost_usd)) + b"}")
+    pieces.append(
+        b'}],"usage":'
+        + msgspec.json.encode(openai.images_usage_of(openai.usage_in(outcomes.all), outcomes.cost_usd))
+        + b"}"
+    )
     return pieces
 
 

@@ -27,6 +27,7 @@ ROUTES = [
     ("/generate", {"prompt": "a banana"}),
     ("/v1/images/generations", {"prompt": "a banana"}),
     ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a banana"}]}),
+    ("/v1/responses", {"input": "a banana"}),
     (GOOGLE, CONTENTS),
 ]
 

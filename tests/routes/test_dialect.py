@@ -104,7 +104,13 @@ async def test_a_defect_has_the_shape_of_its_route(
 
 def test_each_dialect_has_the_name_of_the_log() -> None:
     """The names are those that operators filter by."""
-    assert {dialect.name for dialect in DIALECTS} == {"generate", "openai-images", "openai-chat", "google"}
+    assert {dialect.name for dialect in DIALECTS} == {
+        "generate",
+        "openai-images",
+        "openai-chat",
+        "openai-responses",
+        "google",
+    }
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from banana.payload.pieces import Pieces
 from banana.routes import generate
 from banana.routes.dialect import Dialect, DialectRoute, under
 from banana.routes.fields import Prompt
-from banana.routes.image_endpoint import ImageEndpoint
+from banana.routes.image_endpoint import ImageEndpoint, ResponseWriter
 from standin.server import StandIn
 from tests.conftest import client_of, settings_for
 
@@ -35,11 +35,7 @@ class Wish(BaseModel):
     live: bool = False
 
 
-class WishWriter:
-    allows_leading_whitespace = True
-    waits_for_outcome = False
-    as_links = needs_links = False
-
+class WishWriter(ResponseWriter):
     def __init__(self, body: Wish, order: Order, headers: Headers) -> None:
         self.streams = body.live
 

@@ -1,0 +1,531 @@
+"""OpenAI's responses, `/v1/responses`, with the tool `image_generation`: whole, as typed events, or in the background.
+
+A response that is kept, because of `store: true` or `background: true`, is a task in other clothes: it is found again by its
+id, cancelled, deleted, and goes on with `previous_response_id`. Source: OpenAI's API reference, Responses.
+"""
+
+import re
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from decimal import Decimal
+from typing import Annotated, Any, Literal
+
+import msgspec
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import Response
+
+from banana import errors
+from banana.exchange import Exchange
+from banana.google.contents import Part, Turn
+from banana.google.wire import Image, Words
+from banana.http.responses import PiecesResponse
+from banana.images import Failure, Order, Outcome, Outcomes
+from banana.ledger.ledger import Entry, State
+from banana.payload.conversion import dimensions_of
+from banana.payload.pieces import Bytes, Pieces
+from banana.results.documents import error_in
+from banana.results.history import PICTURE_PREFIX, RESPONSE_PREFIX
+from banana.results.links import expired
+from banana.routes import documentation, openai
+from banana.routes.dialect import Dialect, DialectRoute, Handler, Services, under
+from banana.routes.fields import ModelName, ShortText, Text, read_picture, read_text, refusal
+from banana.routes.image_endpoint import ImageEndpoint, ResponseWriter
+from banana.routes.openai_chat import read_content, turn_parts
+from banana.routes.openai_images import ImageOptions, order_with
+
+PATH = "/v1/responses"
+TOOL = "image_generation"
+# Names of OpenAI's models that talk: whoever draws for them is the default image model.
+_CHAT_MODEL = re.compile(r"(gpt-(?!image)|chatgpt-(?!image)|o[0-9]|codex|computer-use).*")
+_STATUSES = {
+    State.BEGUN: "queued",
+    State.SENT: "in_progress",
+    State.COMPLETED: "completed",
+    State.FAILED: "failed",
+    State.CANCELLED: "cancelled",
+}
+NotHere = Annotated[None, refusal("is nothing that this service can do; leave it out")]
+
+
+class ImageTool(ImageOptions):
+    """The tool: how the picture is to be."""
+
+    type: Literal["image_generation"]
+    action: Literal["auto", "generate", "edit"] | None = Field(default=None, description="A hint; it changes nothing.")
+
+
+def _tools(value: object) -> object:
+    """Refuse other tools by their names."""
+    for tool in value if isinstance(value, list) else ():
+        kind = tool.get("type") if isinstance(tool, dict) else None
+        if kind != TOOL:
+            raise ValueError(f"hold {str(kind)[:50]!r}; {TOOL} is the only tool here")
+    return value
+
+
+def _input(value: object) -> list[dict[str, Any]]:
+    """Return the items of an input. Raises ValueError, which names the item."""
+    items = value if isinstance(value, list) else [{"role": "user", "content": value}]
+    read = []
+    for number, item in enumerate(items, 1):
+        try:
+            read.append(_item(item))
+        except ValueError as error:
+            raise ValueError(f"item {number} {error}" if len(items) > 1 else str(error)) from None
+    return read
+
+
+def _item(item: object) -> dict[str, Any]:
+    if not isinstance(item, dict):
+        raise ValueError("is not an object")
+    kind = item.get("type", "message")
+    if kind == "message":
+        if item.get("role") not in ("user", "assistant", "system", "developer"):
+            raise ValueError("has a role that is not user, assistant, system or developer")
+        return {"type": kind, "role": item["role"], "content": read_content(item.get("content"))}
+    if kind in ("image_generation_call", "item_reference"):
+        if item.get("result"):
+            return {"type": "image_generation_call", "result": read_picture(item["result"])}
+        return {"type": "image_generation_call", "id": read_text(item.get("id"))[:100]}
+    if kind == "reasoning":
+        return {"type": kind}
+    raise ValueError(f"is of the type {str(kind)[:50]!r}; messages and image_generation_call are taken")
+
+
+class ResponsesRequest(BaseModel):
+    """OpenAI's request for a response; other fields, such as temperature and reasoning, are taken and change nothing."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    input: Annotated[
+        list[dict[str, Any]],
+        BeforeValidator(_input),
+        Field(json_schema_extra={"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}),
+    ]
+    model: ModelName | None = Field(
+        default=None, description="An image model; a model that talks means the default one."
+    )
+    instructions: Text | None = None
+    tools: Annotated[list[ImageTool], BeforeValidator(_tools)] | None = Field(
+        default=None, max_length=1, description="image_generation; without it there may be words instead of a picture."
+    )
+    tool_choice: Literal["auto", "required", "none"] | dict[str, Any] | None = None
+    stream: bool | None = False
+    background: bool | None = Field(default=False, description="Answered at once; poll the response by its id.")
+    store: bool | None = Field(default=None, description="true: it is kept, and found again by its id.")
+    previous_response_id: ShortText | None = Field(default=None, description="Of a response that is kept.")
+    metadata: dict[str, Any] | None = None
+    user: ShortText | None = Field(default=None, description="Written to the log.")
+    safety_identifier: ShortText | None = Field(default=None, description="As `user`.")
+    conversation: NotHere = None
+    prompt: NotHere = None
+
+
+def order_of(body: ResponsesRequest) -> Order:
+    """Read a body into an order. Raises InvalidRequest when there is nothing to start from."""
+    previous = [Turn([Part(reference=body.previous_response_id)], is_model=True)] if body.previous_response_id else []
+    said = [item for item in body.input if item.get("role") not in ("system", "developer")]
+    turns = [turn for item in said if (turn := _turn(item)).parts]
+    if not turns:
+        raise errors.InvalidRequest.of_fields([("input", "holds no words and no picture")])
+    tool = body.tools[0] if body.tools else ImageTool(type="image_generation")
+    names = (tool.model, body.model)
+    tool = tool.model_copy(update={"model": next((name for name in names if name and not is_chat_model(name)), None)})
+    return order_with(
+        tool,
+        [*previous, *turns],
+        system="\n\n".join([*([body.instructions] if body.instructions else []), *_system(body)]),
+        modalities=_modalities(body),
+        user=body.user or body.safety_identifier,
+    )
+
+
+def is_chat_model(name: str) -> bool:
+    """Return whether a name of OpenAI's is that of a model that talks, and has others draw."""
+    return _CHAT_MODEL.fullmatch(name) is not None
+
+
+def _modalities(body: ResponsesRequest) -> Sequence[str]:
+    """Return what may come: with the tool a picture, without it words as well, and where it must not be used only words."""
+    if body.tool_choice == "none":
+        return ("TEXT",)
+    return ("IMAGE",) if body.tools else ("TEXT", "IMAGE")
+
+
+def _system(body: ResponsesRequest) -> list[str]:
+    parts = [part for item in body.input if item.get("role") in ("system", "developer") for part in item["content"]]
+    if any(part["type"] != "text" for part in parts):
+        raise errors.InvalidRequest.of_fields(
+            [("input", "holds a picture of the system; a user's message may have it")]
+        )
+    return [part["text"] for part in parts]
+
+
+def _turn(item: dict[str, Any]) -> Turn:
+    if item["type"] == "message":
+        return Turn(turn_parts(item["content"]), item["role"] == "assistant")
+    if "result" in item:
+        return Turn([Part(picture=item["result"])], is_model=True)
+    return Turn([Part(reference=item["id"])] if "id" in item else [], is_model=True)
+
+
+class ResponsesWriter(ResponseWriter):
+    """A response, or its events."""
+
+    waits_for_outcome = True
+
+    def __init__(self, body: ResponsesRequest, order: Order, model: str) -> None:
+        self.streams = bool(body.stream)
+        self.in_background = bool(body.background)
+        self.is_kept = self.in_background or bool(body.store)
+        self._makes_image = not order.takes_words
+        self._echo = _echo(body)
+        self._model = model
+        self._sequence = 0
+        self._id = ""
+        self._created_at = 0
+        self._done: list[Outcome] = []
+
+    def response(self, outcomes: Outcomes, exchange: Exchange) -> Response:
+        """Return the response."""
+        return PiecesResponse(_completed(outcomes, self._echo), "application/json")
+
+    def accepted(self, entry: Entry) -> Response:
+        """Return the response as it is before it has begun."""
+        document = _document(entry.id, int(entry.created_at), "queued", self._model, self._echo)
+        return PiecesResponse(document, "application/json")
+
+    def first_event(self, exchange: Exchange) -> Pieces:
+        """Return the events before the picture: it is asked for."""
+        self._id = exchange.kept_id or uuid.uuid4().hex
+        self._created_at = int(exchange.kept_since or time.time())
+        pieces = [*self._of_response("response.created"), *self._of_response("response.in_progress")]
+        return [*pieces, *(self._image_begins() if self._makes_image else [])]
+
+    def event(self, outcome: Outcome, exchange: Exchange) -> Pieces:
+        """Return the events of what came; an error's is the last."""
+        if not isinstance(outcome.result, Image | Words):
+            return ()
+        self._done.append(outcome)
+        pieces: list[Bytes] = []
+        if isinstance(outcome.result, Image):
+            pieces += [] if self._makes_image else self._image_begins()
+            pieces += self._event("response.image_generation_call.completed", self._image_place())
+            pieces += self._event("response.output_item.done", {"output_index": 0}, "item", _image(self._id, outcome))
+        if outcome.result.text:
+            pieces += self._words(outcome.result, int(isinstance(outcome.result, Image)))
+        return pieces
+
+    def error_event(self, error: errors.BananaError, exchange: Exchange) -> Pieces:
+        """Return the failed response, which ends the stream."""
+        known = openai.error_object(exchange, error)
+        return self._of_response(
+            "response.failed", "failed", error={"code": known["code"], "message": known["message"]}
+        )
+
+    def last_event(self, failures: list[Failure], cost_usd: Decimal | None, exchange: Exchange) -> Pieces:
+        """Return the whole response; the failed one when there is nothing in it."""
+        if failures or not self._done:
+            return self.error_event(failures[0].error if failures else errors.Internal(), exchange)
+        outcomes = Outcomes(self._done, self._id, self._created_at)
+        name = "response.completed" if _incomplete(self._done[0]) is None else "response.incomplete"
+        return self._event(name, {}, "response", _completed(outcomes, self._echo))
+
+    def _image_place(self) -> dict[str, object]:
+        return {"output_index": 0, "item_id": PICTURE_PREFIX + self._id}
+
+    def _image_begins(self) -> list[Bytes]:
+        item = {
+            "type": "image_generation_call",
+            "id": PICTURE_PREFIX + self._id,
+            "status": "in_progress",
+            "result": None,
+        }
+        return [
+            *self._event("response.output_item.added", {"output_index": 0, "item": item}),
+            *self._event("response.image_generation_call.in_progress", self._image_place()),
+            *self._event("response.image_generation_call.generating", self._image_place()),
+        ]
+
+    def _words(self, said: Image | Words, index: int) -> list[Bytes]:
+        place = {"output_index": index, "item_id": f"msg_{self._id}", "content_index": 0}
+        item = _message(self._id, said)
+        (part,) = item["content"]
+        kind = part["type"].removeprefix("output_")
+        field = "text" if kind == "text" else "refusal"
+        name = "response.output_text" if kind == "text" else "response.refusal"
+        logprobs: dict[str, object] = {"logprobs": []} if kind == "text" else {}
+        pieces = [
+            (
+                "response.output_item.added",
+                {"output_index": index, "item": item | {"status": "in_progress", "content": []}},
+            ),
+            ("response.content_part.added", place | {"part": part | {field: ""}}),
+            (f"{name}.delta", place | {"delta": said.text} | logprobs),
+            (f"{name}.done", place | {field: said.text} | logprobs),
+            ("response.content_part.done", place | {"part": part}),
+            ("response.output_item.done", {"output_index": index, "item": item}),
+        ]
+        return [piece for name, fields in pieces for piece in self._event(name, fields)]
+
+    def _of_response(self, name: str, status: str = "in_progress", error: object = None) -> list[Bytes]:
+        document = _document(self._id, self._created_at, status, self._model, self._echo, error=error)
+        return self._event(name, {}, "response", document)
+
+    def _event(self, name: str, fields: dict[str, Any], field: str = "", value: Pieces = ()) -> list[Bytes]:
+        """Return one event; `value` is a field in pieces."""
+        head = msgspec.json.encode({"type": name, "sequence_number": self._sequence} | fields)
+        self._sequence += 1
+        rest = [b',"%s":' % field.encode(), *value] if field else []
+        return [b"event: %s\ndata: " % name.encode(), head[:-1], *rest, b"}\n\n"]
+
+
+def _echo(body: ResponsesRequest) -> dict[str, object]:
+    """Return what a response says again of its request."""
+    return {
+        "background": bool(body.background),
+        "instructions": body.instructions,
+        "metadata": body.metadata or {},
+        "previous_response_id": body.previous_response_id,
+        "store": bool(body.store or body.background),
+        "tool_choice": body.tool_choice or "auto",
+        "tools": [tool.model_dump(exclude_none=True) for tool in body.tools or ()],
+        "user": body.user,
+    }
+
+
+# What of a request is not kept.
+_FORGOTTEN: dict[str, object] = {
+    "background": True,
+    "instructions": None,
+    "metadata": {},
+    "previous_response_id": None,
+    "store": True,
+    "tool_choice": "auto",
+    "tools": [{"type": TOOL}],
+    "user": None,
+}
+
+
+def _document(
+    entry_id: str,
+    created_at: int,
+    status: str,
+    model: str,
+    echo: dict[str, object],
+    *,
+    output: Pieces = (b"[]",),
+    usage: object = None,
+    error: object = None,
+    incomplete: object = None,
+) -> list[Bytes]:
+    """Return a response in pieces."""
+    head: dict[str, object] = {
+        "id": RESPONSE_PREFIX + entry_id,
+        "object": "response",
+        "created_at": created_at,
+        "status": status,
+        "model": model,
+        "error": error,
+        "incomplete_details": incomplete,
+        "parallel_tool_calls": False,
+        "temperature": None,
+        "top_p": None,
+    }
+    end = {"usage": usage} if usage else {}
+    return [
+        msgspec.json.encode(head | echo)[:-1],
+        b',"output":',
+        *output,
+        *([b"," + msgspec.json.encode(end)[1:]] if end else [b"}"]),
+    ]
+
+
+def _completed(outcomes: Outcomes, echo: dict[str, object]) -> list[Bytes]:
+    """Return the response of what came, in pieces."""
+    entry_id = outcomes.id or uuid.uuid4().hex
+    (outcome,) = outcomes.all
+    done = outcome.result
+    assert isinstance(done, Image | Words)
+    items = [_image(entry_id, outcome)] if isinstance(done, Image) else []
+    if done.text:
+        items.append([msgspec.json.encode(_message(entry_id, done))])
+    output: list[Bytes] = [b"["]
+    for number, item in enumerate(items):
+        output += [b","] if number else []
+        output += item
+    incomplete = _incomplete(outcome)
+    return _document(
+        entry_id,
+        outcomes.since or outcomes.created_at,
+        "incomplete" if incomplete else "completed",
+        done.model,
+        echo,
+        output=[*output, b"]"],
+        usage=openai.responses_usage_of(openai.usage_in([outcome]), done.cost_usd),
+        incomplete=incomplete,
+    )
+
+
+def _incomplete(outcome: Outcome) -> dict[str, str] | None:
+    """Return why a response is not what it should be; None where it is."""
+    if isinstance(outcome.result, Words) and outcome.result.is_refusal:
+        return {"reason": "content_filter"}
+    if isinstance(outcome.result, Words) and outcome.result.finish_reason == "MAX_TOKENS":
+        return {"reason": "max_output_tokens"}
+    return None
+
+
+def _image(entry_id: str, outcome: Outcome) -> list[Bytes]:
+    """Return the item of an image."""
+    assert isinstance(outcome.result, Image)
+    size = dimensions_of(outcome.result.picture)
+    item: dict[str, object] = {
+        "type": "image_generation_call",
+        "id": PICTURE_PREFIX + entry_id,
+        "status": "completed",
+        "background": "opaque",
+        "output_format": outcome.result.mime_type.removeprefix("image/"),
+        "quality": "auto",
+        "size": f"{size[0]}x{size[1]}" if size else None,
+    }
+    return [msgspec.json.encode(item)[:-1], b',"result":"', *outcome.result.picture.pieces, b'"}']
+
+
+def _message(entry_id: str, said: Image | Words) -> dict[str, Any]:
+    """Return the item of the words."""
+    if isinstance(said, Words) and said.is_refusal:
+        part: dict[str, object] = {"type": "refusal", "refusal": said.text}
+    else:
+        part = {"type": "output_text", "text": said.text, "annotations": [], "logprobs": []}
+    message = {"type": "message", "id": f"msg_{entry_id}", "status": "completed", "role": "assistant"}
+    return message | {"content": [part]}
+
+
+def result(outcomes: Outcomes, *, as_links: bool) -> Pieces:
+    """Return the response as a task's result."""
+    return _completed(outcomes, _FORGOTTEN)
+
+
+DIALECT = Dialect("openai-responses", under(PATH), openai.error_response)
+_CONTENT = {
+    "application/json": {"schema": {"type": "object", "required": ["id", "object", "status", "output"]}},
+    "text/event-stream": {"schema": {}},
+}
+_EXAMPLE = {"input": documentation.EXAMPLE_PROMPT, "tools": [{"type": TOOL}]}
+
+_DOCUMENTATION: dict[str, Any] = {
+    "operation_id": "createResponse",
+    "tags": ["OpenAI"],
+    "summary": "A response with a picture",
+    "description": (
+        "In OpenAI's API format for responses, with the tool `image_generation`: as JSON, as typed events with"
+        " `stream`, or in the background. Other fields are taken and change nothing."
+    ),
+    "responses": documentation.responses(_CONTENT, openai.ERROR_SCHEMA),
+    "openapi_extra": {"requestBody": documentation.request_body(ResponsesRequest, _EXAMPLE)},
+}
+
+
+def endpoint(services: Services) -> ImageEndpoint[ResponsesRequest]:
+    """Return the endpoint that makes one."""
+
+    def writer_for(body: ResponsesRequest, order: Order, _: Headers) -> ResponsesWriter:
+        return ResponsesWriter(body, order, services.models.resolve(order.model_name))
+
+    return ImageEndpoint(
+        path=PATH,
+        body=ResponsesRequest,
+        files=None,
+        order_of=order_of,
+        writer_for=writer_for,
+        result=result,
+        explicit_base64=None,
+        documentation=_DOCUMENTATION,
+    )
+
+
+def routes(services: Services) -> list[APIRoute]:
+    """Return the routes: make, get, cancel and delete a response."""
+
+    async def get(request: Request, exchange: Exchange) -> Response:
+        if request.query_params.get("stream") == "true":
+            raise errors.InvalidRequest.of_fields(
+                [("stream", "is for new responses; poll this one until it has ended")]
+            )
+        assert exchange.caller is not None
+        with _as_response(request) as entry_id:
+            entry = await services.requests.task(entry_id, exchange.caller)
+        return await _response_of(entry, exchange, services)
+
+    async def cancel(request: Request, exchange: Exchange) -> Response:
+        assert exchange.caller is not None
+        with _as_response(request) as entry_id:
+            entry = await services.requests.cancel_task(entry_id, exchange.caller)
+        return await _response_of(entry, exchange, services)
+
+    async def delete(request: Request, exchange: Exchange) -> Response:
+        assert exchange.caller is not None
+        with _as_response(request) as entry_id:
+            await services.requests.delete_task(entry_id, exchange.caller)
+        document = {"id": request.path_params["id"], "object": "response", "deleted": True}
+        return Response(msgspec.json.encode(document), media_type="application/json")
+
+    one = f"{PATH}/{{id}}"
+    return [
+        endpoint(services).route(DIALECT, services),
+        _route(one, "GET", get, services, "getResponse", "A response that is kept"),
+        _route(f"{one}/cancel", "POST", cancel, services, "cancelResponse", "Cancel a response in the background"),
+        _route(one, "DELETE", delete, services, "deleteResponse", "Delete a response that is kept"),
+    ]
+
+
+@contextmanager
+def _as_response(request: Request) -> Iterator[str]:
+    """Yield the id of the entry of a response. Raises NotFound, of the response, when there is none."""
+    name: str = request.path_params["id"]
+    missing = errors.NotFound(f"There is no response {name[:100]} of yours, or its time is over.")
+    if not name.startswith(RESPONSE_PREFIX):
+        raise missing
+    try:
+        yield name.removeprefix(RESPONSE_PREFIX)
+    except errors.NotFound:
+        raise missing from None
+
+
+async def _response_of(entry: Entry, exchange: Exchange, services: Services) -> Response:
+    """Return an entry as the response that it is. Raises NotFound when it is another format's, and Expired."""
+    if entry.route != PATH:
+        raise errors.NotFound(f"There is no response {RESPONSE_PREFIX}{entry.id}; this is a task.")
+    exchange.kept_id = entry.id
+    if entry.state is State.COMPLETED:
+        outcomes = await services.requests.outcomes_of(entry, "", as_links=False)
+        return PiecesResponse(result(outcomes, as_links=False), "application/json")
+    error = None
+    if entry.state is State.FAILED:
+        known = openai.error_object(exchange, error_in(entry) or expired())
+        error = {"code": known["code"], "message": known["message"]}
+    model = services.models.resolve(None)
+    document = _document(entry.id, int(entry.created_at), _STATUSES[entry.state], model, _FORGOTTEN, error=error)
+    return PiecesResponse(document, "application/json")
+
+
+def _route(path: str, method: str, handler: Handler, services: Services, name: str, summary: str) -> DialectRoute:
+    return DialectRoute(
+        path,
+        handler,
+        (DIALECT,),
+        services,
+        makes_nothing=True,
+        methods=[method],
+        operation_id=name,
+        tags=["OpenAI"],
+        summary=summary,
+        responses=documentation.responses({"application/json": {"schema": {"type": "object"}}}, openai.ERROR_SCHEMA),
+        openapi_extra={"parameters": [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}]},
+    )

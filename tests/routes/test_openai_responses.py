@@ -1,0 +1,364 @@
+"""OpenAI's responses; what its SDK makes of them: test_sdks."""
+
+import asyncio
+import base64
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from banana import images
+from banana.app import create_app
+from banana.routes.openai_responses import is_chat_model
+from standin import faults
+from standin.server import StandIn, signature
+from tests.conftest import client_of, settings_for
+from tests.pictures import encoded, opened, png
+
+pytestmark = pytest.mark.anyio
+RESPONSES = "/v1/responses"
+TOOL: dict[str, Any] = {"type": "image_generation"}
+ASKED: dict[str, Any] = {"model": "gpt-5.5", "input": "a banana", "tools": [TOOL]}
+KEY = {"Idempotency-Key": "response-1"}
+PREVIOUS = "previous_response_id"
+
+
+def events_of(text: str) -> list[dict[str, Any]]:
+    """The events of a stream; each is named twice, and they are numbered without gaps."""
+    events = []
+    for event in text.removesuffix("\n\n").split("\n\n"):
+        if event.startswith(":"):
+            continue
+        name, data = event.split("\n")
+        events.append(json.loads(data.removeprefix("data: ")))
+        assert name == f"event: {events[-1]['type']}"
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    return events
+
+
+async def test_a_response_holds_the_picture(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+    """As the call of a tool, with its true size and format; what was asked is said again."""
+    asked = ASKED | {"instructions": "In colour.", "metadata": {"a": "b"}, "temperature": 1, "reasoning": {}}
+    made = (await client.post(RESPONSES, json=asked)).json()
+
+    (item,) = made["output"]
+    assert (made["object"], made["status"], made["model"]) == ("response", "completed", "gemini-3-pro-image")
+    assert (made["instructions"], made["metadata"], made["store"]) == ("In colour.", {"a": "b"}, False)
+    assert (item["type"], item["status"]) == ("image_generation_call", "completed")
+    assert (item["output_format"], item["size"]) == ("jpeg", "1024x1024")
+    assert (item["id"][3:], made["id"][:5]) == (made["id"][5:], "resp_")
+    assert opened(item["result"]).size == (1024, 1024)
+    assert made["usage"] == {
+        "input_tokens": 8,
+        "input_tokens_details": {"cached_tokens": 0, "image_tokens": 0},
+        "output_tokens": 1345,
+        "output_tokens_details": {"reasoning_tokens": 225, "image_tokens": 1120},
+        "total_tokens": 1353,
+        "cost": 0.137116,
+    }
+    sent = stand_in.calls[0].body
+    assert sent["systemInstruction"] == {"parts": [{"text": "In colour."}]}
+    assert sent["generationConfig"] == {"responseModalities": ["IMAGE"]}
+
+
+async def test_the_tool_says_how_the_picture_is_to_be(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+    """Size, format, compression and model; hints are taken."""
+    tool = TOOL | {"size": "1536x1024", "output_format": "webp", "output_compression": 60, "model": "dall-e-2"}
+    hints = {"quality": "high", "moderation": "low", "partial_images": 2, "input_fidelity": "low", "action": "generate"}
+    made = (await client.post(RESPONSES, json=ASKED | {"tools": [tool | hints]})).json()
+
+    picture = opened(made["output"][0]["result"])
+    assert (picture.format, made["output"][0]["size"]) == ("WEBP", "1248x832")
+    assert stand_in.calls[0].model == "gemini-nano-banana-2.1"
+    assert stand_in.calls[0].body["generationConfig"]["imageConfig"] == {"aspectRatio": "3:2", "imageSize": "1K"}
+
+
+async def test_an_input_is_a_conversation(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+    """An earlier picture that is sent again is the model's part; reasoning says nothing here."""
+    items = [
+        {"role": "developer", "content": "Be brief."},
+        {"role": "user", "content": [{"type": "input_text", "text": "like this"}, shown(png("red"))]},
+        {"type": "reasoning", "id": "rs_1", "summary": []},
+        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Here."}]},
+        {"type": "image_generation_call", "id": "ig_1", "status": "completed", "result": encoded(png("blue"))},
+        {"type": "message", "role": "user", "content": "make it night"},
+    ]
+    assert (await client.post(RESPONSES, json=ASKED | {"input": items})).status_code == 200
+
+    inline = [{"inlineData": {"mimeType": "image/png", "data": encoded(png(colour))}} for colour in ("red", "blue")]
+    assert stand_in.calls[0].body["systemInstruction"] == {"parts": [{"text": "Be brief."}]}
+    assert stand_in.calls[0].body["contents"] == [
+        {"role": "user", "parts": [{"text": "like this"}, inline[0]]},
+        {"role": "model", "parts": [{"text": "Here."}]},
+        {"role": "model", "parts": [inline[1]]},
+        {"role": "user", "parts": [{"text": "make it night"}]},
+    ]
+
+
+def shown(picture: bytes) -> dict[str, Any]:
+    return {"type": "input_image", "image_url": f"data:image/png;base64,{encoded(picture)}", "detail": "auto"}
+
+
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ({"tools": [{"type": "web_search"}]}, "tools"),
+        ({"tools": [TOOL, TOOL]}, "tools"),
+        ({"tools": [TOOL | {"background": "transparent"}]}, "tools.0.background"),
+        ({"tools": [TOOL | {"input_image_mask": {"image_url": "x"}}]}, "tools.0.input_image_mask"),
+        ({"conversation": "conv_1"}, "conversation"),
+        ({"prompt": {"id": "p"}}, "prompt"),
+        ({"input": []}, "input"),
+        ({"input": None}, "input"),
+        ({"input": [5]}, "input"),
+        ({"input": [{"role": "tool", "content": "x"}]}, "input"),
+        ({"input": [{"type": "function_call", "name": "f"}]}, "input"),
+        ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]}, "input"),
+        ({"input": [{"role": "user", "content": [{"type": "input_image", "file_id": "f"}]}]}, "input"),
+        ({"input": [{"role": "system", "content": [shown(png())]}, {"role": "user", "content": "x"}]}, "input"),
+        ({"input": [{"type": "image_generation_call", "result": "!!"}]}, "input"),
+        ({"input": [{"type": "image_generation_call", "id": "ig_" + "0" * 32}]}, "input"),
+        ({PREVIOUS: "resp_" + "0" * 32}, PREVIOUS),
+        ({PREVIOUS: "resp_of_openai"}, PREVIOUS),
+    ],
+)
+async def test_what_cannot_be_honoured_is_refused_by_name(
+    client: httpx.AsyncClient, stand_in: StandIn, more: dict[str, Any], param: str
+) -> None:
+    """400, the field named, nothing sent."""
+    response = await client.post(RESPONSES, json=ASKED | more)
+
+    assert (response.status_code, response.json()["error"]["param"]) == (400, param)
+    assert not stand_in.calls
+
+
+@pytest.mark.parametrize(
+    ("name", "talks"),
+    [
+        *((name, True) for name in ("gpt-5.5", "gpt-4o", "o3", "o4-mini", "chatgpt-4o-latest", "codex-mini-latest")),
+        *((name, False) for name in ("gpt-image-2", "chatgpt-image-latest", "gemini-3-pro-image", "dall-e-3", "other")),
+    ],
+)
+def test_a_model_that_talks_has_the_default_one_draw(name: str, talks: bool) -> None:
+    """By OpenAI's names."""
+    assert is_chat_model(name) is talks
+
+
+async def test_a_stream_is_typed_events(client: httpx.AsyncClient) -> None:
+    """In OpenAI's order; the picture in its item and in the whole response."""
+    response = await client.post(RESPONSES, json=ASKED | {"stream": True})
+    events = events_of(response.text)
+
+    assert response.headers["content-type"].startswith("text/event-stream")
+    assert [event["type"] for event in events] == [
+        "response.created",
+        "response.in_progress",
+        "response.output_item.added",
+        "response.image_generation_call.in_progress",
+        "response.image_generation_call.generating",
+        "response.image_generation_call.completed",
+        "response.output_item.done",
+        "response.completed",
+    ]
+    created, completed = events[0]["response"], events[-1]["response"]
+    assert (created["status"], created["output"], completed["status"]) == ("in_progress", [], "completed")
+    assert (created["id"], created["created_at"]) == (completed["id"], completed["created_at"])
+    assert completed["output"] == [events[-2]["item"]]
+    assert {event["item_id"] for event in events[3:6]} == {events[-2]["item"]["id"]}
+    assert opened(events[-2]["item"]["result"]).size == (1024, 1024)
+
+
+async def test_without_the_tool_there_may_be_words(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+    """With a picture, instead of one, or alone where the tool is not to be used."""
+    both = (await client.post(RESPONSES, json={"input": "x"})).json()["output"]
+    alone = (await client.post(RESPONSES, json=ASKED | {"tool_choice": "none"})).json()["output"]
+    streamed = events_of((await client.post(RESPONSES, json={"input": "x", "stream": True})).text)
+
+    assert [item["type"] for item in both] == ["image_generation_call", "message"]
+    assert both[1]["content"] == [{"type": "output_text", "text": "Here it is.", "annotations": [], "logprobs": []}]
+    assert [item["type"] for item in alone] == ["message"]
+    types = [event["type"] for event in streamed]
+    assert types[-7:-1] == [
+        "response.output_item.added",
+        "response.content_part.added",
+        "response.output_text.delta",
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
+    ]
+    assert [item["type"] for item in streamed[-1]["response"]["output"]] == ["image_generation_call", "message"]
+
+
+async def test_a_refusal_is_said_in_each_shape(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+    """With the tool it is OpenAI's error; without it an incomplete response with the words of the refusal."""
+    stand_in.plan.extend(["blocked", "blocked", "blocked"])
+    refused = await client.post(RESPONSES, json=ASKED)
+    whole = (await client.post(RESPONSES, json={"input": "x"})).json()
+    streamed = events_of((await client.post(RESPONSES, json={"input": "x", "stream": True})).text)
+
+    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "moderation_blocked")
+    assert (whole["status"], whole["incomplete_details"]) == ("incomplete", {"reason": "content_filter"})
+    assert whole["output"][0]["content"] == [{"type": "refusal", "refusal": "Google blocked the prompt."}]
+    assert streamed[-1]["type"] == "response.incomplete"
+
+
+async def test_an_error_keeps_its_status_until_the_first_byte(
+    client: httpx.AsyncClient, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a silence it is a failed response."""
+    stand_in.plan.extend(["400", "400"])
+    for stream in (False, True):
+        response = await client.post(RESPONSES, json=ASKED | {"stream": stream})
+        assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_request")
+
+    monkeypatch.setattr(images, "SILENCE_SECONDS", 0.05)
+
+    async def late(request: Any, picture: str) -> Any:
+        await asyncio.sleep(0.3)
+        return faults.error(400, "INVALID_ARGUMENT", "No.")
+
+    stand_in.plan.append(late)
+    text = (await client.post(RESPONSES, json=ASKED | {"stream": True})).text
+    end = events_of(text)[-1]
+
+    assert ": keep-alive" in text
+    assert (end["type"], end["response"]["status"]) == ("response.failed", "failed")
+    assert end["response"]["error"] == {"code": "invalid_request", "message": "No."}
+
+
+async def test_a_response_in_the_background_is_polled(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+    """Queued at once, the same id all the while, then whole; and gone when it is deleted."""
+    begun = (await client.post(RESPONSES, json=ASKED | {"background": True})).json()
+    await client.get(f"/v1/images/tasks/{begun['id'][5:]}?wait=20")
+    ended = (await client.get(f"{RESPONSES}/{begun['id']}")).json()
+    deleted = await client.delete(f"{RESPONSES}/{begun['id']}")
+    gone = await client.get(f"{RESPONSES}/{begun['id']}")
+
+    assert (begun["status"], begun["output"], begun["background"]) == ("queued", [], True)
+    assert (ended["status"], ended["id"], ended["created_at"]) == ("completed", begun["id"], begun["created_at"])
+    assert opened(ended["output"][0]["result"]).size == (1024, 1024)
+    assert deleted.json() == {"id": begun["id"], "object": "response", "deleted": True}
+    assert (gone.status_code, gone.json()["error"]["code"]) == (404, "not_found")
+
+
+async def test_a_response_in_the_background_can_be_cancelled(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+    """Twice is once; its call ends; what has ended stays as it is."""
+    ended = (await client.post(RESPONSES, json=ASKED | {"store": True})).json()
+    stand_in.latency_seconds = 30
+    begun = (await client.post(RESPONSES, json=ASKED | {"background": True})).json()
+    async with asyncio.timeout(20):
+        while len(stand_in.calls) < 2:
+            await asyncio.sleep(0.01)
+    statuses = [(await client.post(f"{RESPONSES}/{begun['id']}/cancel")).json()["status"] for _ in range(2)]
+    async with asyncio.timeout(20):
+        while not stand_in.calls[1].aborted:
+            await asyncio.sleep(0.01)
+
+    assert statuses == ["cancelled", "cancelled"]
+    assert (await client.get(f"{RESPONSES}/{begun['id']}")).json()["status"] == "cancelled"
+    assert (await client.post(f"{RESPONSES}/{ended['id']}/cancel")).json()["status"] == "completed"
+
+
+async def test_a_failed_response_says_why(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+    """With its error, as it was."""
+    stand_in.plan.append("400")
+    begun = (await client.post(RESPONSES, json=ASKED | {"background": True})).json()
+    await client.get(f"/v1/images/tasks/{begun['id'][5:]}?wait=20")
+    ended = (await client.get(f"{RESPONSES}/{begun['id']}")).json()
+
+    assert (ended["status"], ended["error"]["code"]) == ("failed", "invalid_request")
+
+
+async def test_a_response_in_the_background_can_be_followed(client: httpx.AsyncClient) -> None:
+    """As events, while it is found by its id as well."""
+    events = events_of((await client.post(RESPONSES, json=ASKED | {"background": True, "stream": True})).text)
+    found = (await client.get(f"{RESPONSES}/{events[0]['response']['id']}")).json()
+
+    assert events[-1]["type"] == "response.completed"
+    assert found["output"] == events[-1]["response"]["output"]
+
+
+async def test_a_conversation_goes_on_from_what_is_kept(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+    """By the response's id, or by its picture's: the picture is the model's part, signed as it was."""
+    first = (await client.post(RESPONSES, json=ASKED | {"store": True})).json()
+    picture = base64.b64decode(first["output"][0]["result"])
+    night = {"role": "user", "content": "make it night"}
+    by_response = await client.post(RESPONSES, json=ASKED | {"input": [night], PREVIOUS: first["id"]})
+    call = {"type": "image_generation_call", "id": first["output"][0]["id"]}
+    by_picture = await client.post(RESPONSES, json=ASKED | {"input": [call, night]})
+
+    assert (by_response.status_code, by_picture.status_code) == (200, 200)
+    for sent in stand_in.calls[1:]:
+        model, user = sent.body["contents"]
+        (part,) = model["parts"]
+        assert (model["role"], user["parts"]) == ("model", [{"text": "make it night"}])
+        assert base64.b64decode(part["inlineData"]["data"]) == picture
+        assert part["thoughtSignature"] == signature(picture)
+
+
+async def test_anothers_response_is_not_there(stand_in: StandIn) -> None:
+    """To get, to cancel, to delete, to go on from; nor is a task of another format."""
+    tokens = ("anna:anna-token", "bert:bert-token")
+    async with client_of(create_app(settings_for(stand_in, access_tokens=tokens))) as client:
+        anna, bert = ({"Authorization": f"Bearer {name}-token"} for name in ("anna", "bert"))
+        kept = (await client.post(RESPONSES, json=ASKED | {"store": True}, headers=anna)).json()["id"]
+        task = (await client.post("/v1/images/generations/async", json={"prompt": "x"}, headers=anna)).json()["id"]
+        paths = [
+            ("GET", f"/{kept}"),
+            ("POST", f"/{kept}/cancel"),
+            ("DELETE", f"/{kept}"),
+            ("GET", "/resp_x"),
+            ("GET", "/x"),
+        ]
+        statuses = [(await client.request(m, RESPONSES + path, headers=bert)).status_code for m, path in paths]
+        stolen = await client.post(RESPONSES, json=ASKED | {PREVIOUS: kept}, headers=bert)
+        other = await client.get(f"{RESPONSES}/resp_{task}", headers=anna)
+        own = await client.get(f"{RESPONSES}/{kept}", headers=anna)
+
+    assert (statuses, stolen.status_code) == ([404] * 5, 400)
+    assert (other.status_code, own.status_code) == (404, 200)
+
+
+@pytest.mark.parametrize("more", [{"store": True}, {"background": True}, {PREVIOUS: "resp_" + "0" * 32}])
+async def test_where_nothing_is_kept_it_is_refused_by_name(stand_in: StandIn, more: dict[str, Any]) -> None:
+    """KEEP_RESULTS_SECONDS=0; what needs nothing to be kept goes on."""
+    async with client_of(create_app(settings_for(stand_in, keep_results_seconds=0))) as client:
+        response = await client.post(RESPONSES, json=ASKED | more)
+        plain = await client.post(RESPONSES, json=ASKED)
+
+    assert (response.status_code, response.json()["error"]["param"]) == (400, next(iter(more)))
+    assert plain.status_code == 200
+
+
+@pytest.mark.parametrize("more", [{}, {"stream": True}, {"store": True}, {"background": True}])
+async def test_a_repeat_of_a_key_is_the_same_to_the_byte(
+    client: httpx.AsyncClient, stand_in: StandIn, more: dict[str, Any]
+) -> None:
+    """One call, one id, one response."""
+    bodies = [(await client.post(RESPONSES, json=ASKED | more, headers=KEY)).content for _ in range(2)]
+
+    for task in (await client.get("/v1/images/tasks")).json()["data"]:
+        await client.get(f"/v1/images/tasks/{task['id']}?wait=20")
+
+    assert bodies[0] == bodies[1]
+    assert len(stand_in.calls) == 1
+
+
+async def test_what_is_stored_does_not_wait_longer_than_its_request(stand_in: StandIn) -> None:
+    """Its deadline is the request's, although it is found again by its id."""
+    stand_in.latency_seconds = 30
+    async with client_of(create_app(settings_for(stand_in, request_timeout_seconds=0.5))) as client:
+        response = await client.post(RESPONSES, json=ASKED | {"store": True})
+        tasks = (await client.get("/v1/images/tasks")).json()["data"]
+
+    assert (response.status_code, response.json()["error"]["code"]) == (502, "outcome_unknown")
+    assert [task["status"] for task in tasks] == ["failed"]
+
+
+async def test_a_stream_of_a_response_cannot_be_joined_later(client: httpx.AsyncClient) -> None:
+    """It is polled; the error says so."""
+    kept = (await client.post(RESPONSES, json=ASKED | {"store": True})).json()["id"]
+    response = await client.get(f"{RESPONSES}/{kept}?stream=true")
+
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "stream")

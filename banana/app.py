@@ -60,11 +60,13 @@ from banana.results.works import Job, Works
 from banana.routes import (
     generate,
     google,
+    imagen,
     key,
     models,
     openai_chat,
     openai_images,
     openai_responses,
+    openrouter_images,
     ops,
     page,
     results,
@@ -77,7 +79,7 @@ from config import Settings, without_userinfo
 
 # Every API format, its routes in this order: a model's name matches more than Google's methods, so they go first.
 # Errors outside every route are answered in the format that claims the path; in the first where none does.
-API_FORMATS = (generate, openai_images, openai_chat, openai_responses, google, models)
+API_FORMATS = (generate, openai_images, openrouter_images, openai_chat, openai_responses, imagen, google, models)
 DIALECTS = tuple(api_format.DIALECT for api_format in API_FORMATS)
 # Pictures converted at once, in each worker: a 4K picture takes 50 MB while it is.
 CONVERTER_THREADS = 2
@@ -87,15 +89,8 @@ DEMO_HEADERS = {"X-Demo": "true"}
 # What programs in other sites' pages may read of a response; without x-should-retry OpenAI's SDK retries what it must not.
 EXPOSED_HEADERS = (
     *("X-Request-ID", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "Retry-After", "X-Demo"),
-    *(
-        "x-should-retry",
-        "WWW-Authenticate",
-        "X-Cost-USD",
-        "X-Budget-Remaining-USD",
-        "Idempotent-Replayed",
-        "Location",
-        "Preference-Applied",
-    ),
+    *("x-should-retry", "WWW-Authenticate", "X-Cost-USD", "X-Budget-Remaining-USD", "Idempotent-Replayed"),
+    *("Location", "Preference-Applied", "ETag", "Content-Range"),
 )
 
 log = structlog.get_logger(__name__)
@@ -249,6 +244,7 @@ def _task_formats(services: Services) -> dict[str, TaskFormat]:
         (generate.ENDPOINT, generate.DIALECT),
         (openai_images.GENERATIONS, openai_images.DIALECT),
         (openai_images.EDITS, openai_images.DIALECT),
+        (openrouter_images.ENDPOINT, openrouter_images.DIALECT),
         (openai_chat.endpoint(services), openai_chat.DIALECT),
         (openai_responses.endpoint(services), openai_responses.DIALECT),
     ]
@@ -409,11 +405,12 @@ def _methods_of(request: Request) -> list[str]:
 def _from_http_exception(request: Request, error: HTTPException) -> errors.BananaError:
     """Return what an error of the framework means."""
     method, path = request.method, exchange_of(request.scope).path
-    if error.status_code == 405:
+    not_passed_on = google.not_passed_on(path)
+    if error.status_code == 405 and not not_passed_on:
         allowed = ", ".join(_methods_of(request))
         not_allowed = errors.MethodNotAllowed(f"{path} does not answer {method}; it answers {allowed}.")
         not_allowed.headers["Allow"] = allowed
         return not_allowed
-    if error.status_code == 404:
-        return errors.NotFound(f"There is nothing at {path}; the routes are listed at /docs.")
+    if error.status_code in (404, 405):
+        return errors.NotFound(not_passed_on or f"There is nothing at {path}; the routes are listed at /docs.")
     return errors.InvalidRequest(str(error.detail))

@@ -359,7 +359,7 @@ def test_a_foreign_name_for_this_machine_spends_nothing(browser: Browser, servic
 
 
 def test_a_named_origin_may_use_it(browser: Browser, tmp_path: Path) -> None:
-    """CORS_ORIGINS: a program in another site's page makes a picture, and reads it and its headers."""
+    """CORS_ORIGINS: a program in another site's page makes a picture and chats, and reads both and their headers."""
     port = free_port()
     service = Service(tmp_path / "service", workers=1, cors_origins=f"http://app.localhost:{port}")
     assert service.run("start.sh", "--demo").returncode == 0
@@ -372,7 +372,12 @@ def test_a_named_origin_may_use_it(browser: Browser, tmp_path: Path) -> None:
             """async (target) => {
               const response = await fetch(target, {method: "POST", headers: {"Content-Type": "application/json",
                 "X-Request-ID": "from-a-page"}, body: JSON.stringify({prompt: "x"})});
-              return [response.status, response.headers.get("X-Request-ID"), (await response.json()).images.length];
+              const chat = await fetch(target.replace("/generate", "/v1/chat/completions"), {method: "POST",
+                headers: {"Content-Type": "application/json", "Authorization": "Bearer any"},
+                body: JSON.stringify({stream: true, messages: [{role: "user", content: "x"}]})});
+              const chunks = (await chat.text()).split("\\n\\n").filter((chunk) => chunk.includes("data:image/jpeg"));
+              return [response.status, response.headers.get("X-Request-ID"), (await response.json()).images.length,
+                response.headers.get("X-Cost-USD") > 0.1, chunks.length];
             }""",
             f"{service.address}/generate",
         )
@@ -380,7 +385,7 @@ def test_a_named_origin_may_use_it(browser: Browser, tmp_path: Path) -> None:
         server.shutdown()
     service.run("stop.sh")
 
-    assert result == [200, "from-a-page", 1]
+    assert result == [200, "from-a-page", 1, True, 1]
 
 
 def test_the_documentation_can_be_tried(browser: Browser, service: Service) -> None:

@@ -5,6 +5,7 @@ a key of ours in them; our own come in Google's shape. Source: Google's REST ref
 """
 
 import hashlib
+import re
 from collections.abc import AsyncGenerator
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
@@ -30,7 +31,7 @@ from banana.routes.kept import preference_of
 from banana.routes.submission import TaskFormat, accepted, submission_of
 
 # Where clients of the Developer API and of Vertex' express mode look for it; LiteLLM leaves the version to the base URL.
-PREFIXES = ("/v1beta", "/v1", "/v1beta1/publishers/google", "")
+PREFIXES = ("/v1beta", "/v1", "/v1beta1/publishers/google", "/v1/publishers/google", "")
 # A query holds a page token at most; httpx takes no URL over 64 KB.
 MAX_QUERY_CHARACTERS = 8192
 # Where clients of Google's API may put their key; here it is a token of this service, and goes no further.
@@ -59,6 +60,18 @@ STATUSES = {
     504: "DEADLINE_EXCEEDED",
 }
 DROPPED = (*CREDENTIALS, *SELECTIONS)
+# What else Google's API has, and why it is not passed on: what is stored belongs to the project of one API key, of which
+# this service may have several.
+_INSTEAD = {
+    "files": "send pictures in the request itself, as inlineData",
+    "interactions": "use :generateContent, with the conversation in contents",
+    "batches": "send each request by itself, with an Idempotency-Key or `Prefer: respond-async`",
+    "cachedContents": "send what is to be known in each request",
+    "fileSearchStores": "send what is to be known in each request",
+    "tunedModels": "use a model that everybody has",
+    "operations": "requests are answered when they have been carried out, or as tasks with `Prefer: respond-async`",
+}
+_ELSEWHERE = re.compile(rf"(/upload)?/v1(beta|beta1|alpha)?/({'|'.join(_INSTEAD)})(/.*)?")
 
 
 def error_response(exchange: Exchange, error: errors.BananaError) -> Response:
@@ -76,11 +89,15 @@ def _error_body(exchange: Exchange, error: errors.BananaError, status: int) -> b
         {"@type": "type.googleapis.com/google.rpc.RequestInfo", "requestId": error.request_id or exchange.request_id},
         {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": error.code.upper(), "domain": "banana-service"},
     ]
+    message = error.message
+    if reason := error.extra.get("reason"):  # Google's, of a refusal
+        message = f"{message} ({reason})"
+        details[1]["metadata"] = {"reason": reason}
     if "retry_after" in error.extra:
         delay = f"{error.extra['retry_after']}s"
         details.append({"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay})
     status_name = STATUSES.get(status, "UNKNOWN")
-    body = {"code": status, "message": error.message, "status": status_name, "details": details}
+    body = {"code": status, "message": message, "status": status_name, "details": details}
     return msgspec.json.encode({"error": body})
 
 
@@ -243,11 +260,24 @@ def is_openai_models(request: Request) -> bool:
     return "x-goog-api-key" not in request.headers and TOKEN_PARAMETER not in request.query_params
 
 
+def not_passed_on(path: str) -> str | None:
+    """Return why a path of Google's API is not here, and what to do instead; None where it is no such path."""
+    if match := _ELSEWHERE.fullmatch(path):
+        return f"Google's {match[3]} are not passed on: they belong to the project of one API key. Instead, {_INSTEAD[match[3]]}."
+    if "/models/" in path and ":" in path and not path.endswith((*METHODS, ":predict")):
+        return f"Of a model's methods {', '.join(METHODS)} and :predict are passed on."
+    return None
+
+
 def _claims(request: Request) -> bool:
-    return _below_prefixes(request) and not is_openai_models(request)
+    if _below_prefixes(request):
+        return not is_openai_models(request)
+    # OpenAI's API has files and batches at the same paths.
+    is_elsewhere = _ELSEWHERE.fullmatch(request.scope["path"]) is not None
+    return is_elsewhere and ("x-goog-api-key" in request.headers or TOKEN_PARAMETER in request.query_params)
 
 
-_below_prefixes = under("/v1beta", *(f"{prefix}/models" for prefix in PREFIXES))
+_below_prefixes = under("/v1beta", "/upload/", *(f"{prefix}/models" for prefix in PREFIXES))
 DIALECT = Dialect("google", _claims, error_response, TOKEN_PARAMETER)
 CONTENT: dict[str, Any] = {"application/json": {"schema": {}}, "text/event-stream": {"schema": {}}}
 ERROR_SCHEMA = {"type": "object"}

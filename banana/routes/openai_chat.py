@@ -87,7 +87,8 @@ class Message(BaseModel):
     function_call: NotHere = None
 
 
-def _size(value: object) -> object:
+def openrouter_size(value: object) -> object:
+    """Return a size as Google names it."""
     return "512" if value == "0.5K" else value
 
 
@@ -97,7 +98,7 @@ class ImageConfig(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     aspect_ratio: AspectRatio | None = None
-    image_size: Annotated[ImageSize | None, BeforeValidator(_size)] = None
+    image_size: Annotated[ImageSize | None, BeforeValidator(openrouter_size)] = None
 
 
 class StreamOptions(BaseModel):

@@ -87,12 +87,12 @@ class EditRequest(ImagesRequest):
     """The same, with pictures to start from."""
 
     images: Pictures = Field(default=(), description="The same as `image`; each may be an object with an `image_url`.")
-    image: Pictures = Field(default=(), validate_default=True, description="A picture to start from, or up to 14.")
+    image: Pictures = Field(default=None, validate_default=True, description="A picture to start from, or up to 14.")
 
     @field_validator("images", mode="before")
     @classmethod
     def _without_objects(cls, value: object) -> object:
-        return [_address_in(item) for item in value] if isinstance(value, list) else value
+        return [address_in(item) for item in value] if isinstance(value, list) else value
 
     @field_validator("image")
     @classmethod
@@ -105,13 +105,14 @@ class EditRequest(ImagesRequest):
         return value
 
 
-def _address_in(item: object) -> object:
+def address_in(item: object) -> object:
     """Return what an item of `images` points at. Raises ValueError for a file that was to be uploaded before."""
     if not isinstance(item, dict):
         return item
     if "image_url" not in item:
         raise ValueError("hold objects without an image_url; files are not kept here, send pictures as data URIs")
-    return item["image_url"]
+    address = item["image_url"]
+    return address["url"] if isinstance(address, dict) and "url" in address else address
 
 
 def order_of(body: ImagesRequest) -> Order:
@@ -125,18 +126,17 @@ def order_of(body: ImagesRequest) -> Order:
 
 
 def order_with(body: ImageOptions, turns: Sequence[Turn], **more: Any) -> Order:
-    """Return an order of images as `body` wants them."""
+    """Return an order of images as `body` wants them, and with `more`, which goes before it."""
     aspect_ratio, image_size = aspect_ratio_and_size_of(body.size)
-    return Order(
-        turns=turns,
-        model_name=body.model,
-        aspect_ratio=aspect_ratio,
-        image_size=image_size,
-        quality=body.quality,
-        output_format=body.output_format,
-        output_quality=body.output_compression,
-        **more,
-    )
+    wanted: dict[str, Any] = {
+        "model_name": body.model,
+        "aspect_ratio": aspect_ratio,
+        "image_size": image_size,
+        "quality": body.quality,
+        "output_format": body.output_format,
+        "output_quality": body.output_compression,
+    }
+    return Order(turns, **wanted | more)
 
 
 def aspect_ratio_and_size_of(size: str | None) -> tuple[str | None, str | None]:
@@ -200,14 +200,15 @@ class ImagesWriter(ResponseWriter):
         return self.error_event(failures[0].error, exchange)
 
 
-def result(outcomes: Outcomes, *, as_links: bool) -> Pieces:
-    """Return the body with base64 as it came, or with links, in pieces."""
+def result(outcomes: Outcomes, *, as_links: bool, has_types: bool = False) -> Pieces:
+    """Return the body with base64 as it came, or with links, in pieces; `has_types`: each with its media type."""
     pieces: list[Bytes] = [b'{"created":%d,"data":[{' % outcomes.created_at]
     for outcome in outcomes.all:
         if isinstance(outcome.result, Image):
             if len(pieces) > 1:
                 pieces.append(b"},{")
             pieces += _image_field(outcome, outcome.result, as_links=as_links)
+            pieces += [b',"media_type":' + msgspec.json.encode(outcome.result.mime_type)] if has_types else []
     pieces.append(
         b'}],"usage":'
         + msgspec.json.encode(openai.images_usage_of(openai.usage_in(outcomes.all), outcomes.cost_usd))
@@ -236,14 +237,14 @@ def _documentation(model: type[ImagesRequest], summary: str, operation_id: str) 
         "tags": ["OpenAI"],
         "summary": summary,
         "description": "In OpenAI's API format, for its SDKs: JSON, or events with `stream`.",
-        "responses": documentation.responses(_CONTENT, openai.ERROR_SCHEMA),
+        "responses": documentation.responses(CONTENT, openai.ERROR_SCHEMA),
         "openapi_extra": {
             "requestBody": documentation.request_body(model, example, pictures="image", form=model is EditRequest),
         },
     }
 
 
-_CONTENT = {
+CONTENT = {
     "application/json": {"schema": {"type": "object", "required": ["created", "data"]}},
     "text/event-stream": {"schema": {}},
 }

@@ -126,12 +126,23 @@ def test_named_origins_may(allowed: tuple[str, ...]) -> None:
     )
 
 
+CHAT = {"messages": [{"role": "user", "content": "x"}], "stream": True}
 PREFLIGHT = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization,content-type"}
 
 
 @pytest.mark.parametrize("tokens", [(), ("t",)])
 @pytest.mark.parametrize(
-    "path", ["/generate", "/v1/images/generations", "/v1beta/models/x:generateContent", "/no/such"]
+    "path",
+    [
+        "/generate",
+        "/v1/images/generations",
+        "/v1/chat/completions",
+        "/v1/responses/resp_1/cancel",
+        "/v1/images/tasks/1",
+        "/v1beta/models/x:generateContent",
+        "/v1/publishers/google/models/x:predict",
+        "/no/such",
+    ],
 )
 async def test_a_preflight_is_answered(stand_in: StandIn, tokens: tuple[str, ...], path: str) -> None:
     """A named origin may send any method and header, without a token; another is refused in words."""
@@ -151,9 +162,15 @@ async def test_a_named_origin_reads_what_it_gets(stand_in: StandIn) -> None:
     app = create_app(settings_for(stand_in, cors_origins="https://app.example"))
     headers = {"Origin": "https://app.example", "Sec-Fetch-Site": "cross-site"}
     async with client_of(app) as client:
-        responses = [await client.post("/generate", json=body, headers=headers) for body in ({"prompt": "x"}, {})]
+        sent = [
+            ("/generate", {"prompt": "x"}),
+            ("/generate", {}),
+            ("/v1/chat/completions", CHAT),
+            ("/v1/responses", {}),
+        ]
+        responses = [await client.post(path, json=body, headers=headers) for path, body in sent]
 
-    assert [response.status_code for response in responses] == [200, 422]
+    assert [response.status_code for response in responses] == [200, 422, 200, 400]
     for response in responses:
         assert response.headers["access-control-allow-origin"] == "https://app.example"
         assert "x-should-retry" in response.headers["access-control-expose-headers"]

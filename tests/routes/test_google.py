@@ -195,3 +195,37 @@ async def test_a_task_whose_response_is_no_json_is_a_document_all_the_same(
     polled = (await client.get(f"/v1/images/tasks/{task['id']}?wait=20")).json()
 
     assert (polled["status"], polled["result"]) == ("completed", body.decode())
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "sentence"),
+    [
+        ("/v1beta/files", {}, "inlineData"),
+        ("/upload/v1beta/files", {}, "inlineData"),
+        ("/v1beta/files/abc", {}, "inlineData"),
+        ("/v1beta/interactions", {}, ":generateContent"),
+        ("/v1beta/batches/1", {}, "Idempotency-Key"),
+        ("/v1beta/cachedContents", {}, "each request"),
+        ("/v1/files", {"x-goog-api-key": "k"}, "inlineData"),
+        ("/v1beta/models/gemini-3-pro-image:batchGenerateContent", {}, ":generateContent"),
+        ("/v1/publishers/google/models/veo-3:predictLongRunning", {}, ":predict"),
+    ],
+)
+async def test_what_is_not_passed_on_says_so(
+    client: httpx.AsyncClient, stand_in: StandIn, path: str, headers: dict[str, str], sentence: str
+) -> None:
+    """404 in Google's shape, with what to do instead."""
+    for method in ("POST", "DELETE"):
+        response = await client.request(method, path, headers=headers)
+        error = response.json()["error"]
+
+        assert (response.status_code, error["code"], error["status"]) == (404, 404, "NOT_FOUND")
+        assert sentence in error["message"]
+    assert not stand_in.calls
+
+
+async def test_files_of_openai_are_none_of_googles(client: httpx.AsyncClient) -> None:
+    """The path is OpenAI's too: without Google's credentials the error is not in Google's shape."""
+    error = (await client.get("/v1/files", headers={"Authorization": "Bearer x"})).json()["error"]
+
+    assert "status" not in error

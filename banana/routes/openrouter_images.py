@@ -1,0 +1,86 @@
+"""OpenRouter's one route for images, `POST /v1/images`. Source: OpenRouter's API reference, Image generation."""
+
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi.routing import APIRoute
+from pydantic import BeforeValidator, Field
+from starlette.datastructures import Headers
+from starlette.responses import Response
+
+from banana.exchange import Exchange
+from banana.google.contents import user_turn
+from banana.http.responses import PiecesResponse
+from banana.images import Order, Outcomes
+from banana.routes import documentation, openai, openai_images
+from banana.routes.dialect import Services
+from banana.routes.fields import Pictures
+from banana.routes.generate import AspectRatio, ImageSize
+from banana.routes.image_endpoint import ImageEndpoint
+from banana.routes.openai_chat import openrouter_size
+from banana.routes.openai_images import ImagesRequest, ImagesWriter, address_in, order_with
+
+
+def _pictures(value: object) -> object:
+    return [address_in(item) for item in value] if isinstance(value, list) else value
+
+
+class OpenRouterRequest(ImagesRequest):
+    """OpenRouter's request for images; it takes what OpenAI's takes as well."""
+
+    aspect_ratio: AspectRatio | None = None
+    resolution: Annotated[ImageSize | None, BeforeValidator(openrouter_size)] = None
+    input_references: Annotated[Pictures, BeforeValidator(_pictures)] = ()
+    provider: dict[str, Any] | None = Field(default=None, description="There is one: Google.")
+
+
+def order_of(body: OpenRouterRequest) -> Order:
+    """Read a body into an order."""
+    shape = {"aspect_ratio": body.aspect_ratio, "image_size": body.resolution}
+    return order_with(
+        body,
+        [user_turn(body.prompt, body.input_references)],
+        count=body.n or 1,
+        user=body.user or body.safety_identifier,
+        **{name: value for name, value in shape.items() if value is not None},
+    )
+
+
+class OpenRouterWriter(ImagesWriter):
+    """OpenAI's `data`, each picture with its `media_type`."""
+
+    def response(self, outcomes: Outcomes, exchange: Exchange) -> Response:
+        """Return the images there are."""
+        return PiecesResponse(result(outcomes, as_links=self.as_links), "application/json")
+
+
+def _writer_for(body: OpenRouterRequest, order: Order, _: Headers) -> OpenRouterWriter:
+    return OpenRouterWriter(body, order, "image_generation")
+
+
+result = partial(openai_images.result, has_types=True)
+DIALECT = openai_images.DIALECT
+ENDPOINT: ImageEndpoint[OpenRouterRequest] = ImageEndpoint(
+    path="/v1/images",
+    body=OpenRouterRequest,
+    files=None,
+    order_of=order_of,
+    writer_for=_writer_for,
+    result=result,
+    explicit_base64="b64_json",
+    documentation={
+        "operation_id": "createOpenRouterImage",
+        "tags": ["OpenAI"],
+        "summary": "Generate images, as OpenRouter has it",
+        "description": "In OpenRouter's API format for images: one route, with pictures to start from or without.",
+        "responses": documentation.responses(openai_images.CONTENT, openai.ERROR_SCHEMA),
+        "openapi_extra": {
+            "requestBody": documentation.request_body(OpenRouterRequest, {"prompt": documentation.EXAMPLE_PROMPT})
+        },
+    },
+)
+
+
+def routes(services: Services) -> list[APIRoute]:
+    """Return the route."""
+    return [ENDPOINT.route(DIALECT, services)]

@@ -39,4 +39,7 @@ step shellcheck ./*.sh scripts/*.sh .ci/run
 cores=$(getconf _NPROCESSORS_ONLN)
 # Two processes a core, because many tests mostly wait; of those that start whole services one, a file at a time.
 step pytest -m "not slow" --numprocesses "$((2 * cores))" --dist worksteal
-if [[ $slow == yes ]]; then step pytest -m slow --numprocesses "$cores" --dist loadfile; fi
+if [[ $slow == yes ]]; then
+  ensure_clients tests/clients
+  step pytest -m slow --numprocesses "$cores" --dist loadfile
+fi

@@ -97,6 +97,22 @@ ensure_environment() {
   fi
 }
 
+# ensure_clients FOLDER: its requirements.txt is installed into .venv/clients; nothing happens when it is already.
+# Needs .venv.
+ensure_clients() {
+  local folder=$1 target=$PWD/.venv/clients
+  if ! cmp -s "$folder/requirements.txt" "$target/installed-requirements.txt"; then
+    printf 'Installing the clients of %s ' "$folder"
+    rm -rf "$target"
+    .venv/bin/python -m venv "$target"
+    if ! with_progress .venv/clients.log "$target/bin/python" -m pip install --disable-pip-version-check -r "$folder/requirements.txt"; then
+      tail -n 15 .venv/clients.log >&2
+      die "the packages could not be installed; all of it is in .venv/clients.log"
+    fi
+    cp "$folder/requirements.txt" "$target/installed-requirements.txt"
+  fi
+}
+
 # ensure_javascript FOLDER: its package-lock.json is installed into .venv/javascript; nothing happens when it is already.
 # Needs the environment of requirements-dev.txt, which has node and npm.
 ensure_javascript() {

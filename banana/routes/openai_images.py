@@ -200,8 +200,14 @@ class ImagesWriter(ResponseWriter):
         return self.error_event(failures[0].error, exchange)
 
 
-def result(outcomes: Outcomes, *, as_links: bool, has_types: bool = False) -> Pieces:
-    """Return the body with base64 as it came, or with links, in pieces; `has_types`: each with its media type."""
+def result(outcomes: Outcomes, *, as_links: bool) -> Pieces:
+    """Return the body with base64 as it came, or with links, in pieces."""
+    usage = openai.images_usage_of(openai.usage_in(outcomes.all), outcomes.cost_usd)
+    return body_of(outcomes, usage, as_links=as_links, has_types=False)
+
+
+def body_of(outcomes: Outcomes, usage: dict[str, object], *, as_links: bool, has_types: bool) -> Pieces:
+    """Return the body with this usage, in pieces; with `has_types` each image has its media type."""
     pieces: list[Bytes] = [b'{"created":%d,"data":[{' % outcomes.created_at]
     for outcome in outcomes.all:
         if isinstance(outcome.result, Image):
@@ -209,11 +215,7 @@ def result(outcomes: Outcomes, *, as_links: bool, has_types: bool = False) -> Pi
                 pieces.append(b"},{")
             pieces += _image_field(outcome, outcome.result, as_links=as_links)
             pieces += [b',"media_type":' + msgspec.json.encode(outcome.result.mime_type)] if has_types else []
-    pieces.append(
-        b'}],"usage":'
-        + msgspec.json.encode(openai.images_usage_of(openai.usage_in(outcomes.all), outcomes.cost_usd))
-        + b"}"
-    )
+    pieces.append(b'}],"usage":' + msgspec.json.encode(usage) + b"}")
     return pieces
 
 

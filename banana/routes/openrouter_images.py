@@ -1,6 +1,5 @@
 """OpenRouter's one route for images, `POST /v1/images`. Source: OpenRouter's API reference, Image generation."""
 
-from functools import partial
 from typing import Annotated, Any
 
 from fastapi.routing import APIRoute
@@ -12,6 +11,7 @@ from banana.exchange import Exchange
 from banana.google.contents import user_turn
 from banana.http.responses import PiecesResponse
 from banana.images import Order, Outcomes
+from banana.payload.pieces import Pieces
 from banana.routes import documentation, openai, openai_images
 from banana.routes.dialect import Services
 from banana.routes.fields import Pictures
@@ -58,7 +58,12 @@ def _writer_for(body: OpenRouterRequest, order: Order, _: Headers) -> OpenRouter
     return OpenRouterWriter(body, order, "image_generation")
 
 
-result = partial(openai_images.result, has_types=True)
+def result(outcomes: Outcomes, *, as_links: bool) -> Pieces:
+    """Return the body; OpenRouter counts tokens as in a chat."""
+    usage = openai.chat_usage_of(openai.usage_in(outcomes.all), outcomes.cost_usd)
+    return openai_images.body_of(outcomes, usage, as_links=as_links, has_types=True)
+
+
 DIALECT = openai_images.DIALECT
 ENDPOINT: ImageEndpoint[OpenRouterRequest] = ImageEndpoint(
     path="/v1/images",

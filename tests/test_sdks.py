@@ -1,5 +1,6 @@
 """The SDKs of OpenAI and Google, unmodified, pointed here by address and token alone."""
 
+import asyncio
 import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -312,3 +313,113 @@ async def test_a_key_of_ours_that_google_quotes_is_not_passed_on(stand_in: Stand
             await client.models.generate_content(model=MODEL, contents="x")
 
     assert "test-key-1" not in str(caught.value)
+
+
+async def test_openai_chats_with_pictures(of_openai: openai.AsyncOpenAI, stand_in: StandIn) -> None:
+    """Whole and as a stream; the message goes back as the SDK holds it, its picture as the model's part."""
+    messages: list[Any] = [{"role": "user", "content": "a banana"}]
+    made = await of_openai.chat.completions.create(model=MODEL, messages=messages)
+    message = made.choices[0].message
+    messages += [message.model_dump(exclude_none=True), {"role": "user", "content": "at night"}]
+    options: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}, "n": 2}
+    stream = await of_openai.chat.completions.create(model=MODEL, messages=messages, **options)
+    chunks = [chunk async for chunk in stream]
+
+    assert (message.content, made.choices[0].finish_reason) == ("Here it is.", "stop")
+    assert made.usage
+    assert made.usage.completion_tokens_details
+    assert made.usage.completion_tokens_details.reasoning_tokens == 225
+    assert stand_in.calls[1].body["contents"][1]["role"] == "model"
+    images = [getattr(choice.delta, "images", None) for chunk in chunks for choice in chunk.choices]
+    assert len([found for found in images if found]) == 2
+    assert {choice.finish_reason for chunk in chunks for choice in chunk.choices} == {None, "stop"}
+    assert chunks[-1].usage is not None
+
+
+async def test_openai_responds_with_typed_events(of_openai: openai.AsyncOpenAI) -> None:
+    """Each event is the SDK's own type; the SDK's helper puts the same response together."""
+    tools: list[Any] = [{"type": "image_generation", "quality": "low"}]
+    made = await of_openai.responses.create(model="gpt-5.5", input="a banana", tools=tools)
+    stream = await of_openai.responses.create(model="gpt-5.5", input="a banana", tools=tools, stream=True)
+    names = [type(event).__name__ async for event in stream]
+    async with of_openai.responses.stream(model="gpt-5.5", input="a banana", tools=tools) as helper:
+        async for _ in helper:
+            pass
+        final = await helper.get_final_response()
+
+    assert names == [
+        "ResponseCreatedEvent",
+        "ResponseInProgressEvent",
+        "ResponseOutputItemAddedEvent",
+        "ResponseImageGenCallInProgressEvent",
+        "ResponseImageGenCallGeneratingEvent",
+        "ResponseImageGenCallCompletedEvent",
+        "ResponseOutputItemDoneEvent",
+        "ResponseCompletedEvent",
+    ]
+    for response in (made, final):
+        (item,) = response.output
+        assert item.type == "image_generation_call"
+        assert opened(item.result or "").size == (1024, 1024)
+
+
+async def test_openai_polls_a_response_and_goes_on_from_it(of_openai: openai.AsyncOpenAI, stand_in: StandIn) -> None:
+    """In the background, then by previous_response_id; cancelled and deleted by its id."""
+    tools: list[Any] = [{"type": "image_generation"}]
+    made = await of_openai.responses.create(model="gpt-5.5", input="a banana", tools=tools, background=True)
+    async with asyncio.timeout(20):
+        while made.status in ("queued", "in_progress"):
+            await asyncio.sleep(0.02)
+            made = await of_openai.responses.retrieve(made.id)
+    await of_openai.responses.create(model="gpt-5.5", input="night", tools=tools, previous_response_id=made.id)
+    cancelled = await of_openai.responses.cancel(made.id)
+    await of_openai.responses.delete(made.id)
+
+    assert (made.status, cancelled.status) == ("completed", "completed")
+    assert [content["role"] for content in stand_in.calls[1].body["contents"]] == ["model", "user"]
+    with pytest.raises(openai.NotFoundError):
+        await of_openai.responses.retrieve(made.id)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(
+    ("fault", "exception", "calls"),
+    [("400", openai.BadRequestError, 1), ("429", openai.RateLimitError, 1), ("503", openai.InternalServerError, 3)],
+)
+async def test_openais_exceptions_come_out_of_conversations(
+    of_openai: openai.AsyncOpenAI, stand_in: StandIn, fault: str, exception: type[Exception], calls: int, stream: bool
+) -> None:
+    """Before the first byte an error keeps its status, streamed or not, and nothing is multiplied."""
+    stand_in.plan.extend([fault] * 9)
+    words: list[Any] = [{"role": "user", "content": "x"}]
+    with pytest.raises(exception):
+        await of_openai.chat.completions.create(model=MODEL, messages=words, stream=stream)
+    with pytest.raises(exception):
+        await of_openai.responses.create(model=MODEL, input="x", stream=stream)
+
+    assert len(stand_in.calls) == 2 * calls
+
+
+async def test_one_rate_limit_and_one_budget_for_every_format(stand_in: StandIn) -> None:
+    """Chat, responses, images and predict spend of the same; what is refused reaches nobody."""
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with (
+        address_of(stand_in, budgets="anna=0.5/day") as address,
+        httpx.AsyncClient(base_url=address, headers=headers) as client,
+    ):
+        sent: list[tuple[str, dict[str, Any]]] = [
+            ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}]}),
+            ("/v1/responses", {"input": "x"}),
+            ("/v1/images", {"prompt": "x"}),
+            (f"/v1/models/{MODEL}:predict", {"instances": [{"prompt": "x"}]}),
+            ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "stream": True}),
+            ("/v1/responses", {"input": "x", "stream": True}),
+        ]
+        responses = [await client.post(path, json=body) for path, body in sent]
+
+    assert [response.status_code for response in responses] == [200, 200, 200, 402, 402, 402]
+    assert responses[3].json()["error"]["status"] == "FAILED_PRECONDITION"
+    assert responses[4].json()["error"]["code"] == "budget_exceeded"
+    assert len(stand_in.calls) == 3
+    remaining = [int(response.headers["x-ratelimit-remaining"]) for response in responses]
+    assert remaining == list(range(999, 993, -1))

@@ -40,7 +40,7 @@ from banana.routes.image_endpoint import ImageEndpoint, ResponseWriter, data_uri
 
 _TEXTS = ("text", "input_text", "output_text")
 _PICTURES = ("image_url", "input_image")
-NotHere = Annotated[None, refusal("is nothing that a model of pictures can do; leave it out")]
+NotHere = Annotated[None, refusal("cannot be used by a model that makes pictures; switch it off in the application")]
 Elsewhere = Annotated[None, refusal("is not taken here; image_config holds aspect_ratio and image_size")]
 
 

@@ -417,3 +417,20 @@ async def test_a_caller_who_leaves_a_stream_ends_its_call(stand_in: StandIn) -> 
             sending.cancel()
             while not stand_in.calls[0].aborted:
                 await asyncio.sleep(0.01)
+
+
+@pytest.mark.parametrize("size", ["1K", "4K"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_picture_is_the_same_to_the_byte(client: httpx.AsyncClient, size: str, stream: bool) -> None:
+    """As /generate gives it: 4K through a stream as well."""
+    body = says("a banana") | {"image_config": {"image_size": size}, "stream": stream}
+    plain = await client.post("/generate", json={"prompt": "a banana", "image_size": size})
+    response = await client.post(CHAT, json=body)
+
+    if stream:
+        (image,) = next(
+            c["delta"]["images"] for e in events_of(response.text) for c in e["choices"] if "images" in c["delta"]
+        )
+    else:
+        (image,) = response.json()["choices"][0]["message"]["images"]
+    assert encoded(picture_of(image)) == plain.json()["images"][0]

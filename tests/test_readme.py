@@ -94,3 +94,32 @@ def test_the_security_page_says_the_same_in_both_languages() -> None:
 
     assert shape_of(english) == shape_of(chinese)
     assert names[0] == names[1] <= {name.upper() for name in config.Settings.model_fields}
+
+
+@pytest.mark.parametrize("page", ["clients", "costs"])
+def test_a_page_says_the_same_in_both_languages(page: str) -> None:
+    """The same headings, rows and examples."""
+    english, chinese = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8").split("\n## 中文\n")
+
+    assert shape_of(english) == shape_of(chinese)
+
+
+def test_the_clients_that_are_tried_at_every_run_are_those_of_the_checks() -> None:
+    """Each library that docs/clients.md marks with a star is installed by the checks."""
+    page = (ROOT / "docs/clients.md").read_text(encoding="utf-8")
+    starred = [line for line in page.splitlines() if line.endswith("| itself * |")]
+    packages = " ".join(
+        (ROOT / name).read_text(encoding="utf-8")
+        for name in ("tests/npm/package.json", "tests/clients/requirements.in", "pyproject.toml")
+    )
+
+    assert len(starred) == 6
+    for name in (
+        "openai",
+        "google-genai",
+        "@google/genai",
+        "litellm",
+        "langchain-openai",
+        "@openrouter/ai-sdk-provider",
+    ):
+        assert name in packages

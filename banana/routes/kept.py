@@ -49,7 +49,5 @@ def preference_of(headers: Headers) -> Preference:
 
 def key_refused() -> errors.InvalidRequest:
     """Return the error for a key where none is taken."""
-    problem = (
-        "is not taken by this route; it is by /generate, /v1/images/generations, /v1/images/edits and :generateContent"
-    )
+    problem = "is not taken by this route; it is by /generate, /v1/images/*, /v1/chat/completions, /v1/responses and :generateContent"
     return errors.InvalidRequest.of_fields([(KEY_HEADER, problem)])

@@ -79,7 +79,16 @@ from config import Settings, without_userinfo
 
 # Every API format, its routes in this order: a model's name matches more than Google's methods, so they go first.
 # Errors outside every route are answered in the format that claims the path; in the first where none does.
-API_FORMATS = (generate, openai_images, openrouter_images, openai_chat, openai_responses, imagen, google, models)
+API_FORMATS = (
+    generate,
+    openai_images,
+    openai_chat,
+    google,
+    openai_responses,
+    openrouter_images,
+    imagen,
+    models,
+)
 DIALECTS = tuple(api_format.DIALECT for api_format in API_FORMATS)
 # Pictures converted at once, in each worker: a 4K picture takes 50 MB while it is.
 CONVERTER_THREADS = 2

@@ -22,6 +22,9 @@ from bench import load, report, servers
 from bench.servers import Server
 
 PROMPT = json.dumps({"prompt": "a banana"}).encode()
+CHAT = {"messages": [{"role": "user", "content": "a banana"}]}
+# What is sent to each, where it is not a prompt for /generate.
+BODIES = {"chat": json.dumps(CHAT).encode(), "chat-stream": json.dumps(CHAT | {"stream": True}).encode()}
 MB = 1e6
 # Bytes of base64 in an answer.
 SIZES = {"0.1 MB": 100_000, "1.4 MB": 1_400_000, "14 MB": 14_000_000}
@@ -53,6 +56,11 @@ def measured(
     }
 
 
+def body_for(contender: Server) -> bytes:
+    """Return what asks a contender for one picture."""
+    return BODIES.get(contender.name, PROMPT)
+
+
 def answers(plan: Plan, results: report.Results) -> None:
     """Measure answers of each size, from 1, 16 and 100 callers, all contenders side by side."""
     for size, size_bytes in SIZES.items():
@@ -63,12 +71,14 @@ def answers(plan: Plan, results: report.Results) -> None:
                 stack.enter_context(servers.nginx_proxy(plan.folder, upstream, buffered=False)),
                 own := stack.enter_context(servers.service(plan.folder, upstream)),
                 replace(own, name="native", path=servers.GOOGLE_PATH),
+                replace(own, name="chat", path=servers.CHAT_PATH),
+                replace(own, name="chat-stream", path=servers.CHAT_PATH),
                 replace(own, name="keyed", new_keys=True),
                 stack.enter_context(servers.plain_relay(plan.folder, upstream)),
             ]
             for callers in (1, 16, 100) if size == "1.4 MB" else (1,):
                 print(f"answers of {size}, {callers} callers", flush=True)
-                results.answers[size, callers] = measured(plan, contenders, lambda _: PROMPT, callers)
+                results.answers[size, callers] = measured(plan, contenders, body_for, callers)
             results.direct[size] = measured(plan, [upstream], lambda _: PROMPT, 1)["upstream"].p50_ms
 
 

@@ -9,6 +9,8 @@ NAMES = {
     "nginx-unbuffered": "nginx, buffering off",
     "banana": "BananaService",
     "native": "BananaService, Google's route",
+    "chat": "BananaService, chat",
+    "chat-stream": "BananaService, chat as a stream",
     "keyed": "BananaService, Idempotency-Key",
     "plain": "plain FastAPI + httpx",
 }
@@ -18,6 +20,8 @@ COLOURS = {
     "nginx-unbuffered": "#8fc5a5",
     "banana": "#e0b000",
     "native": "#ecd06a",
+    "chat": "#d9bb4a",
+    "chat-stream": "#f2df94",
     "keyed": "#b98f2e",
     "plain": "#9a9aa8",
 }
@@ -78,6 +82,8 @@ def _ratios(results: Results) -> list[tuple[str, float, str]]:
         ("CPU per MB ÷ nginx, 14 MB, 1 caller", large["banana"].cpu_ms / large["nginx"].cpu_ms, "≤ 0.7"),
         ("requests per second ÷ plain, 1.4 MB, 16 callers", middle["banana"].per_second / middle["plain"].per_second, "≥ 5"),
         ("CPU per MB, Google's route ÷ /generate, 14 MB", large["native"].cpu_ms / large["banana"].cpu_ms, "≤ 1.2"),
+        ("CPU per MB, chat ÷ /generate, 14 MB", large["chat"].cpu_ms / large["banana"].cpu_ms, "≤ 1.2"),
+        ("CPU per MB, chat as a stream ÷ /generate, 14 MB", large["chat-stream"].cpu_ms / large["banana"].cpu_ms, "≤ 1.2"),
         ("CPU per request, 100 callers ÷ 16 callers, 1.4 MB", many["banana"].cpu_ms / middle["banana"].cpu_ms, "≤ 1.2"),
         ("peak memory above idle ÷ payload, 100 × 1.4 MB", results.peaks[100, "1.4 MB", "banana"], "≤ 0.8"),
         ("CPU of a 10 MB upload ÷ nginx unbuffered", results.uploads["banana"].cpu_ms / results.uploads["nginx-unbuffered"].cpu_ms, "≤ 4"),

@@ -18,6 +18,7 @@ import pybase64
 ROOT = Path(__file__).parent.parent
 # The measured server has one core to itself; the upstream and the load share the other.
 SERVER_CORE, LOAD_CORE = 0, (os.cpu_count() or 1) - 1
+CHAT_PATH = "/v1/chat/completions"
 GOOGLE_PATH = "/v1beta/models/gemini-3-pro-image:generateContent"
 READY_SECONDS = 30
 

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from banana.payload.pieces import Pieces, size_of
+from banana.payload.pieces import Pieces, joined, size_of
 
 # Proxies are not to wait for more before they pass on what there is; X-Accel-Buffering is nginx's word for it.
 UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -85,7 +85,7 @@ class PiecesStreamResponse(Response):
         async with aclosing(self._source), aclosing(self._parts) as parts:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             async for pieces in parts:
-                for piece in pieces:
+                for piece in joined(pieces):
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -98,7 +98,7 @@ async def _cancelled(task: asyncio.Task[Any]) -> None:
 
 async def _send_pieces(pieces: Pieces, send: Send) -> None:
     """Send a body, each piece as the connection takes it; one without pieces is empty."""
-    pieces = pieces or (b"",)
+    pieces = list(joined(pieces)) or [b""]
     last = len(pieces) - 1
     for number, piece in enumerate(pieces):
         await send({"type": "http.response.body", "body": piece, "more_body": number < last})

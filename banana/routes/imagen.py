@@ -137,6 +137,18 @@ def _writer_for(body: PredictRequest, order: Order, headers: Headers) -> Predict
 DIALECT = google.DIALECT
 _EXAMPLE = {"instances": [{"prompt": documentation.EXAMPLE_PROMPT}], "parameters": {"sampleCount": 1}}
 
+_DOCUMENTATION: dict[str, Any] = {
+    "operation_id": METHOD[1:],
+    "tags": ["Google"],
+    "summary": "Imagen's predict",
+    "description": "For programs that know no other method; the pictures are made by Gemini's image models.",
+    "responses": documentation.responses({"application/json": {"schema": {}}}, google.ERROR_SCHEMA),
+    "openapi_extra": {
+        "requestBody": documentation.request_body(PredictRequest, _EXAMPLE),
+        "parameters": [google.MODEL_PARAMETER],
+    },
+}
+
 
 def _endpoint(prefix: str) -> ImageEndpoint[PredictRequest]:
     return ImageEndpoint(
@@ -148,18 +160,7 @@ def _endpoint(prefix: str) -> ImageEndpoint[PredictRequest]:
         result=result,
         explicit_base64=None,
         takes_key=False,
-        documentation={
-            "operation_id": METHOD[1:],
-            "tags": ["Google"],
-            "summary": "Imagen's predict",
-            "description": "For programs that know no other method; the pictures are made by Gemini's image models.",
-            "include_in_schema": prefix == google.PREFIXES[0],
-            "responses": documentation.responses({"application/json": {"schema": {}}}, google.ERROR_SCHEMA),
-            "openapi_extra": {
-                "requestBody": documentation.request_body(PredictRequest, _EXAMPLE),
-                "parameters": [google.MODEL_PARAMETER],
-            },
-        },
+        documentation=_DOCUMENTATION | {"include_in_schema": prefix == google.PREFIXES[0]},
     )
 
 

@@ -5,7 +5,7 @@ Source: Google's reference of Imagen, whose models were shut down in August 2026
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi.routing import APIRoute

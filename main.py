@@ -164,17 +164,22 @@ def _check(settings: config.Settings, *, port_too: bool) -> None:
     except (StoreError, logs.LogFileError) as error:
         sys.exit(f"banana-service: {error}")
     _check_store(settings)
+    for warning in _budget_warnings(settings).values():
+        print(f"warning: {warning}", file=sys.stderr)
 
 
-def _warn_of_budgets(settings: config.Settings) -> None:
-    """Warn of a budget that is nobody's: it is written wrong, and whom it was meant for spends without one."""
+def _budget_warnings(settings: config.Settings) -> dict[str, str]:
+    """Return what is wrong with each budget that is nobody's: whom it was meant for spends without one."""
     from banana.admission.budgets import EVERYBODY_ELSE
     from banana.admission.tokens import is_possible_caller
 
     whom = "no name in ACCESS_TOKENS" if settings.access_tokens else "no address, which callers are without tokens"
-    for name in settings.budgets:
-        if name != EVERYBODY_ELSE and not is_possible_caller(name, settings.access_tokens):
-            log.warning("budget_of_nobody", name=name, message=f"BUDGETS names {name}, which is {whom}.")
+    nobodies = [
+        name
+        for name in settings.budgets
+        if name != EVERYBODY_ELSE and not is_possible_caller(name, settings.access_tokens)
+    ]
+    return {name: f"BUDGETS names {name}, which is {whom}: nobody has that budget." for name in nobodies}
 
 
 def _prepare(settings: config.Settings) -> None:
@@ -189,7 +194,8 @@ def _prepare(settings: config.Settings) -> None:
     if settings.demo:
         log.warning("demo_mode", message="Pictures come from the built-in stand-in, not from Google.")
         _start_stand_in()
-    _warn_of_budgets(settings)
+    for name, warning in _budget_warnings(settings).items():
+        log.warning("budget_of_nobody", name=name, message=warning)
     if not settings.on_loopback and not settings.access_tokens:
         log.warning(
             "open_to_everyone", host=settings.host, message="ACCESS_TOKENS is not set: anyone may spend your money."

@@ -109,12 +109,12 @@ def test_a_prompt_becomes_a_picture_that_is_kept_and_taken_home(visit: Visit) ->
 def test_a_picture_has_its_price_before_and_after(visit: Visit) -> None:
     """By model, size and number; what this tab has spent, also after a reload; in the viewer, what this one cost."""
     price = visit.page.locator("#price")
-    expect(price).to_have_text("About $0.134, and a little for the prompt.")
+    expect(price).to_have_text("About $0.134, and a little for thinking and the prompt.")
     visit.page.get_by_label("How many").select_option("2")
     visit.page.get_by_label("Size").select_option("4K")
-    expect(price).to_have_text("About $0.48 ($0.24 each), and a little for the prompt.")
+    expect(price).to_have_text("About $0.48 ($0.24 each), and a little for thinking and the prompt.")
     visit.page.get_by_label("Model").select_option("gemini-nano-banana-2.1")
-    expect(price).to_have_text("About $0.151 ($0.076 each), and a little for the prompt.")
+    expect(price).to_have_text("About $0.151 ($0.076 each), and a little for thinking and the prompt.")
     visit.page.get_by_label("Size").select_option("")
     visit.send("Two bananas", 2)
     visit.pictures(2)

@@ -147,9 +147,14 @@ def _not_kept(reference: str) -> errors.InvalidRequest:
     """Return the error for what is not there, by the name of the field that refers to it."""
     if reference.startswith(RESPONSE_PREFIX):
         return errors.InvalidRequest.of_fields(
-            [("previous_response_id", f"{reference[:80]} is not kept; only a response with store: true is, for a time")]
+            [
+                (
+                    "previous_response_id",
+                    f"{reference[:80]} is not kept; only a response with store: true or background: true is, for a time",
+                )
+            ]
         )
     if reference.startswith(PICTURE_PREFIX):
         return errors.InvalidRequest.of_fields([("input", f"{reference[:80]} is not kept; send its result as well")])
-    problem = f"{reference[:80]} is not fetched; send the picture itself, as a data URI"
+    problem = f"{reference[:80]} is not fetched; send the picture itself, as a data URI, or a link of this service"
     return errors.InvalidRequest.of_fields([("image_url", problem)])

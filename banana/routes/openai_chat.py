@@ -5,9 +5,11 @@ a model of pictures is refused by name; what every application sends and changes
 API reference, Chat; OpenRouter's, Image generation.
 """
 
+import re
 import uuid
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
+from itertools import zip_longest
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -23,14 +25,17 @@ from banana.google.usage import Usage
 from banana.google.wire import Image, Words
 from banana.http.responses import PiecesResponse
 from banana.images import Failure, Order, Outcome, Outcomes
+from banana.payload.lazyjson import LongString
 from banana.payload.pieces import Bytes, Pieces
 from banana.routes import documentation, openai
 from banana.routes.dialect import Dialect, Services, under
 from banana.routes.fields import (
     MAX_IMAGES,
+    MAX_TEXT_BYTES,
     Integer,
     ModelName,
     ShortText,
+    read_picture,
     read_picture_or_address,
     read_text,
     refusal,
@@ -40,8 +45,14 @@ from banana.routes.image_endpoint import ImageEndpoint, ResponseWriter, data_uri
 
 _TEXTS = ("text", "input_text", "output_text")
 _PICTURES = ("image_url", "input_image")
-NotHere = Annotated[None, refusal("cannot be used by a model that makes pictures; switch it off in the application")]
-Elsewhere = Annotated[None, refusal("is not taken here; image_config holds aspect_ratio and image_size")]
+# A picture in Markdown, as some clients send back what they showed.
+MARKDOWN_START = "](data:image/"
+_MARKDOWN_PICTURE = re.compile(r"!\[[^\]]*\]\((data:image/[^)\s]*)\)")
+_REFUSED = Field(description="Refused, unless it says nothing.")
+NotHere = Annotated[
+    None, refusal("cannot be used by a model that makes pictures; switch it off in the application"), _REFUSED
+]
+Elsewhere = Annotated[None, refusal("is not taken here; image_config holds aspect_ratio and image_size"), _REFUSED]
 
 
 def read_content(value: object) -> list[dict[str, Any]]:
@@ -49,24 +60,40 @@ def read_content(value: object) -> list[dict[str, Any]]:
     if value is None:
         return []
     items = value if isinstance(value, list) else [{"type": "text", "text": value}]
-    return [_named(number, item, len(items)) for number, item in enumerate(items)]
+    return [part for number, item in enumerate(items) for part in _named(number, item, len(items))]
 
 
-def _named(number: int, item: object, count: int) -> dict[str, Any]:
+def _named(number: int, item: object, count: int) -> list[dict[str, Any]]:
     try:
-        return _content_part(item)
+        return _content_parts(item)
     except ValueError as error:
         raise ValueError(f"part {number + 1} {error}" if count > 1 else str(error)) from None
 
 
-def _content_part(item: object) -> dict[str, Any]:
+def _content_parts(item: object) -> list[dict[str, Any]]:
     kind = item.get("type") if isinstance(item, dict) else None
     if isinstance(item, dict) and kind in _TEXTS:
-        return {"type": "text", "text": read_text(item.get("text"))}
+        return _text_parts(item.get("text"))
     if isinstance(item, dict) and kind in _PICTURES:
-        return {"type": "image_url", "image_url": read_picture_or_address(item.get("image_url"))}
+        return [{"type": "image_url", "image_url": read_picture_or_address(item.get("image_url"))}]
     found = f"is of the type {kind[:50]!r}" if isinstance(kind, str) else "has no type"
     raise ValueError(f"{found}; text and image_url are taken")
+
+
+def _text_parts(value: object) -> list[dict[str, Any]]:
+    """Return a text, and the pictures that some clients put into it as Markdown: as words they would be billed, and not seen."""
+    is_long = isinstance(value, LongString) and value.size_bytes > MAX_TEXT_BYTES
+    text = value.text() if is_long and isinstance(value, LongString) and _holds_picture(value) else read_text(value)
+    if MARKDOWN_START not in text:
+        return [{"type": "text", "text": text}]
+    words_and_pictures = _MARKDOWN_PICTURE.split(text)
+    words = [{"type": "text", "text": read_text(words)} for words in words_and_pictures[::2]]
+    pictures = [{"type": "image_url", "image_url": read_picture(picture)} for picture in words_and_pictures[1::2]]
+    return [part for pair in zip_longest(words, pictures) for part in pair if part]
+
+
+def _holds_picture(text: LongString) -> bool:
+    return any(MARKDOWN_START.encode() in bytes(piece) for piece in text.pieces)
 
 
 _CONTENT_SCHEMA: dict[str, Any] = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}
@@ -126,7 +153,7 @@ class ResponseFormat(BaseModel):
 
 
 class ChatRequest(BaseModel):
-    """OpenAI's request for a chat completion; other fields, such as temperature and max_tokens, are taken and change nothing."""
+    """OpenAI's request for a chat completion; other fields than these, such as temperature, are taken and change nothing."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -315,7 +342,8 @@ _DOCUMENTATION: dict[str, Any] = {
     "summary": "Chat with pictures",
     "description": (
         "In OpenAI's API format for chat, as chat applications speak it: words and pictures in, words and pictures"
-        " (`images[]`) out, as JSON or as events with `stream`. Other fields are taken and change nothing."
+        " (`images[]`) out, as JSON or as events with `stream`. What cannot be honoured is refused by name; other fields,"
+        " such as temperature, are taken and change nothing."
     ),
     "responses": documentation.responses(_CONTENT_TYPES, openai.ERROR_SCHEMA),
     "openapi_extra": {"requestBody": documentation.request_body(ChatRequest, _EXAMPLE)},

@@ -49,7 +49,9 @@ _STATUSES = {
     State.FAILED: "failed",
     State.CANCELLED: "cancelled",
 }
-NotHere = Annotated[None, refusal("is nothing that this service can do; leave it out")]
+_REFUSED = Field(description="Refused, unless it says nothing.")
+NoConversation = Annotated[None, refusal("is not kept here; go on with previous_response_id"), _REFUSED]
+NoTemplate = Annotated[None, refusal("names a template of OpenAI's; send the input itself"), _REFUSED]
 
 
 class ImageTool(ImageOptions):
@@ -122,8 +124,8 @@ class ResponsesRequest(BaseModel):
     metadata: dict[str, Any] | None = None
     user: ShortText | None = Field(default=None, description="Written to the log.")
     safety_identifier: ShortText | None = Field(default=None, description="As `user`.")
-    conversation: NotHere = None
-    prompt: NotHere = None
+    conversation: NoConversation = None
+    prompt: NoTemplate = None
 
 
 def order_of(body: ResponsesRequest) -> Order:
@@ -425,7 +427,7 @@ _DOCUMENTATION: dict[str, Any] = {
     "summary": "A response with a picture",
     "description": (
         "In OpenAI's API format for responses, with the tool `image_generation`: as JSON, as typed events with"
-        " `stream`, or in the background. Other fields are taken and change nothing."
+        " `stream`, or in the background. What cannot be honoured is refused by name; other fields are taken and change nothing."
     ),
     "responses": documentation.responses(_CONTENT, openai.ERROR_SCHEMA),
     "openapi_extra": {"requestBody": documentation.request_body(ResponsesRequest, _EXAMPLE)},

@@ -434,3 +434,39 @@ async def test_a_picture_is_the_same_to_the_byte(client: httpx.AsyncClient, size
     else:
         (image,) = response.json()["choices"][0]["message"]["images"]
     assert encoded(picture_of(image)) == plain.json()["images"][0]
+
+
+@pytest.mark.parametrize("size", [10, 1 << 20])
+@pytest.mark.parametrize("as_parts", [False, True])
+async def test_a_picture_in_markdown_is_a_picture(
+    client: httpx.AsyncClient, stand_in: StandIn, size: int, as_parts: bool
+) -> None:
+    """As some clients send back what they showed: as words it would be billed, and not seen."""
+    picture = png() + bytes(size)
+    text = f"Here ![a banana]({data_uri(picture)}) it is."
+    content: Any = [{"type": "text", "text": text}] if as_parts else text
+    messages = [*says("x")["messages"], {"role": "assistant", "content": content}, *says("at night")["messages"]]
+    assert (await client.post(CHAT, json={"messages": messages})).status_code == 200
+
+    model = stand_in.calls[0].body["contents"][1]
+    assert model["role"] == "model"
+    words, image, more = model["parts"]
+    assert (words, more) == ({"text": "Here "}, {"text": " it is."})
+    assert base64.b64decode(image["inlineData"]["data"]) == picture
+
+
+@pytest.mark.parametrize("text", ["![x](data:image/png;base64,!!)", "x" * ((1 << 20) + 1)])
+async def test_a_text_that_is_no_text_is_refused(client: httpx.AsyncClient, stand_in: StandIn, text: str) -> None:
+    """A broken picture in it, or more than anybody writes."""
+    response = await client.post(CHAT, json=says(text))
+
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "messages.0.content")
+    assert not stand_in.calls
+
+
+async def test_an_unknown_model_says_where_the_known_ones_are(client: httpx.AsyncClient) -> None:
+    """Google's words, and what to do."""
+    error = (await client.post(CHAT, json=says("x") | {"model": "gpt-4o"})).json()["error"]
+
+    assert error["code"] == "model_not_found"
+    assert "/v1/models" in error["message"]

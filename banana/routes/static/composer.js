@@ -33,11 +33,15 @@ export function complain(message) {
 // Whether the form can be sent; says why not.
 export function check() {
   complain("");
-  if ($("token").value) service.setToken($("token").value);
+  useToken();
   if ($("prompt").value.trim()) return true;
   complain(text("blank"));
   $("prompt").focus();
   return false;
+}
+
+function useToken() {
+  if ($("token").value) service.setToken($("token").value);
 }
 
 export function setRunning(running) {
@@ -143,6 +147,10 @@ export function start(send, cancel) {
     if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
     event.preventDefault();
     $("form").requestSubmit();
+  });
+  $("token").addEventListener("change", async () => {
+    useToken();
+    await loadModels(); // and their prices, which need a token too
   });
   $("cancel").addEventListener("click", cancel);
   document.addEventListener("keydown", (event) => {

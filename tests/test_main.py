@@ -11,7 +11,7 @@ from tests.services import ROOT
 def checked(folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
     """What `main.py --check` says, as the scripts ask it before a start or a restart."""
     environment = os.environ | {"GEMINI_API_KEY": "k", "PORT": "1", "PYTHONPATH": str(ROOT)} | settings
-    command = [sys.executable, ROOT / "main.py", "--check", "--running"]
+    command: list[str | Path] = [sys.executable, ROOT / "main.py", "--check", "--running"]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 

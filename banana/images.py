@@ -244,6 +244,8 @@ class Images:
         """Make one image; return it, or the error."""
         try:
             result = await self._client.image(call, exchange, takes_words=order.takes_words)
+            if isinstance(result, Words) and result.is_refusal:
+                exchange.error_code = errors.Blocked.code  # for the log: the caller gets words
             return Outcome(index, await self._converted(result, order) if isinstance(result, Image) else result)
         except errors.BananaError as error:
             return Outcome(index, error)

@@ -10,10 +10,11 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -81,11 +82,23 @@ def google() -> Iterator[Google]:
     server.stop()
 
 
+FORMS: dict[str, Callable[[str], dict[str, Any]]] = {
+    "/generate": lambda prompt: {"prompt": prompt},
+    "/v1/chat/completions": lambda prompt: {"messages": [{"role": "user", "content": prompt}]},
+    "/v1/responses": lambda prompt: {"input": prompt, "store": True},
+}
+
+
+def path_of(key: str) -> str:
+    """One API format after the other."""
+    return list(FORMS)[int(key.rpartition("-")[2]) % len(FORMS)]
+
+
 def ask(
     service: Service, method: str, path: str, key: str = "", headers: dict[str, str] | None = None
 ) -> tuple[int, bytes]:
     """Send one request, for as long as the service is away too."""
-    body = json.dumps({"prompt": f"{PROMPT} {key}"}).encode() if key else None
+    body = json.dumps(FORMS[path](f"{PROMPT} {key}")).encode() if key else None
     given = ({"Idempotency-Key": key} if key else {}) | (headers or {})
     with closing(http.client.HTTPConnection("127.0.0.1", service.port, timeout=40)) as connection:
         connection.request(method, path, body, given)
@@ -96,7 +109,7 @@ def ask(
 def first_answer(service: Service, key: str) -> bytes | None:
     """Ask once; None when the connection died."""
     with suppress(OSError, http.client.HTTPException):
-        status, body = ask(service, "POST", "/generate", key)
+        status, body = ask(service, "POST", path_of(key), key)
         return body if status == 200 else None
     return None
 
@@ -105,7 +118,7 @@ def settled(service: Service, key: str) -> tuple[int, bytes]:
     """Repeat until it is known what became of a key."""
     for _ in range(60):
         with suppress(OSError, http.client.HTTPException):
-            status, body = ask(service, "POST", "/generate", key)
+            status, body = ask(service, "POST", path_of(key), key)
             if status in (200, 502):
                 return status, body
         time.sleep(0.5)

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -227,6 +228,16 @@ async def test_words_alone_are_an_answer(
         assert end["message"]["content"] == words
         assert "images" not in end["message"]
     assert (end["finish_reason"], end["native_finish_reason"]) == (reason, native)
+
+
+async def test_a_refusal_is_in_the_log(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+    """The caller gets 200 and words; whoever operates the service finds it by its code."""
+    stand_in.plan.append("blocked")
+    await client.post(CHAT, json=says("x"))
+
+    log = Path("logs/app.log").read_text(encoding="utf-8").splitlines()
+    (line,) = [line for line in map(json.loads, log) if line["event"] == "request"]
+    assert (line["status"], line["code"], line["images_returned"]) == (200, "blocked", 0)
 
 
 async def test_only_words_are_wanted(client: httpx.AsyncClient, stand_in: StandIn) -> None:

@@ -331,8 +331,24 @@ def _event(data: dict[str, object]) -> bytes:
 PATH = "/v1/chat/completions"
 DIALECT = Dialect("openai-chat", under("/v1/chat"), openai.error_response)
 _EXAMPLE = {"messages": [{"role": "user", "content": documentation.EXAMPLE_PROMPT}]}
+_EXAMPLE_MESSAGE = {
+    "role": "assistant",
+    "content": "Here it is.",
+    "images": [{"type": "image_url", "index": 0, "image_url": {"url": "data:image/jpeg;base64,…"}}],
+}
+_EXAMPLE_RESPONSE = {
+    "id": "chatcmpl-…",
+    "object": "chat.completion",
+    "created": 1795392000,
+    "model": "gemini-3-pro-image",
+    "choices": [{"index": 0, "finish_reason": "stop", "message": _EXAMPLE_MESSAGE}],
+    "usage": {"prompt_tokens": 8, "completion_tokens": 1350, "total_tokens": 1358, "cost": 0.137176},
+}
 _CONTENT_TYPES = {
-    "application/json": {"schema": {"type": "object", "required": ["id", "choices", "usage"]}},
+    "application/json": {
+        "schema": {"type": "object", "required": ["id", "choices", "usage"]},
+        "example": _EXAMPLE_RESPONSE,
+    },
     "text/event-stream": {"schema": {}},
 }
 

@@ -415,8 +415,22 @@ def result(outcomes: Outcomes, *, as_links: bool) -> Pieces:
 
 
 DIALECT = Dialect("openai-responses", under(PATH), openai.error_response)
+_EXAMPLE_RESPONSE = {
+    "id": "resp_…",
+    "object": "response",
+    "created_at": 1795392000,
+    "status": "completed",
+    "model": "gemini-3-pro-image",
+    "output": [
+        {"type": "image_generation_call", "id": "ig_…", "status": "completed", "size": "1024x1024", "result": "…"}
+    ],
+    "usage": {"input_tokens": 8, "output_tokens": 1345, "total_tokens": 1353, "cost": 0.137116},
+}
 _CONTENT = {
-    "application/json": {"schema": {"type": "object", "required": ["id", "object", "status", "output"]}},
+    "application/json": {
+        "schema": {"type": "object", "required": ["id", "object", "status", "output"]},
+        "example": _EXAMPLE_RESPONSE,
+    },
     "text/event-stream": {"schema": {}},
 }
 _EXAMPLE = {"input": documentation.EXAMPLE_PROMPT, "tools": [{"type": TOOL}]}

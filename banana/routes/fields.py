@@ -89,6 +89,10 @@ def read_text(value: object) -> str:
     return text
 
 
+# In the OpenAPI document, a field that is there to be refused: what says nothing has many shapes.
+REFUSED = WithJsonSchema({"description": "Refused, unless it says nothing."})
+
+
 def refusal(problem: str) -> BeforeValidator:
     """Return what checks that a field says nothing; `problem` is what is wrong with anything else."""
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic.json_schema import SkipJsonSchema
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
@@ -22,13 +23,13 @@ from banana.images import Failure, Order, Outcome, Outcomes
 from banana.payload.pieces import Bytes, Pieces
 from banana.routes import documentation, google
 from banana.routes.dialect import Services
-from banana.routes.fields import MAX_IMAGES, Integer, ModelName, Pictures, Prompt, Text, refusal
+from banana.routes.fields import MAX_IMAGES, REFUSED, Integer, ModelName, Pictures, Prompt, Text, refusal
 from banana.routes.generate import AspectRatio, ImageSize
 from banana.routes.image_endpoint import ImageEndpoint, ResponseWriter
 
 METHOD = ":predict"
 FORMATS = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
-NotHere = Annotated[None, refusal("cannot be honoured by Gemini's image models; leave it out")]
+NotHere = Annotated[None, refusal("cannot be honoured by Gemini's image models; leave it out"), REFUSED]
 
 
 def _pictures(value: object) -> object:
@@ -75,7 +76,7 @@ class PredictRequest(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    model: ModelName | None = Field(default=None, description="Stands in the path.")
+    model: SkipJsonSchema[ModelName | None] = None  # stands in the path
     instances: Annotated[list[Instance], BeforeValidator(lambda value: [value] if isinstance(value, dict) else value)]
     parameters: Parameters | None = None
 

@@ -32,6 +32,7 @@ from banana.routes.dialect import Dialect, Services, under
 from banana.routes.fields import (
     MAX_IMAGES,
     MAX_TEXT_BYTES,
+    REFUSED,
     Integer,
     ModelName,
     ShortText,
@@ -48,11 +49,10 @@ _PICTURES = ("image_url", "input_image")
 # A picture in Markdown, as some clients send back what they showed.
 MARKDOWN_START = "](data:image/"
 _MARKDOWN_PICTURE = re.compile(r"!\[[^\]]*\]\((data:image/[^)\s]*)\)")
-_REFUSED = Field(description="Refused, unless it says nothing.")
 NotHere = Annotated[
-    None, refusal("cannot be used by a model that makes pictures; switch it off in the application"), _REFUSED
+    None, refusal("cannot be used by a model that makes pictures; switch it off in the application"), REFUSED
 ]
-Elsewhere = Annotated[None, refusal("is not taken here; image_config holds aspect_ratio and image_size"), _REFUSED]
+Elsewhere = Annotated[None, refusal("is not taken here; image_config holds aspect_ratio and image_size"), REFUSED]
 
 
 def read_content(value: object) -> list[dict[str, Any]]:

@@ -33,7 +33,7 @@ from banana.results.history import PICTURE_PREFIX, RESPONSE_PREFIX
 from banana.results.links import expired
 from banana.routes import documentation, openai
 from banana.routes.dialect import Dialect, DialectRoute, Handler, Services, under
-from banana.routes.fields import ModelName, ShortText, Text, read_picture, read_text, refusal
+from banana.routes.fields import REFUSED, ModelName, ShortText, Text, read_picture, read_text, refusal
 from banana.routes.image_endpoint import ImageEndpoint, ResponseWriter
 from banana.routes.openai_chat import read_content, turn_parts
 from banana.routes.openai_images import ImageOptions, order_with
@@ -49,9 +49,8 @@ _STATUSES = {
     State.FAILED: "failed",
     State.CANCELLED: "cancelled",
 }
-_REFUSED = Field(description="Refused, unless it says nothing.")
-NoConversation = Annotated[None, refusal("is not kept here; go on with previous_response_id"), _REFUSED]
-NoTemplate = Annotated[None, refusal("names a template of OpenAI's; send the input itself"), _REFUSED]
+NoConversation = Annotated[None, refusal("is not kept here; go on with previous_response_id"), REFUSED]
+NoTemplate = Annotated[None, refusal("names a template of OpenAI's; send the input itself"), REFUSED]
 
 
 class ImageTool(ImageOptions):

@@ -5,6 +5,7 @@ from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import aclosing
 from typing import Any
 
+import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -14,6 +15,19 @@ from banana.payload.pieces import Pieces, joined, size_of
 UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 # A server-sent event that is none: it keeps a connection that a proxy would cut.
 COMMENT: Pieces = (b": keep-alive\n\n",)
+
+
+# What some readers of lines take for the end of one, and JSON does not escape: https://docs.python.org/3/library/stdtypes.html#str.splitlines
+_LINE_ENDS = {"\u2028".encode(): rb"\u2028", "\u2029".encode(): rb"\u2029", "\x85".encode(): rb"\u0085"}
+
+
+def one_line(document: object) -> bytes:
+    """Return `document` as JSON that is one line for every reader, for events."""
+    encoded = msgspec.json.encode(document)
+    for end, escaped in _LINE_ENDS.items():
+        if end in encoded:
+            encoded = encoded.replace(end, escaped)
+    return encoded
 
 
 class PiecesResponse(Response):

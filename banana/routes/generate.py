@@ -14,7 +14,7 @@ from banana.exchange import Exchange
 from banana.google.contents import user_turn
 from banana.google.wire import Image
 from banana.http.negotiation import preferred_media_type
-from banana.http.responses import PiecesResponse
+from banana.http.responses import PiecesResponse, one_line
 from banana.images import Failure, Order, Outcome, Outcomes
 from banana.money import rounded
 from banana.payload.pieces import Bytes, Pieces
@@ -107,18 +107,18 @@ class GenerateWriter(ResponseWriter):
                 return [start % (outcome.index, mime_type.encode()), *content, b'"', cost, b"}\n\n"]
             case errors.BananaError() as error:
                 data = {"index": outcome.index} | error_body(exchange, error)
-                return [b"event: failed\ndata: " + msgspec.json.encode(data) + b"\n\n"]
+                return [b"event: failed\ndata: " + one_line(data) + b"\n\n"]
 
         return ()
 
     def error_event(self, error: errors.BananaError, exchange: Exchange) -> Pieces:
         """Return `error`, which ends the stream."""
-        return [b"event: error\ndata: " + msgspec.json.encode(error_body(exchange, error)) + b"\n\n"]
+        return [b"event: error\ndata: " + one_line(error_body(exchange, error)) + b"\n\n"]
 
     def last_event(self, failures: list[Failure], cost_usd: Decimal | None, exchange: Exchange) -> Pieces:
         """Return `done`, with what all calls cost, where that is known."""
         cost = {} if cost_usd is None else {"cost_usd": rounded(cost_usd)}
-        return [b"event: done\ndata: " + msgspec.json.encode(_summary(self._requested, failures) | cost) + b"\n\n"]
+        return [b"event: done\ndata: " + one_line(_summary(self._requested, failures) | cost) + b"\n\n"]
 
 
 def _summary(requested: int, failures: list[Failure]) -> dict[str, Any]:

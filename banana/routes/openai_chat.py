@@ -12,7 +12,6 @@ from decimal import Decimal
 from itertools import zip_longest
 from typing import Annotated, Any, Literal
 
-import msgspec
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.datastructures import Headers
@@ -23,7 +22,7 @@ from banana.exchange import Exchange
 from banana.google.contents import Part, Turn
 from banana.google.usage import Usage
 from banana.google.wire import Image, Words
-from banana.http.responses import PiecesResponse
+from banana.http.responses import PiecesResponse, one_line
 from banana.images import Failure, Order, Outcome, Outcomes
 from banana.payload.lazyjson import LongString
 from banana.payload.pieces import Bytes, Pieces
@@ -252,7 +251,7 @@ class ChatWriter(ResponseWriter):
         self._usages.append(Usage.of(outcome.result.usage))
         pieces = [*self._chunk(outcome, [b'{"role":"assistant","content":""}'])]
         if outcome.result.text:
-            pieces += self._chunk(outcome, [msgspec.json.encode({"content": outcome.result.text})])
+            pieces += self._chunk(outcome, [one_line({"content": outcome.result.text})])
         if isinstance(outcome.result, Image):
             pieces += self._chunk(outcome, [b'{"images":', *_images(outcome, as_links=self.as_links), b"}"])
         return [*pieces, *self._chunk(outcome, [b"{}"], _finish(outcome.result))]
@@ -269,8 +268,8 @@ class ChatWriter(ResponseWriter):
         return [*([_event(self._head | usage)] if self._includes_usage else []), _DONE]
 
     def _chunk(self, outcome: Outcome, delta: list[Bytes], finish: dict[str, object] | None = None) -> list[Bytes]:
-        head = msgspec.json.encode(self._head)[:-1]
-        end = msgspec.json.encode(finish or {"finish_reason": None})[1:]
+        head = one_line(self._head)[:-1]
+        end = one_line(finish or {"finish_reason": None})[1:]
         return [b"data: ", head, b',"choices":[{"index":%d,"delta":' % outcome.index, *delta, b",", end, b"]}\n\n"]
 
 
@@ -286,19 +285,19 @@ def result(outcomes: Outcomes, *, as_links: bool) -> Pieces:
         "created": outcomes.created_at,
         "model": next(outcome.result.model for outcome in done if isinstance(outcome.result, Image | Words)),
     }
-    pieces: list[Bytes] = [msgspec.json.encode(head)[:-1], b',"choices":[']
+    pieces: list[Bytes] = [one_line(head)[:-1], b',"choices":[']
     for number, outcome in enumerate(done):
         pieces += [b","] if number else []
         pieces += _choice(outcome, as_links=as_links)
     usage = openai.chat_usage_of(openai.usage_in(done), outcomes.cost_usd)
-    return [*pieces, b'],"usage":', msgspec.json.encode(usage), b"}"]
+    return [*pieces, b'],"usage":', one_line(usage), b"}"]
 
 
 def _choice(outcome: Outcome, *, as_links: bool) -> Iterator[Bytes]:
     assert isinstance(outcome.result, Image | Words)
     choice = {"index": outcome.index, "logprobs": None} | _finish(outcome.result)
     message = {"role": "assistant", "content": outcome.result.text, "refusal": None}
-    yield msgspec.json.encode(choice)[:-1] + b',"message":' + msgspec.json.encode(message)[:-1]
+    yield one_line(choice)[:-1] + b',"message":' + one_line(message)[:-1]
     if isinstance(outcome.result, Image):
         yield b',"images":'
         yield from _images(outcome, as_links=as_links)
@@ -325,7 +324,7 @@ def _id(kept_id: str | None) -> str:
 
 
 def _event(data: dict[str, object]) -> bytes:
-    return b"data: " + msgspec.json.encode(data) + b"\n\n"
+    return b"data: " + one_line(data) + b"\n\n"
 
 
 PATH = "/v1/chat/completions"

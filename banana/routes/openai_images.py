@@ -18,7 +18,7 @@ from banana import errors
 from banana.exchange import Exchange
 from banana.google.contents import Turn, user_turn
 from banana.google.wire import Image
-from banana.http.responses import PiecesResponse
+from banana.http.responses import PiecesResponse, one_line
 from banana.images import Failure, Order, Outcome, Outcomes
 from banana.payload.pieces import Bytes, Pieces
 from banana.routes import documentation, openai
@@ -189,9 +189,7 @@ class ImagesWriter(ResponseWriter):
 
     def error_event(self, error: errors.BananaError, exchange: Exchange) -> Pieces:
         """Return `error`, which ends the stream."""
-        return [
-            b"event: error\ndata: " + msgspec.json.encode({"error": openai.error_object(exchange, error)}) + b"\n\n"
-        ]
+        return [b"event: error\ndata: " + one_line({"error": openai.error_object(exchange, error)}) + b"\n\n"]
 
     def last_event(self, failures: list[Failure], cost_usd: Decimal | None, exchange: Exchange) -> Pieces:
         """Return an error when there is no image at all; OpenAI's stream ends without an event of its own."""

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-import msgspec
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.datastructures import Headers
@@ -23,7 +22,7 @@ from banana import errors
 from banana.exchange import Exchange
 from banana.google.contents import Part, Turn
 from banana.google.wire import Image, Words
-from banana.http.responses import PiecesResponse
+from banana.http.responses import PiecesResponse, one_line
 from banana.images import Failure, Order, Outcome, Outcomes
 from banana.ledger.ledger import Entry, State
 from banana.payload.conversion import dimensions_of
@@ -280,7 +279,7 @@ class ResponsesWriter(ResponseWriter):
 
     def _event(self, name: str, fields: dict[str, Any], field: str = "", value: Pieces = ()) -> list[Bytes]:
         """Return one event; `value` is a field in pieces."""
-        head = msgspec.json.encode({"type": name, "sequence_number": self._sequence} | fields)
+        head = one_line({"type": name, "sequence_number": self._sequence} | fields)
         self._sequence += 1
         rest = [b',"%s":' % field.encode(), *value] if field else []
         return [b"event: %s\ndata: " % name.encode(), head[:-1], *rest, b"}\n\n"]
@@ -340,10 +339,10 @@ def _document(
     }
     end = {"usage": usage} if usage else {}
     return [
-        msgspec.json.encode(head | echo)[:-1],
+        one_line(head | echo)[:-1],
         b',"output":',
         *output,
-        *([b"," + msgspec.json.encode(end)[1:]] if end else [b"}"]),
+        *([b"," + one_line(end)[1:]] if end else [b"}"]),
     ]
 
 
@@ -355,7 +354,7 @@ def _completed(outcomes: Outcomes, echo: dict[str, object]) -> list[Bytes]:
     assert isinstance(done, Image | Words)
     items = [_image(entry_id, outcome)] if isinstance(done, Image) else []
     if done.text:
-        items.append([msgspec.json.encode(_message(entry_id, done))])
+        items.append([one_line(_message(entry_id, done))])
     output: list[Bytes] = [b"["]
     for number, item in enumerate(items):
         output += [b","] if number else []
@@ -395,7 +394,7 @@ def _image(entry_id: str, outcome: Outcome) -> list[Bytes]:
         "quality": "auto",
         "size": f"{size[0]}x{size[1]}" if size else None,
     }
-    return [msgspec.json.encode(item)[:-1], b',"result":"', *outcome.result.picture.pieces, b'"}']
+    return [one_line(item)[:-1], b',"result":"', *outcome.result.picture.pieces, b'"}']
 
 
 def _message(entry_id: str, said: Image | Words) -> dict[str, Any]:
@@ -489,7 +488,7 @@ def routes(services: Services) -> list[APIRoute]:
         with _as_response(request) as entry_id:
             await services.requests.delete_task(entry_id, exchange.caller)
         document = {"id": request.path_params["id"], "object": "response", "deleted": True}
-        return Response(msgspec.json.encode(document), media_type="application/json")
+        return Response(one_line(document), media_type="application/json")
 
     one = f"{PATH}/{{id}}"
     return [

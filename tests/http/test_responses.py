@@ -16,6 +16,7 @@ from PIL import Image
 
 from banana import images
 from banana.app import create_app
+from banana.http.responses import one_line
 from standin import faults
 from standin.server import StandIn
 from tests.conftest import client_of, error_of, served, settings_for
@@ -210,3 +211,11 @@ async def test_nginx_in_front_cuts_silence_and_nothing_else(
     assert [outcome.status_code for outcome in outcomes] == [504, 200, 200]
     assert len(outcomes[1].json()["images"]) == 1
     assert [name for name, _ in events_of(outcomes[2].text)] == ["image", "done"]
+
+
+def test_an_event_is_one_line_for_every_reader() -> None:
+    """Python's readers end a line at more characters than JSON escapes."""
+    document = {"text": "a\nb\r\x0b\x0c\x1c\x85\u2028\u2029é"}
+
+    assert len(one_line(document).decode().splitlines()) == 1
+    assert json.loads(one_line(document)) == document

@@ -194,15 +194,15 @@ class DialectRoute(APIRoute):
     async def _admit(self, request: Request, exchange: Exchange) -> None:
         """Count the request against its rate limit; one with a key only as far as can be said before its body is read."""
         rate_limit = self.services.rate_limit
+        key = key_of(request.headers) if request.method == "POST" else None
+        if key is not None and not self._takes_key:
+            raise key_refused()
         if self._makes_nothing:
             await rate_limit.admit_replay(request)
             return
-        key = key_of(request.headers) if request.method == "POST" else None
         if key is None:
             await rate_limit.admit(request, exchange)
             return
-        if not self._takes_key:
-            raise key_refused()
         assert exchange.caller is not None
         is_known = await self.services.requests.is_known(exchange.caller, key)
         await (rate_limit.admit_replay(request) if is_known else rate_limit.admit_arrival(request))

@@ -260,6 +260,14 @@ async def test_a_response_in_the_background_can_be_cancelled(client: httpx.Async
     assert (await client.post(f"{RESPONSES}/{ended['id']}/cancel")).json()["status"] == "completed"
 
 
+async def test_a_key_is_for_what_makes_something(client: httpx.AsyncClient) -> None:
+    """To cancel is once anyway: a key is refused by name there, as everywhere where it means nothing."""
+    kept = (await client.post(RESPONSES, json=ASKED | {"store": True})).json()["id"]
+    response = await client.post(f"{RESPONSES}/{kept}/cancel", headers=KEY)
+
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "Idempotency-Key")
+
+
 async def test_a_failed_response_says_why(client: httpx.AsyncClient, stand_in: StandIn) -> None:
     """With its error, as it was."""
     stand_in.plan.append("400")

@@ -228,7 +228,7 @@ class _Keeping:
         )
         self._beat.beat_while(lambda: self._works.is_busy or self._requests.is_claiming)
         self.requests = self._requests if settings.keep_results_seconds else NothingKept()
-        history = KeptHistory(self._ledger, self.files, self.links)
+        history = KeptHistory(self._ledger, self.files, self.links, buffers, settings.max_request_bytes)
         self.history = history if settings.keep_results_seconds else NoHistory()
 
     def upkeep(self, jobs: dict[str, Callable[[bytes], Job]]) -> Upkeep | SweepOnly:

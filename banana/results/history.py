@@ -10,11 +10,14 @@ from typing import Protocol
 from urllib.parse import parse_qs, urlsplit
 
 from banana import errors
+from banana.exchange import Exchange
 from banana.google.contents import Part, Turn
 from banana.google.wire import Image, Words
 from banana.ledger.ledger import Entry
 from banana.ledger.thread import LedgerThread
+from banana.payload.memory import Buffers
 from banana.payload.pictures import EncodedPicture
+from banana.payload.pieces import size_of
 from banana.results.documents import encoded, outcomes_of
 from banana.results.files import Files
 from banana.results.links import Links
@@ -30,10 +33,11 @@ _SIGNATURE = re.compile(rb"[A-Za-z0-9+/_=-]+")
 class History(Protocol):
     """Looks up what turns refer to."""
 
-    async def looked_up(self, turns: Sequence[Turn], caller: str) -> Sequence[Turn]:
+    async def looked_up(self, turns: Sequence[Turn], exchange: Exchange) -> Sequence[Turn]:
         """Return the turns with the pictures they refer to, and with signatures, as far as these are kept.
 
-        Raises InvalidRequest for what is not kept, Expired, BadSignature and LedgerUnavailable.
+        Raises InvalidRequest for what is not kept, Expired, BadSignature, LedgerUnavailable; TooLarge and Overloaded for more
+        than a request may bring along, or than there is room for.
         """
         ...
 
@@ -41,7 +45,7 @@ class History(Protocol):
 class NoHistory:
     """Stands for it where KEEP_RESULTS_SECONDS is 0."""
 
-    async def looked_up(self, turns: Sequence[Turn], caller: str) -> Sequence[Turn]:
+    async def looked_up(self, turns: Sequence[Turn], exchange: Exchange) -> Sequence[Turn]:
         """Return the turns. Raises InvalidRequest when they refer to anything."""
         for part in _parts(turns):
             if part.reference:
@@ -50,26 +54,46 @@ class NoHistory:
 
 
 class KeptHistory:
-    """What the ledger, the files and the links know."""
+    """What the ledger, the files and the links know.
 
-    def __init__(self, ledger: LedgerThread, files: Files, links: Links) -> None:
+    Args:
+        ledger, files, links: they know it.
+        buffers: where what is in memory is counted.
+        max_bytes: of what one conversation refers to.
+
+    """
+
+    def __init__(self, ledger: LedgerThread, files: Files, links: Links, buffers: Buffers, max_bytes: int) -> None:
         self._ledger = ledger
         self._files = files
         self._links = links
+        self._buffers = buffers
+        self._max_bytes = max_bytes
 
-    async def looked_up(self, turns: Sequence[Turn], caller: str) -> Sequence[Turn]:
+    async def looked_up(self, turns: Sequence[Turn], exchange: Exchange) -> Sequence[Turn]:
         """Return the turns with what they refer to."""
         if not any(turn.is_model or part.reference for turn in turns for part in turn.parts):
             return turns
-        return [await self._turn(turn, caller) for turn in turns]
+        found, size_bytes = [], 0
+        for turn in turns:
+            parts: list[Part] = []
+            for part in turn.parts:
+                looked_up = await self._part(part, turn, exchange)
+                # A reference is short, and what it stands for is not: as many as fit into a body would be gigabytes.
+                brought_bytes = sum(_size_of(one) for one in looked_up) - _size_of(part)
+                size_bytes += brought_bytes
+                if size_bytes > self._max_bytes:
+                    raise errors.TooLarge(f"What this conversation refers to is over {self._max_bytes} bytes.")
+                self._buffers.reserve(exchange, brought_bytes)
+                parts += looked_up
+            found.append(Turn(parts, turn.is_model))
+        return found
 
-    async def _turn(self, turn: Turn, caller: str) -> Turn:
-        parts: list[Part] = []
-        for part in turn.parts:
-            parts += await self._referred(part.reference, caller) if part.reference else [part]
-        if turn.is_model:
-            parts = [await self._signed(part) for part in parts]
-        return Turn(parts, turn.is_model)
+    async def _part(self, part: Part, turn: Turn, exchange: Exchange) -> list[Part]:
+        """Return what a part stands for, signed where it is the model's."""
+        assert exchange.caller is not None
+        parts = await self._referred(part.reference, exchange.caller) if part.reference else [part]
+        return [await self._signed(part) for part in parts] if turn.is_model else parts
 
     async def _referred(self, reference: str, caller: str) -> list[Part]:
         if match := _ID.fullmatch(reference):
@@ -137,6 +161,11 @@ async def _parts_of(entry: Entry, files: Files) -> list[Part]:
         if isinstance(outcome.result, Image):
             parts.append(Part(picture=outcome.result.picture))
     return parts
+
+
+def _size_of(part: Part) -> int:
+    """Return how much of a part is in memory, in bytes, beside its words."""
+    return (part.picture.size_bytes if part.picture else 0) + size_of(part.signature)
 
 
 def _parts(turns: Sequence[Turn]) -> Iterable[Part]:

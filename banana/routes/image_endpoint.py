@@ -295,8 +295,7 @@ def _json_pieces(value: Any) -> Iterator[Bytes]:
 
 async def _looked_up(order: Order, exchange: Exchange, services: Services) -> Order:
     """Return the order with the pictures that its conversation refers to. Raises as `History.looked_up`."""
-    assert exchange.caller is not None
-    turns = await services.history.looked_up(order.turns, exchange.caller)
+    turns = await services.history.looked_up(order.turns, exchange)
     return order if turns is order.turns else replace(order, turns=turns)
 
 

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 
 from banana import errors
+from banana.exchange import Exchange
 from banana.google.contents import Part, Turn, user_turn
 from banana.google.wire import Image, Words
 from banana.images import Outcome
 from banana.ledger.ledger import State
 from banana.ledger.sqlite import SQLiteLedger
 from banana.ledger.thread import LedgerThread
+from banana.payload.memory import Buffers
 from banana.payload.pictures import EncodedPicture
 from banana.results.documents import document_of, encoded, kept
 from banana.results.files import Files
@@ -39,7 +41,11 @@ def links(tmp_path: Path) -> Links:
 
 @pytest.fixture
 def history(tmp_path: Path, files: Files, links: Links) -> KeptHistory:
-    return KeptHistory(LedgerThread(SQLiteLedger(tmp_path / "ledger.db")), files, links)
+    return KeptHistory(LedgerThread(SQLiteLedger(tmp_path / "ledger.db")), files, links, Buffers(1 << 20), 2000)
+
+
+def of(caller: str) -> Exchange:
+    return Exchange(deadline=0, caller=caller)
 
 
 def refers(reference: str, *, is_model: bool = False) -> list[Turn]:
@@ -67,7 +73,7 @@ async def test_what_refers_to_nothing_stays_as_it_is(history: KeptHistory) -> No
     """The very same turns, without a look at anything."""
     turns = [user_turn("x", [encoded(png())])]
 
-    assert await history.looked_up(turns, "anna") is turns
+    assert await history.looked_up(turns, of("anna")) is turns
 
 
 async def test_a_link_is_the_picture_it_names(history: KeptHistory, files: Files, links: Links) -> None:
@@ -75,7 +81,7 @@ async def test_a_link_is_the_picture_it_names(history: KeptHistory, files: Files
     await files.write(NAME, [png()])
     url = links.url("https://elsewhere.example/prefix", NAME, int(time.time()) + 100)
 
-    (turn,) = await history.looked_up(refers(url), "anybody")
+    (turn,) = await history.looked_up(refers(url), of("anybody"))
 
     assert decoded(turn.parts[1].picture) == png()
 
@@ -93,23 +99,23 @@ async def test_a_link_is_the_picture_it_names(history: KeptHistory, files: Files
 async def test_what_is_no_link_of_ours_is_not_fetched(history: KeptHistory, url: str, kind: type[Exception]) -> None:
     """No other host is asked, and no other file is read."""
     with pytest.raises(kind):
-        await history.looked_up(refers(url), "anna")
+        await history.looked_up(refers(url), of("anna"))
 
 
 async def test_a_link_to_what_is_gone_says_so(history: KeptHistory, links: Links) -> None:
     """Over its time it is expired; without its file it is not kept."""
     with pytest.raises(errors.Expired):
-        await history.looked_up(refers(links.url("http://x", NAME, int(time.time()) - 1)), "anna")
+        await history.looked_up(refers(links.url("http://x", NAME, int(time.time()) - 1)), of("anna"))
     with pytest.raises(errors.InvalidRequest):
-        await history.looked_up(refers(links.url("http://x", NAME, int(time.time()) + 100)), "anna")
+        await history.looked_up(refers(links.url("http://x", NAME, int(time.time()) + 100)), of("anna"))
 
 
 async def test_an_earlier_response_goes_back_as_it_was(history: KeptHistory, files: Files, tmp_path: Path) -> None:
     """Its words and its picture with the signature; of a picture's id the picture alone."""
     await keep_entry(tmp_path, files)
 
-    (whole,) = await history.looked_up([Turn([Part(reference=f"resp_{ENTRY.id}")], is_model=True)], ENTRY.caller)
-    (alone,) = await history.looked_up([Turn([Part(reference=f"ig_{ENTRY.id}")], is_model=True)], ENTRY.caller)
+    (whole,) = await history.looked_up([Turn([Part(reference=f"resp_{ENTRY.id}")], is_model=True)], of(ENTRY.caller))
+    (alone,) = await history.looked_up([Turn([Part(reference=f"ig_{ENTRY.id}")], is_model=True)], of(ENTRY.caller))
 
     words, picture = whole.parts
     assert (words.text, decoded(picture.picture), picture.signature) == ("Here.", png(), [b"c2ln"])
@@ -124,7 +130,7 @@ async def test_anothers_response_is_not_there(
     await keep_entry(tmp_path, files)
 
     with pytest.raises(errors.InvalidRequest) as caught:
-        await history.looked_up(refers(reference), "somebody else")
+        await history.looked_up(refers(reference), of("somebody else"))
 
     assert "is not kept" in caught.value.message or "is not fetched" in caught.value.message
 
@@ -139,7 +145,7 @@ async def test_a_picture_of_the_models_is_signed_where_its_signature_is_kept(
         user_turn("x", [encoded(png("red"))]),
     ]
 
-    model, user = await history.looked_up(turns, "anna")
+    model, user = await history.looked_up(turns, of("anna"))
 
     assert [list(part.signature) for part in model.parts] == [[b"c2ln"], []]
     assert [list(part.signature) for part in user.parts] == [[], []]
@@ -158,11 +164,38 @@ async def test_nothing_can_be_referred_to_where_nothing_is_kept() -> None:
     history: History = NoHistory()
     turns = [Turn([Part(picture=encoded(png()))], is_model=True)]
 
-    assert await history.looked_up(turns, "anna") is turns
+    assert await history.looked_up(turns, of("anna")) is turns
     with pytest.raises(errors.InvalidRequest):
-        await history.looked_up(refers("https://a.b/c.png"), "anna")
+        await history.looked_up(refers("https://a.b/c.png"), of("anna"))
 
 
 def test_words_are_no_picture() -> None:
     """A response of words alone has nothing to sign."""
     assert not hasattr(Words("x", "STOP"), "signature")
+
+
+@pytest.mark.parametrize(("count", "room", "kind"), [(50, 1 << 20, errors.TooLarge), (3, 200, errors.Overloaded)])
+async def test_what_is_referred_to_is_bounded(
+    tmp_path: Path, files: Files, links: Links, count: int, room: int, kind: type[Exception]
+) -> None:
+    """A reference is short, and what it stands for is not; what there is no room for is refused before it is paid for."""
+    buffers = Buffers(room)
+    history = KeptHistory(LedgerThread(SQLiteLedger(tmp_path / "ledger.db")), files, links, buffers, 2000)
+    await files.write(NAME, [png()])
+    url = links.url("http://x", NAME, int(time.time()) + 100)
+    exchange = of("anna")
+
+    with pytest.raises(kind):
+        await history.looked_up(refers(url) * count, exchange)
+
+    assert exchange.held_bytes <= min(room, 2000)
+
+
+async def test_what_is_brought_along_is_counted(history: KeptHistory, files: Files, links: Links) -> None:
+    """While the request is served, as its body is; what came with the body is not counted twice."""
+    await files.write(NAME, [png()])
+    exchange = of("anna")
+    turns = [*refers(links.url("http://x", NAME, int(time.time()) + 100)), user_turn("x", [encoded(png())])]
+    await history.looked_up(turns, exchange)
+
+    assert exchange.held_bytes == encoded(png()).size_bytes

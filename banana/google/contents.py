@@ -4,7 +4,7 @@ The pictures stay the pieces they came in. Source: Google's REST reference for `
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +49,17 @@ class Turn:
 def user_turn(prompt: str, pictures: Sequence[EncodedPicture] = ()) -> Turn:
     """Return the turn of a caller who gives words and pictures."""
     return Turn([Part(prompt), *(Part(picture=picture) for picture in pictures)])
+
+
+def conversation(turns: Iterable[Turn]) -> list[Turn]:
+    """Return the turns with neighbours of one side as one, without those that say nothing: the sides take turns."""
+    together: list[Turn] = []
+    for turn in turns:
+        if together and together[-1].is_model == turn.is_model:
+            together[-1] = Turn([*together[-1].parts, *turn.parts], turn.is_model)
+        elif turn.parts:
+            together.append(turn)
+    return together
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from banana import errors
 from banana.exchange import Exchange
-from banana.google.contents import Part, Turn
+from banana.google.contents import Part, Turn, conversation
 from banana.google.usage import Usage
 from banana.google.wire import Image, Words
 from banana.http.responses import PiecesResponse, one_line
@@ -73,6 +73,8 @@ def _content_parts(item: object) -> list[dict[str, Any]]:
     kind = item.get("type") if isinstance(item, dict) else None
     if isinstance(item, dict) and kind in _TEXTS:
         return _text_parts(item.get("text"))
+    if isinstance(item, dict) and kind == "refusal":  # of the model, in a conversation that goes on
+        return _text_parts(item.get("refusal"))
     if isinstance(item, dict) and kind in _PICTURES:
         return [{"type": "image_url", "image_url": read_picture_or_address(item.get("image_url"))}]
     found = f"is of the type {kind[:50]!r}" if isinstance(kind, str) else "has no type"
@@ -185,8 +187,9 @@ class ChatRequest(BaseModel):
 def order_of(body: ChatRequest) -> Order:
     """Read a body into an order. Raises InvalidRequest when nobody but the system says anything."""
     said = [message for message in body.messages if message.role in ("user", "assistant")]
-    contents = [(turn_parts([*message.content, *message.images]), message.role == "assistant") for message in said]
-    turns = [Turn(parts, is_model) for parts, is_model in contents if parts]
+    turns = conversation(
+        Turn(turn_parts([*message.content, *message.images]), message.role == "assistant") for message in said
+    )
     if not turns:
         raise errors.InvalidRequest.of_fields([("messages", "hold no words and no picture of a user")])
     system = [item for message in body.messages if message not in said for item in message.content]

@@ -20,7 +20,7 @@ from starlette.responses import Response
 
 from banana import errors
 from banana.exchange import Exchange
-from banana.google.contents import Part, Turn
+from banana.google.contents import Part, Turn, conversation
 from banana.google.wire import Image, Words
 from banana.http.responses import PiecesResponse, one_line
 from banana.images import Failure, Order, Outcome, Outcomes
@@ -130,7 +130,7 @@ def order_of(body: ResponsesRequest) -> Order:
     """Read a body into an order. Raises InvalidRequest when there is nothing to start from."""
     previous = [Turn([Part(reference=body.previous_response_id)], is_model=True)] if body.previous_response_id else []
     said = [item for item in body.input if item.get("role") not in ("system", "developer")]
-    turns = [turn for item in said if (turn := _turn(item)).parts]
+    turns = conversation(_turn(item) for item in said)
     if not turns:
         raise errors.InvalidRequest.of_fields([("input", "holds no words and no picture")])
     tool = body.tools[0] if body.tools else ImageTool(type="image_generation")
@@ -138,7 +138,7 @@ def order_of(body: ResponsesRequest) -> Order:
     tool = tool.model_copy(update={"model": next((name for name in names if name and not is_chat_model(name)), None)})
     return order_with(
         tool,
-        [*previous, *turns],
+        conversation([*previous, *turns]),
         system="\n\n".join([*([body.instructions] if body.instructions else []), *_system(body)]),
         modalities=_modalities(body),
         user=body.user or body.safety_identifier,

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from banana.google.contents import GenerateContentRequest, Part, Turn, field_of, request_size, user_turn
+from banana.google.contents import GenerateContentRequest, Part, Turn, conversation, field_of, request_size, user_turn
 from banana.payload.pictures import EncodedPicture
 
 
@@ -71,3 +71,10 @@ def test_the_size_of_a_callers_own_body(body: bytes, size: tuple[str | None, int
 def test_a_field_has_two_names() -> None:
     """Google's side knows both."""
     assert field_of({"inline_data": 1}, "inlineData") == field_of({"inlineData": 1}, "inlineData") == 1
+
+
+def test_the_sides_of_a_conversation_take_turns() -> None:
+    """Neighbours of one side are one turn; what says nothing is none."""
+    said = [user_turn("a"), Turn([], is_model=True), user_turn("b"), Turn([Part("c")], is_model=True), Turn([])]
+
+    assert conversation(said) == [Turn([Part("a"), Part("b")]), Turn([Part("c")], is_model=True)]

@@ -90,10 +90,24 @@ async def test_an_input_is_a_conversation(client: httpx.AsyncClient, stand_in: S
     assert stand_in.calls[0].body["systemInstruction"] == {"parts": [{"text": "Be brief."}]}
     assert stand_in.calls[0].body["contents"] == [
         {"role": "user", "parts": [{"text": "like this"}, inline[0]]},
-        {"role": "model", "parts": [{"text": "Here."}]},
-        {"role": "model", "parts": [inline[1]]},
+        {"role": "model", "parts": [{"text": "Here."}, inline[1]]},
         {"role": "user", "parts": [{"text": "make it night"}]},
     ]
+
+
+async def test_what_came_out_goes_in_again(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+    """As programs keep a conversation: the output of each response, refusals too, is the next one's input."""
+    stand_in.plan.append("blocked")
+    conversation: list[Any] = [{"role": "user", "content": "a banana"}]
+    for words in ("another", "at night", "in rain"):
+        made = (await client.post(RESPONSES, json={"input": conversation})).json()
+        conversation += [*made["output"], {"role": "user", "content": words}]
+    response = await client.post(RESPONSES, json={"input": conversation})
+
+    assert response.status_code == 200
+    turns = stand_in.calls[-1].body["contents"]
+    assert [turn["role"] for turn in turns] == ["user", "model"] * 3 + ["user"]
+    assert turns[1]["parts"] == [{"text": "Google blocked the prompt."}]
 
 
 def shown(picture: bytes) -> dict[str, Any]:

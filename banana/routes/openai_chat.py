@@ -45,9 +45,10 @@ from banana.routes.image_endpoint import ImageEndpoint, ResponseWriter, data_uri
 
 _TEXTS = ("text", "input_text", "output_text")
 _PICTURES = ("image_url", "input_image")
-# A picture in Markdown, as some clients send back what they showed.
-MARKDOWN_START = "](data:image/"
-_MARKDOWN_PICTURE = re.compile(r"!\[[^\]]*\]\((data:image/[^)\s]*)\)")
+# A picture in Markdown, as some clients send back what they showed. No two matches can begin in one stretch of what these
+# take, so that the time grows with the text alone, whatever it is.
+_MARKDOWN_PICTURE = re.compile(r"!\[[^\[\]]*\]\((data:image/[\w.+-]{1,50};base64,[\w+/=-]*)\)", re.ASCII)
+_MARKDOWN_START = re.compile(rb"\]\(data:image\\?/")  # as it stands in JSON, where a slash may be escaped
 NotHere = Annotated[
     None, refusal("cannot be used by a model that makes pictures; switch it off in the application"), REFUSED
 ]
@@ -83,18 +84,19 @@ def _content_parts(item: object) -> list[dict[str, Any]]:
 
 def _text_parts(value: object) -> list[dict[str, Any]]:
     """Return a text, and the pictures that some clients put into it as Markdown: as words they would be billed, and not seen."""
-    is_long = isinstance(value, LongString) and value.size_bytes > MAX_TEXT_BYTES
-    text = value.text() if is_long and isinstance(value, LongString) and _holds_picture(value) else read_text(value)
-    if MARKDOWN_START not in text:
-        return [{"type": "text", "text": text}]
+    # A text without a picture is as short as everywhere, one with a picture is as long as that.
+    has_picture = isinstance(value, LongString) and _MARKDOWN_START.search(b"".join(value.pieces))
+    text = value.text() if has_picture and isinstance(value, LongString) else read_text(value)
     words_and_pictures = _MARKDOWN_PICTURE.split(text)
-    words = [{"type": "text", "text": read_text(words)} for words in words_and_pictures[::2]]
+    words = [{"type": "text", "text": _short_text(words)} for words in words_and_pictures[::2]]
     pictures = [{"type": "image_url", "image_url": read_picture(picture)} for picture in words_and_pictures[1::2]]
     return [part for pair in zip_longest(words, pictures) for part in pair if part]
 
 
-def _holds_picture(text: LongString) -> bool:
-    return any(MARKDOWN_START.encode() in bytes(piece) for piece in text.pieces)
+def _short_text(words: str) -> str:
+    if len(words) > MAX_TEXT_BYTES:
+        raise ValueError(f"is over {MAX_TEXT_BYTES} characters")
+    return words
 
 
 _CONTENT_SCHEMA: dict[str, Any] = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
@@ -57,6 +57,17 @@ class ImageTool(ImageOptions):
 
     type: Literal["image_generation"]
     action: Literal["auto", "generate", "edit"] | None = Field(default=None, description="A hint; it changes nothing.")
+
+
+def _tool_choice(value: object) -> object:
+    """Return the choice by name, the tool's where it is that. Raises ValueError."""
+    name = value.get("type") if isinstance(value, dict) else value
+    if name not in (None, "auto", "required", "none", TOOL):
+        raise ValueError(f'must be auto, required, none or {{"type": "{TOOL}"}}')
+    return name
+
+
+MetadataText = Annotated[str, StringConstraints(max_length=512), BeforeValidator(read_text)]
 
 
 def _tools(value: object) -> object:
@@ -114,12 +125,12 @@ class ResponsesRequest(BaseModel):
     tools: Annotated[list[ImageTool], BeforeValidator(_tools)] | None = Field(
         default=None, max_length=1, description="image_generation; without it there may be words instead of a picture."
     )
-    tool_choice: Literal["auto", "required", "none"] | dict[str, Any] | None = None
+    tool_choice: Annotated[str | None, BeforeValidator(_tool_choice)] = None
     stream: bool | None = False
     background: bool | None = Field(default=False, description="Answered at once; poll the response by its id.")
     store: bool | None = Field(default=None, description="true: it is kept, and found again by its id.")
     previous_response_id: ShortText | None = Field(default=None, description="Of a response that is kept.")
-    metadata: dict[str, Any] | None = None
+    metadata: dict[str, MetadataText] | None = Field(default=None, max_length=16, description="Said again.")
     user: ShortText | None = Field(default=None, description="Written to the log.")
     safety_identifier: ShortText | None = Field(default=None, description="As `user`.")
     conversation: NoConversation = None
@@ -293,7 +304,7 @@ def _echo(body: ResponsesRequest) -> dict[str, object]:
         "metadata": body.metadata or {},
         "previous_response_id": body.previous_response_id,
         "store": bool(body.store or body.background),
-        "tool_choice": body.tool_choice or "auto",
+        "tool_choice": {"type": TOOL} if body.tool_choice == TOOL else body.tool_choice or "auto",
         "tools": [tool.model_dump(exclude_none=True) for tool in body.tools or ()],
         "user": body.user,
     }

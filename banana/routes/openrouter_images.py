@@ -11,6 +11,7 @@ from banana.exchange import Exchange
 from banana.google.contents import user_turn
 from banana.http.responses import PiecesResponse
 from banana.images import Order, Outcomes
+from banana.payload.lazyjson import with_texts
 from banana.payload.pieces import Pieces
 from banana.routes import documentation, openai, openai_images
 from banana.routes.dialect import Services
@@ -31,7 +32,9 @@ class OpenRouterRequest(ImagesRequest):
     aspect_ratio: AspectRatio | None = None
     resolution: Annotated[ImageSize | None, BeforeValidator(openrouter_size)] = None
     input_references: Annotated[Pictures, BeforeValidator(_pictures)] = ()
-    provider: dict[str, Any] | None = Field(default=None, description="There is one: Google.")
+    provider: Annotated[dict[str, Any] | None, BeforeValidator(with_texts)] = Field(
+        default=None, description="There is one: Google."
+    )
 
 
 def order_of(body: OpenRouterRequest) -> Order:

@@ -74,6 +74,12 @@ async def test_the_tool_says_how_the_picture_is_to_be(client: httpx.AsyncClient,
     assert stand_in.calls[0].body["generationConfig"]["imageConfig"] == {"aspectRatio": "3:2", "imageSize": "1K"}
 
 
+@pytest.mark.parametrize("choice", ["auto", "required", {"type": "image_generation"}])
+async def test_a_choice_of_tool_is_said_again(client: httpx.AsyncClient, choice: Any) -> None:
+    """There is one tool."""
+    assert (await client.post(RESPONSES, json=ASKED | {"tool_choice": choice})).json()["tool_choice"] == choice
+
+
 async def test_an_input_is_a_conversation(client: httpx.AsyncClient, stand_in: StandIn) -> None:
     """An earlier picture that is sent again is the model's part; reasoning says nothing here."""
     items = [
@@ -122,6 +128,12 @@ def shown(picture: bytes) -> dict[str, Any]:
         ({"tools": [TOOL | {"background": "transparent"}]}, "tools.0.background"),
         ({"tools": [TOOL | {"input_image_mask": {"image_url": "x"}}]}, "tools.0.input_image_mask"),
         ({"conversation": "conv_1"}, "conversation"),
+        ({"metadata": {"a": "x" * 3000}}, "metadata.a"),
+        ({"metadata": {"a": {"b": 1}}}, "metadata.a"),
+        ({"metadata": {str(number): "x" for number in range(17)}}, "metadata"),
+        ({"tool_choice": {"type": "function", "name": "f"}}, "tool_choice"),
+        ({"tool_choice": "always"}, "tool_choice"),
+        ({"tool_choice": {"type": ["x"]}}, "tool_choice"),
         ({"prompt": {"id": "p"}}, "prompt"),
         ({"input": []}, "input"),
         ({"input": None}, "input"),

@@ -22,7 +22,7 @@ async def test_pictures_come_with_their_types(client: httpx.AsyncClient, stand_i
         "aspect_ratio": "16:9",
         "resolution": "2K",
         "input_references": [reference],
-        "provider": {"order": ["google"]},
+        "provider": {"order": ["google"], "note": "x" * 2000},
     }
     made = (await client.post(IMAGES, json=body)).json()
 

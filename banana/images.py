@@ -44,7 +44,8 @@ class Order:
         output_quality: of jpeg and webp, from 0 to 100; None is Google's, or the usual one for another format.
         user: the end user that the caller names, for the log.
         system: words that hold for the whole conversation.
-        modalities: what may come, `TEXT` and `IMAGE`; with words they are a result as well, instead of an image too.
+        modalities: what is asked for, `TEXT` and `IMAGE`.
+        takes_words: whether words are a result, instead of an image too, and those of a refusal.
 
     """
 
@@ -59,16 +60,12 @@ class Order:
     user: str | None = None
     system: str = ""
     modalities: Sequence[str] = ("IMAGE",)
+    takes_words: bool = False
 
     @property
     def prompt(self) -> str:
         """The words of the last turn."""
         return "\n".join(part.text for part in self.turns[-1].parts if part.text) if self.turns else ""
-
-    @property
-    def takes_words(self) -> bool:
-        """Whether words are a result."""
-        return "TEXT" in self.modalities
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from banana.payload.pieces import Pieces, joined, size_of
+from banana.payload.pieces import Bytes, Pieces, joined, size_of
 
 # Proxies are not to wait for more before they pass on what there is; X-Accel-Buffering is nginx's word for it.
 UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -43,7 +43,15 @@ class PiecesResponse(Response):
         await _send_pieces(self.pieces, send)
 
 
-class KeepAliveResponse(Response):
+class BegunResponse(Response):
+    """A response with something running behind it, which ends with `close`, also when it is never sent."""
+
+    async def close(self) -> None:
+        """End what runs; nothing happens when it has ended."""
+        raise NotImplementedError
+
+
+class KeepAliveResponse(BegunResponse):
     """A JSON response that is still being made: whitespace, which JSON ignores, until it is there.
 
     Its status is 200 by then, so an error is in the body alone, in the shape it always has.
@@ -54,6 +62,11 @@ class KeepAliveResponse(Response):
         del self.headers["content-length"]
         self._work = work
         self._interval_seconds = interval_seconds
+
+    async def close(self) -> None:
+        """Cancel the work when it still runs."""
+        if not self._work.done():
+            await _cancelled(self._work)
 
     @classmethod
     async def respond_within(cls, work: Coroutine[Any, Any, Response], interval_seconds: float) -> Response:
@@ -82,7 +95,7 @@ class KeepAliveResponse(Response):
         await _send_pieces(response.pieces if isinstance(response, PiecesResponse) else [response.body], send)
 
 
-class PiecesStreamResponse(Response):
+class PiecesStreamResponse(BegunResponse):
     """A response without a length, whose parts are sent as they come, each given as its pieces.
 
     `source`, which `parts` reads, is closed with it, also when the response never begins.
@@ -93,6 +106,11 @@ class PiecesStreamResponse(Response):
         del self.headers["content-length"]
         self._parts = parts
         self._source = source
+
+    async def close(self) -> None:
+        """Close the parts and their source."""
+        async with aclosing(self._source), aclosing(self._parts):
+            pass
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send each part as it comes."""
@@ -112,7 +130,9 @@ async def _cancelled(task: asyncio.Task[Any]) -> None:
 
 async def _send_pieces(pieces: Pieces, send: Send) -> None:
     """Send a body, each piece as the connection takes it; one without pieces is empty."""
-    pieces = list(joined(pieces)) or [b""]
-    last = len(pieces) - 1
-    for number, piece in enumerate(pieces):
-        await send({"type": "http.response.body", "body": piece, "more_body": number < last})
+    last: Bytes = b""
+    for piece in joined(pieces):
+        if last:
+            await send({"type": "http.response.body", "body": last, "more_body": True})
+        last = piece
+    await send({"type": "http.response.body", "body": last, "more_body": False})

@@ -1,4 +1,4 @@
-"""A body in pieces: bytes in the chunks they came in, never joined."""
+"""A body in pieces: bytes in the chunks they came in, never joined but for small ones on their way out."""
 
 from collections.abc import Iterator, Sequence
 
@@ -6,6 +6,7 @@ Bytes = bytes | memoryview
 Pieces = Sequence[Bytes]
 # Below it a copy is cheaper than a step more.
 SMALL_BYTES = 4096
+JOINED_BYTES = 64 * 1024
 
 
 def size_of(pieces: Pieces) -> int:
@@ -14,12 +15,18 @@ def size_of(pieces: Pieces) -> int:
 
 
 def joined(pieces: Pieces) -> Iterator[Bytes]:
-    """Yield `pieces`, small neighbours as one: each that is sent by itself costs more than its copy."""
+    """Yield `pieces`, small neighbours as one: each that is sent by itself costs more than its copy.
+
+    What is copied at once is bounded, also when a whole picture came in small pieces.
+    """
     small: list[Bytes] = []
+    small_bytes = 0
     for piece in pieces:
-        if len(piece) < SMALL_BYTES:
+        if len(piece) < SMALL_BYTES and small_bytes < JOINED_BYTES:
             small.append(piece)
+            small_bytes += len(piece)
             continue
+        small_bytes = 0
         if small:
             yield b"".join(small)
             small.clear()

@@ -22,8 +22,6 @@ from banana.results.links import expired
 EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
 RESPONSE_EXTENSION = "body"
 OTHER_EXTENSION = "bin"
-# Of words, which stand in the document itself.
-WORDS_TYPE = "text/plain"
 # A multiple of three: each block but the last is base64 without padding.
 _BLOCK_BYTES = 3 << 16
 
@@ -55,6 +53,7 @@ class _Outcome(msgspec.Struct, omit_defaults=True):
     text: str = ""
     finish_reason: str = ""
     is_refusal: bool = False
+    is_words: bool = False
 
 
 def document_of(outcomes: Sequence[Outcome]) -> bytes:
@@ -151,7 +150,7 @@ def _written(outcome: Outcome) -> _Outcome:
             written.content_type, written.model = image.mime_type, image.model
             written.usage, written.text = image.usage, image.text
         case Words() as words:
-            written.content_type, written.model = WORDS_TYPE, words.model
+            written.is_words, written.model = True, words.model
             written.usage, written.text = words.usage, words.text
             written.finish_reason, written.is_refusal = words.finish_reason, words.is_refusal
         case UpstreamResponse(_, content_type, _):
@@ -185,7 +184,7 @@ async def _read(stored: _Outcome, entry: Entry, files: Files, *, with_content: b
         error = _recorded(stored.error, entry)
         error.cost_usd = stored.cost_usd
         return Outcome(stored.index, error, stored.created_at)
-    if stored.content_type == WORDS_TYPE:
+    if stored.is_words:
         words = Words(stored.text, stored.finish_reason, stored.is_refusal, stored.usage, stored.cost_usd, stored.model)
         return Outcome(stored.index, words, stored.created_at)
     if not stored.file:

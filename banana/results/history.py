@@ -20,11 +20,11 @@ from banana.payload.pictures import EncodedPicture
 from banana.payload.pieces import size_of
 from banana.results.documents import encoded, outcomes_of
 from banana.results.files import Files
-from banana.results.links import Links
+from banana.results.links import Links, expired
 
-# Of a response, and of the picture in it; behind it stands the id of its entry.
-RESPONSE_PREFIX, PICTURE_PREFIX = "resp_", "ig_"
-_ID = re.compile(rf"({RESPONSE_PREFIX}|{PICTURE_PREFIX})([0-9a-f]{{32}})")
+# Of a response, and of the picture and the words in it; behind it stands the id of its entry.
+RESPONSE_PREFIX, PICTURE_PREFIX, WORDS_PREFIX = "resp_", "ig_", "msg_"
+_ID = re.compile(rf"({RESPONSE_PREFIX}|{PICTURE_PREFIX}|{WORDS_PREFIX})([0-9a-f]{{32}})")
 _LINK = re.compile(r".*/results/([0-9a-f]{32}-[0-9]{1,2}\.[a-z]+)")
 # base64 of either alphabet.
 _SIGNATURE = re.compile(rb"[A-Za-z0-9+/_=-]+")
@@ -101,7 +101,7 @@ class KeptHistory:
         return [Part(picture=await self._linked(reference))]
 
     async def _of_entry(self, prefix: str, entry_id: str, reference: str, caller: str) -> list[Part]:
-        """Return the words and the picture of an earlier response of the caller's; of a picture's id, the picture alone."""
+        """Return the words and the picture of an earlier response of the caller's; by the id of one of them, that alone."""
         found = await self._ledger.look(lambda ledger: ledger.get([entry_id]))
         entry = next((entry for entry in found if entry.caller == caller), None)
         if entry is None or entry.state.is_active:
@@ -109,6 +109,8 @@ class KeptHistory:
         parts = await _parts_of(entry, self._files)
         if prefix == PICTURE_PREFIX:
             parts = [part for part in parts if part.picture]
+        if prefix == WORDS_PREFIX:
+            parts = [part for part in parts if not part.picture]
         if not parts:
             raise _not_kept(reference)
         return parts
@@ -123,7 +125,7 @@ class KeptHistory:
                 try:
                     return await asyncio.to_thread(encoded, await self._files.read(match[1]))
                 except OSError:
-                    raise _not_kept(address) from None
+                    raise expired() from None
         raise _not_kept(address)
 
     async def _signed(self, part: Part) -> Part:
@@ -183,7 +185,8 @@ def _not_kept(reference: str) -> errors.InvalidRequest:
                 )
             ]
         )
-    if reference.startswith(PICTURE_PREFIX):
-        return errors.InvalidRequest.of_fields([("input", f"{reference[:80]} is not kept; send its result as well")])
+    if not reference.lower().startswith(("http://", "https://")):
+        problem = f"{reference[:80]} is not kept; send the item itself, or set store: true where it is made"
+        return errors.InvalidRequest.of_fields([("input", problem)])
     problem = f"{reference[:80]} is not fetched; send the picture itself, as a data URI, or a link of this service"
     return errors.InvalidRequest.of_fields([("image_url", problem)])

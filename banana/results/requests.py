@@ -14,6 +14,7 @@ import structlog
 
 from banana import errors, images, metrics
 from banana.exchange import Exchange
+from banana.google.wire import Words
 from banana.images import Outcome, Outcomes
 from banana.ledger.ledger import Entry, State
 from banana.ledger.thread import LedgerThread
@@ -436,7 +437,9 @@ class KeptRequests:
             entry = found
         outcomes = await documents.outcomes_of(entry, self._files, with_content=with_content)
         exchange.images_requested = entry.calls
-        exchange.images_returned = sum(not isinstance(outcome.result, errors.BananaError) for outcome in outcomes)
+        exchange.images_returned = sum(
+            not isinstance(outcome.result, errors.BananaError | Words) for outcome in outcomes
+        )
         for outcome in outcomes:
             self._buffers.hold(exchange, size_of_content(outcome))
             yield outcome

@@ -28,6 +28,7 @@ from banana.google.models import ModelNames
 from banana.google.prices import Prices
 from banana.http.bodies import BodyReader
 from banana.http.middleware import exchange_of
+from banana.http.responses import BegunResponse
 from banana.images import Images
 from banana.money import written
 from banana.results.history import History
@@ -155,6 +156,7 @@ class DialectRoute(APIRoute):
         exchange.dialect = dialect.name
         spending = self.services.budgets.spending(exchange)
         exchange.before_sending = spending.reserve
+        response: Response | None = None
         try:
             response = await with_error_response(self._admitted(request, exchange, dialect), dialect, exchange)
             if not spending.is_settled:
@@ -165,6 +167,8 @@ class DialectRoute(APIRoute):
             # Too late for a response of its own: returning without an end makes the server cut the one that began.
             log.warning("response_cut", code=error.code)
         finally:
+            if isinstance(response, BegunResponse):  # its caller may have left before it was sent
+                await response.close()
             if not spending.is_settled:
                 await spending.settle()
             exchange.before_sending = nothing_before_sending  # a circle of references would keep its bodies for a while

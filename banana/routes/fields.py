@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, StringConstraints, WithJso
 from banana.google.models import is_model_name
 from banana.payload.lazyjson import InvalidJson, LongString, text_of
 from banana.payload.pictures import EncodedPicture, PictureError, read_input_picture
+from banana.payload.pieces import head
 
 MAX_PICTURES = 14
 MAX_IMAGES = 10
@@ -76,8 +77,15 @@ def read_picture_or_address(value: object) -> EncodedPicture | str:
     """Return a picture, checked, or the address of one. Raises ValueError."""
     if isinstance(value, dict) and "url" in value:
         value = value["url"]
-    if isinstance(value, str) and value.lower().startswith(("http://", "https://")):
-        return value
+    start = (
+        head(value.pieces, 8)
+        if isinstance(value, LongString)
+        else value[:8].encode()
+        if isinstance(value, str)
+        else b""
+    )
+    if start.lower().startswith((b"http://", b"https://")):
+        return read_text(value)
     return read_picture(value)
 
 

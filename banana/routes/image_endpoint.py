@@ -31,7 +31,7 @@ from banana.results.works import Job, results_of
 from banana.routes import documentation
 from banana.routes.dialect import Dialect, DialectRoute, Services, with_error_response
 from banana.routes.kept import preference_of
-from banana.routes.submission import Result, TaskFormat, accepted, submission_of
+from banana.routes.submission import Result, TaskFormat, accepted, check_kept, submission_of
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -191,6 +191,7 @@ class ImageEndpoint(Generic[Body]):
         submission = submission_of(self._job(body, dialect, services), exchange, services, is_task=True)
         await services.requests.submit(submission)
         assert submission.entry is not None
+        check_kept(submission.entry)
         return writer.accepted(submission.entry)
 
     async def _respond(

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field
 from pydantic.json_schema import SkipJsonSchema
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -77,7 +77,9 @@ class PredictRequest(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     model: SkipJsonSchema[ModelName | None] = None  # stands in the path
-    instances: Annotated[list[Instance], BeforeValidator(lambda value: [value] if isinstance(value, dict) else value)]
+    instances: Annotated[
+        list[Instance], FailFast(), BeforeValidator(lambda value: [value] if isinstance(value, dict) else value)
+    ]
     parameters: Parameters | None = None
 
 

@@ -8,12 +8,13 @@ API reference, Chat; OpenRouter's, Image generation.
 import re
 import uuid
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from decimal import Decimal
-from itertools import zip_longest
 from typing import Annotated, Any, Literal
 
+import msgspec
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
@@ -48,6 +49,7 @@ _PICTURES = ("image_url", "input_image")
 # A picture in Markdown, as some clients send back what they showed. No two matches can begin in one stretch of what these
 # take, so that the time grows with the text alone, whatever it is.
 _MARKDOWN_PICTURE = re.compile(r"!\[[^\[\]]*\]\((data:image/[\w.+-]{1,50};base64,[\w+/=-]*)\)", re.ASCII)
+MAX_MARKDOWN_BYTES, MAX_MARKDOWN_PICTURES = 32 << 20, 100
 _MARKDOWN_START = re.compile(rb"\]\(data:image\\?/")  # as it stands in JSON, where a slash may be escaped
 NotHere = Annotated[
     None, refusal("cannot be used by a model that makes pictures; switch it off in the application"), REFUSED
@@ -85,18 +87,30 @@ def _content_parts(item: object) -> list[dict[str, Any]]:
 def _text_parts(value: object) -> list[dict[str, Any]]:
     """Return a text, and the pictures that some clients put into it as Markdown: as words they would be billed, and not seen."""
     # A text without a picture is as short as everywhere, one with a picture is as long as that.
-    has_picture = isinstance(value, LongString) and _MARKDOWN_START.search(b"".join(value.pieces))
-    text = value.text() if has_picture and isinstance(value, LongString) else read_text(value)
-    words_and_pictures = _MARKDOWN_PICTURE.split(text)
-    words = [{"type": "text", "text": _short_text(words)} for words in words_and_pictures[::2]]
-    pictures = [{"type": "image_url", "image_url": read_picture(picture)} for picture in words_and_pictures[1::2]]
-    return [part for pair in zip_longest(words, pictures) for part in pair if part]
+    is_long = isinstance(value, LongString) and _may_hold_pictures(value)
+    text = value.text() if is_long and isinstance(value, LongString) else read_text(value)
+    parts: list[dict[str, Any]] = []
+    position = 0
+    for match in _MARKDOWN_PICTURE.finditer(text):
+        with suppress(ValueError):  # what only looks like a picture is words
+            picture = {"type": "image_url", "image_url": read_picture(match[1])}
+            parts += [{"type": "text", "text": text[position : match.start()]}, picture]
+            position = match.end()
+    parts.append({"type": "text", "text": text[position:]})
+    # As it is written where a task is kept, and read again.
+    if len(msgspec.json.encode([part["text"] for part in parts if part["type"] == "text"])) > MAX_TEXT_BYTES:
+        raise ValueError(f"is over {MAX_TEXT_BYTES} bytes beside its pictures")
+    return parts
 
 
-def _short_text(words: str) -> str:
-    if len(words) > MAX_TEXT_BYTES:
-        raise ValueError(f"is over {MAX_TEXT_BYTES} characters")
-    return words
+def _may_hold_pictures(text: LongString) -> bool:
+    """Return whether a text may hold pictures, few enough and not too large to be looked for. Raises ValueError."""
+    if text.size_bytes > MAX_MARKDOWN_BYTES:
+        return False
+    found = len(_MARKDOWN_START.findall(b"".join(text.pieces)))
+    if found > MAX_MARKDOWN_PICTURES:
+        raise ValueError(f"holds more than {MAX_MARKDOWN_PICTURES} pictures as Markdown; send them as image_url")
+    return found > 0
 
 
 _CONTENT_SCHEMA: dict[str, Any] = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}
@@ -160,10 +174,10 @@ class ChatRequest(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    messages: list[Message] = Field(min_length=1)
+    messages: Annotated[list[Message], FailFast()] = Field(min_length=1)
     model: ModelName | None = None
     n: Integer | None = Field(default=1, ge=1, le=MAX_IMAGES, description="Each is a call, and is paid for.")
-    modalities: list[Literal["text", "image"]] | None = Field(default=None, description="Left out: both.")
+    modalities: list[Literal["text", "image"]] | None = Field(default=None, max_length=4, description="Left out: both.")
     image_config: ImageConfig | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
@@ -194,7 +208,8 @@ def order_of(body: ChatRequest) -> Order:
     )
     if not turns:
         raise errors.InvalidRequest.of_fields([("messages", "hold no words and no picture of a user")])
-    system = [item for message in body.messages if message not in said for item in message.content]
+    spoken = [message for message in body.messages if message.role in ("system", "developer")]
+    system = [item for message in spoken for item in message.content]
     if any(item["type"] != "text" for item in system):
         raise errors.InvalidRequest.of_fields([("messages", "of the system hold words only; a user's hold pictures")])
     config = body.image_config or ImageConfig()
@@ -208,6 +223,7 @@ def order_of(body: ChatRequest) -> Order:
         user=body.user or body.safety_identifier,
         system="\n\n".join(item["text"] for item in system),
         modalities=[name.upper() for name in ("text", "image") if name in modalities],
+        takes_words=True,
     )
 
 

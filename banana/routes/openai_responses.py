@@ -7,8 +7,8 @@ id, cancelled, deleted, and goes on with `previous_response_id`. Source: OpenAI'
 import re
 import time
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import suppress
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
@@ -108,6 +108,22 @@ def _item(item: object) -> dict[str, Any]:
     raise ValueError(f"is of the type {str(kind)[:50]!r}; messages and image_generation_call are taken")
 
 
+class TextFormat(BaseModel):
+    """Of the words."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    type: Literal["text"]
+
+
+class TextOptions(BaseModel):
+    """How the words are to be."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    format: TextFormat | None = None
+
+
 class ResponsesRequest(BaseModel):
     """OpenAI's request for a response; other fields, such as temperature and reasoning, are taken and change nothing."""
 
@@ -133,6 +149,7 @@ class ResponsesRequest(BaseModel):
     metadata: dict[str, MetadataText] | None = Field(default=None, max_length=16, description="Said again.")
     user: ShortText | None = Field(default=None, description="Written to the log.")
     safety_identifier: ShortText | None = Field(default=None, description="As `user`.")
+    text: TextOptions | None = None
     conversation: NoConversation = None
     prompt: NoTemplate = None
 
@@ -152,6 +169,7 @@ def order_of(body: ResponsesRequest) -> Order:
         conversation([*previous, *turns]),
         system="\n\n".join([*([body.instructions] if body.instructions else []), *_system(body)]),
         modalities=_modalities(body),
+        takes_words="TEXT" in _modalities(body),
         user=body.user or body.safety_identifier,
     )
 
@@ -188,12 +206,12 @@ def _turn(item: dict[str, Any]) -> Turn:
 class ResponsesWriter(ResponseWriter):
     """A response, or its events."""
 
-    waits_for_outcome = True
-
     def __init__(self, body: ResponsesRequest, order: Order, model: str) -> None:
         self.streams = bool(body.stream)
         self.in_background = bool(body.background)
         self.is_kept = self.in_background or bool(body.store)
+        # What is kept says its id at once: its caller may come back for it.
+        self.waits_for_outcome = not self.is_kept
         self._makes_image = not order.takes_words
         self._echo = _echo(body)
         self._model = model
@@ -484,20 +502,19 @@ def routes(services: Services) -> list[APIRoute]:
                 [("stream", "is for new responses; poll this one until it has ended")]
             )
         assert exchange.caller is not None
-        with _as_response(request) as entry_id:
-            entry = await services.requests.task(entry_id, exchange.caller)
+        entry = await _entry_of(request, exchange, services)
         return await _response_of(entry, exchange, services)
 
     async def cancel(request: Request, exchange: Exchange) -> Response:
         assert exchange.caller is not None
-        with _as_response(request) as entry_id:
-            entry = await services.requests.cancel_task(entry_id, exchange.caller)
+        found = await _entry_of(request, exchange, services)
+        entry = await services.requests.cancel_task(found.id, exchange.caller)
         return await _response_of(entry, exchange, services)
 
     async def delete(request: Request, exchange: Exchange) -> Response:
         assert exchange.caller is not None
-        with _as_response(request) as entry_id:
-            await services.requests.delete_task(entry_id, exchange.caller)
+        found = await _entry_of(request, exchange, services)
+        await services.requests.delete_task(found.id, exchange.caller)
         document = {"id": request.path_params["id"], "object": "response", "deleted": True}
         return Response(one_line(document), media_type="application/json")
 
@@ -510,23 +527,20 @@ def routes(services: Services) -> list[APIRoute]:
     ]
 
 
-@contextmanager
-def _as_response(request: Request) -> Iterator[str]:
-    """Yield the id of the entry of a response. Raises NotFound, of the response, when there is none."""
+async def _entry_of(request: Request, exchange: Exchange, services: Services) -> Entry:
+    """Return the entry of a response of the caller's. Raises NotFound, also for what is another format's task."""
+    assert exchange.caller is not None
     name: str = request.path_params["id"]
-    missing = errors.NotFound(f"There is no response {name[:100]} of yours, or its time is over.")
-    if not name.startswith(RESPONSE_PREFIX):
-        raise missing
-    try:
-        yield name.removeprefix(RESPONSE_PREFIX)
-    except errors.NotFound:
-        raise missing from None
+    with suppress(errors.NotFound):
+        if name.startswith(RESPONSE_PREFIX):
+            entry = await services.requests.task(name.removeprefix(RESPONSE_PREFIX), exchange.caller)
+            if entry.route == PATH:
+                return entry
+    raise errors.NotFound(f"There is no response {name[:100]} of yours, or its time is over.")
 
 
 async def _response_of(entry: Entry, exchange: Exchange, services: Services) -> Response:
-    """Return an entry as the response that it is. Raises NotFound when it is another format's, and Expired."""
-    if entry.route != PATH:
-        raise errors.NotFound(f"There is no response {RESPONSE_PREFIX}{entry.id}; this is a task.")
+    """Return an entry as the response that it is. Raises Expired."""
     exchange.kept_id = entry.id
     if entry.state is State.COMPLETED:
         outcomes = await services.requests.outcomes_of(entry, "", as_links=False)

@@ -78,8 +78,7 @@ async def accepted(
     entry = submission.entry
     assert entry is not None
     assert exchange.caller is not None
-    if not entry.state.is_active and not entry.result:
-        raise expired()
+    check_kept(entry)
     base_url = base_url_of(request, services.public_url)
     left_seconds = max(0, exchange.deadline - asyncio.get_running_loop().time() - 1)
     if wait_seconds := min(preference_of(request.headers).wait_seconds, left_seconds):
@@ -90,6 +89,12 @@ async def accepted(
             return PiecesResponse(task_format.result(outcomes, as_links=as_links), "application/json")
     document = msgspec.json.encode(_accepted_fields(entry, base_url))
     return Response(document, 202, _ACCEPTED_HEADERS | {"Location": poll_url(entry, base_url)}, "application/json")
+
+
+def check_kept(entry: Entry) -> None:
+    """Return when what an entry became is there, or will be. Raises Expired."""
+    if not entry.state.is_active and not entry.result:
+        raise expired()
 
 
 def poll_url(entry: Entry, base_url: str) -> str:

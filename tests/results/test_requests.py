@@ -14,6 +14,7 @@ from banana import database, images
 from banana.app import create_app
 from banana.results.files import Files
 from banana.results.requests import KeptRequests
+from standin import faults
 from standin.server import StandIn
 from tests.conftest import client_of, settings_for
 
@@ -655,3 +656,12 @@ async def test_a_repeat_of_a_refusal_by_policy_says_so(worker: MakeClient, stand
     assert (first.status_code, first.json()["error"]["code"]) == (422, "blocked")
     assert again.content == first.content
     assert len(stand_in.calls) == 2
+
+
+async def test_a_response_in_text_is_replayed_as_it_was(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+    """Whatever type Google, or what stands before it, gives: it is bytes that passed, and no words."""
+    stand_in.plan.append(faults.says(b'{"candidates": []}', "text/plain"))
+    bodies = [(await client.post(GOOGLE, json=CONTENTS, headers=KEY)).content for _ in range(2)]
+
+    assert bodies[0] == bodies[1] == b'{"candidates": []}'
+    assert len(stand_in.calls) == 1

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -469,7 +470,6 @@ async def test_a_picture_in_markdown_is_a_picture(
 @pytest.mark.parametrize(
     "text",
     [
-        "![x](data:image/png;base64,AAA=)",
         "x" * ((1 << 20) + 1),
         "](data:image/" + "x" * ((1 << 20) + 1),
         # Each would take minutes where every beginning is followed to the end.
@@ -479,7 +479,7 @@ async def test_a_picture_in_markdown_is_a_picture(
     ],
 )
 async def test_a_text_that_is_no_text_is_refused(client: httpx.AsyncClient, stand_in: StandIn, text: str) -> None:
-    """A picture in it that is none, or more than anybody writes."""
+    """More than anybody writes, and what only looks like pictures."""
     response = await client.post(CHAT, json=says(text))
 
     assert (response.status_code, response.json()["error"]["param"]) == (400, "messages.0.content")
@@ -492,3 +492,95 @@ async def test_an_unknown_model_says_where_the_known_ones_are(client: httpx.Asyn
 
     assert error["code"] == "model_not_found"
     assert "/v1/models" in error["message"]
+
+
+@pytest.mark.parametrize(
+    "text", ["![x](data:image/png;base64,AAA=)", "![a](data:image/png;base64,iVBORw0KGgo...)", "![["]
+)
+async def test_what_only_looks_like_a_picture_is_words(client: httpx.AsyncClient, stand_in: StandIn, text: str) -> None:
+    """A conversation about Markdown goes on."""
+    assert (await client.post(CHAT, json=says(f"What is {text}?"))).status_code == 200
+
+    parts = stand_in.calls[0].body["contents"][0]["parts"]
+    assert "".join(part["text"] for part in parts) == f"What is {text}?"
+
+
+async def test_a_picture_in_markdown_wherever_the_body_was_cut(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+    """Also where slashes are escaped, as PHP does it."""
+    raw = json.dumps(says(f"![x]({data_uri(png() + bytes(1 << 20))})")).replace("/", "\\/").encode()
+    cut = raw.index(b"(data:image") + 4
+
+    async def body() -> AsyncIterator[bytes]:
+        yield raw[:cut]
+        yield raw[cut:]
+
+    response = await client.post(CHAT, content=body())
+
+    assert response.status_code == 200
+    assert "inlineData" in stand_in.calls[0].body["contents"][0]["parts"][-1]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"messages": [1] * 400_000},
+        {"messages": [{}] * 300_000},
+        {"modalities": [1] * 400_000} | says("x"),
+        {"messages": [{"role": "user", "content": f"{'![x](data:image/png;base64,AAAA)' * 200}"}]},
+    ],
+)
+async def test_many_mistakes_are_not_counted_to_the_end(
+    client: httpx.AsyncClient, stand_in: StandIn, body: dict[str, Any]
+) -> None:
+    """The first is enough: others wait while they are looked for."""
+    response = await client.post(CHAT, json=body)
+
+    assert response.status_code == 400
+    assert len(response.content) < 5000
+    assert not stand_in.calls
+
+
+async def test_a_long_conversation_takes_time_by_its_length(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+    """Four thousand messages: where each was looked for among all, that took seven seconds, twice."""
+    messages = [{"role": "user", "content": f"message {number}"} for number in range(4000)]
+    assert (await client.post(CHAT, json={"messages": messages})).status_code == 200
+
+    assert len(stand_in.calls[0].body["contents"][0]["parts"]) == 4000
+
+
+async def test_a_refusal_is_words_whatever_is_asked_for(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+    """Also where images alone are."""
+    stand_in.plan.append("blocked")
+    made = (await client.post(CHAT, json=says("x") | {"modalities": ["image"]})).json()
+
+    assert made["choices"][0]["finish_reason"] == "content_filter"
+
+
+async def test_a_caller_who_leaves_before_the_first_byte_leaves_nothing_behind(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream that has begun, and is not sent any more: its calls end, and its budget is settled."""
+    reached = asyncio.Event()
+
+    async def slow(self: Any, exchange: Any) -> None:
+        if exchange.path == CHAT:
+            reached.set()
+            await asyncio.sleep(30)
+
+    monkeypatch.setattr("banana.routes.dialect.DialectRoute._write_cost_headers", slow)
+    stand_in.plan.append("hang")
+    async with (
+        served(create_app(settings_for(stand_in, budgets="*=5/day"))) as address,
+        httpx.AsyncClient(base_url=address) as client,
+        asyncio.timeout(20),
+    ):
+        sending = asyncio.create_task(client.post(CHAT, json=says("x") | {"n": 2, "stream": True}))
+        await reached.wait()
+        sending.cancel()
+        while not all(call.ended for call in stand_in.calls) or await _reserved(client):
+            await asyncio.sleep(0.02)
+
+
+async def _reserved(client: httpx.AsyncClient) -> bool:
+    key = (await client.get("/v1/key")).json()["data"]
+    return bool(key["limit_remaining"] != round(key["limit"] - key["usage"], 6) or not key["usage"])

@@ -13,7 +13,7 @@ from banana.app import create_app
 from banana.routes.openai_responses import is_chat_model
 from standin import faults
 from standin.server import StandIn, signature
-from tests.conftest import client_of, settings_for
+from tests.conftest import client_of, served, settings_for
 from tests.pictures import encoded, opened, png
 
 pytestmark = pytest.mark.anyio
@@ -396,3 +396,63 @@ async def test_a_stream_of_a_response_cannot_be_joined_later(client: httpx.Async
     response = await client.get(f"{RESPONSES}/{kept}?stream=true")
 
     assert (response.status_code, response.json()["error"]["param"]) == (400, "stream")
+
+
+async def test_a_task_of_another_format_is_none_of_its(client: httpx.AsyncClient) -> None:
+    """It is neither shown, nor cancelled, nor deleted here."""
+    task = (await client.post("/v1/images/generations/async", json={"prompt": "x"})).json()["id"]
+    await client.get(f"/v1/images/tasks/{task}?wait=20")
+    paths = [("GET", ""), ("POST", "/cancel"), ("DELETE", "")]
+    statuses = [(await client.request(m, f"{RESPONSES}/resp_{task}{path}")).status_code for m, path in paths]
+    polled = await client.get(f"/v1/images/tasks/{task}")
+
+    assert (statuses, polled.json()["status"]) == ([404] * 3, "completed")
+
+
+async def test_a_repeat_after_deletion_is_gone(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+    """410: nobody waits for what does not exist, and nothing is paid again."""
+    asked = ASKED | {"background": True}
+    begun = (await client.post(RESPONSES, json=asked, headers=KEY)).json()["id"]
+    await client.get(f"/v1/images/tasks/{begun[5:]}?wait=20")
+    await client.delete(f"{RESPONSES}/{begun}")
+    again = await client.post(RESPONSES, json=asked, headers=KEY)
+
+    assert (again.status_code, len(stand_in.calls)) == (410, 1)
+
+
+async def test_what_is_kept_says_its_id_at_once(stand_in: StandIn) -> None:
+    """Whoever loses the connection can come back for it."""
+    stand_in.latency_seconds = 30
+    async with (
+        served(create_app(settings_for(stand_in))) as address,
+        httpx.AsyncClient(base_url=address) as client,
+        client.stream("POST", RESPONSES, json=ASKED | {"background": True, "stream": True}) as response,
+    ):
+        async with asyncio.timeout(20):
+            line = await anext(aiter(response.aiter_lines()))
+        tasks = (await client.get("/v1/images/tasks")).json()["data"]
+        await client.post(f"{RESPONSES}/resp_{tasks[0]['id']}/cancel")
+
+    assert line == "event: response.created"
+
+
+async def test_a_words_id_is_its_words(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+    """As clients refer to what they believe to be kept."""
+    kept = (await client.post(RESPONSES, json={"input": "x", "store": True})).json()["output"]
+    references = [{"type": "item_reference", "id": item["id"]} for item in kept]
+    response = await client.post(RESPONSES, json=ASKED | {"input": [*references, {"role": "user", "content": "x"}]})
+    unknown = {"input": [{"type": "item_reference", "id": "rs_1"}, {"role": "user", "content": "x"}]}
+    refused = (await client.post(RESPONSES, json=ASKED | unknown)).json()["error"]
+
+    model = stand_in.calls[1].body["contents"][0]
+    assert response.status_code == 200
+    assert (model["role"], len(model["parts"]), model["parts"][1]) == ("model", 2, {"text": "Here it is."})
+    assert (refused["param"], "store: true" in refused["message"]) == ("input", True)
+
+
+async def test_words_in_json_are_refused_by_name(client: httpx.AsyncClient) -> None:
+    """As in a chat."""
+    text = {"format": {"type": "json_schema", "name": "x", "schema": {}}}
+    response = await client.post(RESPONSES, json=ASKED | {"text": text})
+
+    assert (response.status_code, response.json()["error"]["param"]) == (400, "text.format.type")

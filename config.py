@@ -32,6 +32,7 @@ OTHER_MODELS = (
     "dall-e-*=gemini-3-pro-image,dall-e-2=gemini-nano-banana-2.1,imagen-*=gemini-nano-banana-2.1"
 )
 STATE_FOLDER = Path(".state")
+RESULTS_FOLDER = ".state/results"
 # More than anybody spends; and an amount of nanodollars that SQLite can hold.
 MAX_USD = 1_000_000
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -209,8 +210,8 @@ class Settings(BaseSettings):
     access_tokens: CommaSeparated = Field(default=(), repr=False)
     # A token for /metrics alone, as Authorization: Bearer. None: whoever reaches the address may read it.
     metrics_token: str | None = Field(default=None, repr=False)
-    # Where requests are counted: a file that the workers share, redis://host:port across machines, or memory:// for each
-    # worker by itself.
+    # Where requests are counted: a file that the workers share, redis://host:port (Redis 7 or Valkey) across machines, or
+    # memory:// for each worker by itself. Keys, tasks and costs are recorded beside the file, or in the same Redis.
     store_url: str = "sqlite:///.state/banana.db"
 
     # --- What it costs (banana/google/prices.py, banana/admission/budgets.py).
@@ -227,7 +228,7 @@ class Settings(BaseSettings):
     # How much, in bytes, over all workers: the oldest make room.
     keep_results_bytes: int = Field(default=2_147_483_648, ge=1024)
     # The folder.
-    results_url: str = ".state/results"
+    results_url: str = RESULTS_FOLDER
     # What links are signed with; where it is not set, the service makes a secret of its own. The same on all machines.
     results_secret: str | None = Field(default=None, min_length=16, repr=False)
     # One total deadline for a task, in seconds.
@@ -249,7 +250,7 @@ class Settings(BaseSettings):
 
     @property
     def ledger_file(self) -> Path:
-        """Where keys and tasks are recorded: beside the store, where that is a file."""
+        """Where keys, tasks and costs are recorded when the store is no Redis: beside it, where it is a file."""
         folder = (
             Path(self.store_url.removeprefix("sqlite:///")).parent if self.store_url.startswith("sqlite:") else None
         )

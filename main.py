@@ -136,20 +136,32 @@ def _server_options(settings: config.Settings) -> dict[str, Any]:
     }
 
 
-def _check_store(settings: config.Settings) -> None:
-    """Open store and ledger once, before the workers do: what is wrong with them is said in one line."""
+def _check_store(settings: config.Settings) -> list[str]:
+    """Open store and ledger once, before the workers do; what is wrong with them ends this in one line.
+
+    Returns what is to be known of them.
+    """
     from banana.admission.rate import StoreError, open_storage
     from banana.admission.sqlite import SQLiteStorage
+    from banana.ledger.engines import is_shared, open_ledger
     from banana.ledger.ledger import LedgerError
-    from banana.ledger.sqlite import SQLiteLedger
 
     try:
         storage = open_storage(settings.store_url)
         if isinstance(storage, SQLiteStorage):
             storage.close()
-        SQLiteLedger(settings.ledger_file).check()
+        ledger = open_ledger(settings.store_url, settings.ledger_file)
+        ledger.check()
     except (StoreError, LedgerError) as error:
         sys.exit(f"banana-service: {error}")
+    warnings = ledger.warnings()
+    ledger.close()
+    if is_shared(settings.store_url) and settings.results_url == config.RESULTS_FOLDER:
+        warnings.append(
+            "STORE_URL can be shared by several machines, and RESULTS_URL is a folder of this one: set RESULTS_URL to"
+            " s3://bucket/prefix or to a shared folder, or another machine cannot give the pictures that this one made."
+        )
+    return warnings
 
 
 def _check(settings: config.Settings, *, port_too: bool) -> None:
@@ -163,8 +175,7 @@ def _check(settings: config.Settings, *, port_too: bool) -> None:
         create_app(settings)  # with its log, in which it says what it moved out of the way
     except (StoreError, logs.LogFileError) as error:
         sys.exit(f"banana-service: {error}")
-    _check_store(settings)
-    for warning in _budget_warnings(settings).values():
+    for warning in [*_check_store(settings), *_budget_warnings(settings).values()]:
         print(f"warning: {warning}", file=sys.stderr)
 
 
@@ -187,13 +198,15 @@ def _prepare(settings: config.Settings) -> None:
         logs.configure(settings.log_file, settings.log_level, settings.log_max_bytes, settings.log_backups)
     except logs.LogFileError as error:
         sys.exit(f"banana-service: {error}")
-    _check_store(settings)
+    store_warnings = _check_store(settings)
     shutil.rmtree(METRICS_FOLDER, ignore_errors=True)
     for name, meant in config.unknown_names(os.environ).items():
         log.warning("unknown_setting", name=name, message=f"{name} in the environment is no setting; {meant} is.")
     if settings.demo:
         log.warning("demo_mode", message="Pictures come from the built-in stand-in, not from Google.")
         _start_stand_in()
+    for warning in store_warnings:
+        log.warning("store_warning", message=warning)
     for name, warning in _budget_warnings(settings).items():
         log.warning("budget_of_nobody", name=name, message=warning)
     if not settings.on_loopback and not settings.access_tokens:

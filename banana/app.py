@@ -46,9 +46,9 @@ from banana.http.middleware import (
 from banana.http.origins import OriginCheck, OriginRules
 from banana.http.protocol import ServerProtocol
 from banana.images import Images
+from banana.ledger.engines import open_ledger
 from banana.ledger.leases import Beat, Leases
 from banana.ledger.spend import Window
-from banana.ledger.sqlite import SQLiteLedger
 from banana.ledger.thread import LedgerThread
 from banana.payload.memory import Buffers
 from banana.results.files import Files
@@ -192,7 +192,7 @@ class _Recording:
 
     def __init__(self, settings: Settings) -> None:
         self.owner = secrets.token_hex(8)
-        self.ledger = LedgerThread(SQLiteLedger(settings.ledger_file))
+        self.ledger = LedgerThread(open_ledger(settings.store_url, settings.ledger_file))
         self.models = ModelNames(settings.default_model, settings.model_aliases)
         self.prices = Prices({self.models.resolve(name): ModelPrice(*p) for name, p in settings.prices.items()})
         budgets = {name: Budget(limit, Window(window)) for name, (limit, window) in settings.budgets.items()}
@@ -239,6 +239,7 @@ class _Keeping:
             self._ledger,
             Leases(self._ledger, self._beat),
             self.files,
+            self.links,
             self._works,
             self._requests,
             jobs,

@@ -32,7 +32,7 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 def clean_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
     """An empty folder, no settings and no proxies from outside, and no log handlers left behind."""
     for name in list(os.environ):
-        if name.lower() in config.Settings.model_fields or name.lower().endswith("_proxy"):
+        if name.lower() in config.Settings.model_fields or name.lower().endswith("_proxy") or name.startswith("AWS_"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     yield

@@ -139,11 +139,15 @@ class Ledger(Protocol):
         ...
 
     def beats(self) -> dict[str, int]:
-        """Return how often each owner of active entries has shown that it lives."""
+        """Return a number of each owner's that grows whenever it shows that it lives, or begins something."""
         ...
 
-    def active(self) -> Sequence[Entry]:
-        """Return every entry that has not ended."""
+    def owners(self) -> set[str]:
+        """Return the owners of the entries that have not ended."""
+        ...
+
+    def active(self, owner: str) -> Sequence[Entry]:
+        """Return the entries of `owner` that have not ended."""
         ...
 
     def take_up(self, entry_id: str, old_owner: str, new_owner: str) -> bool:
@@ -156,6 +160,10 @@ class Ledger(Protocol):
 
     def count_tasks(self) -> dict[State, int]:
         """Return how many tasks there are in each state."""
+        ...
+
+    def secret(self, own: str) -> str:
+        """Return the secret of all who share the ledger: what `own` was for the first of them."""
         ...
 
     def close(self) -> None:

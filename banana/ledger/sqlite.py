@@ -8,7 +8,7 @@ from typing import Any
 
 from banana.ledger.file import LedgerFile
 from banana.ledger.ledger import Entry, State
-from banana.ledger.sqlite_spend import OWNERS, SQLiteSpend
+from banana.ledger.sqlite_spend import BEAT, OWNERS, SQLiteSpend
 
 _COLUMNS = (
     "id, caller, key, route, fingerprint, calls, has_links, is_task, owner, request_id, keep_seconds, created_at, expires_at,"
@@ -29,6 +29,10 @@ class SQLiteLedger:
     def check(self) -> None:
         """Open the file once. Raises LedgerError when that will never be: broken, or of a newer version."""
         self._file.check()
+
+    def warnings(self) -> list[str]:
+        """Return nothing: what is recorded is on the disk."""
+        return []
 
     def begin(self, new: Entry) -> Entry:
         """Add `new`, unless its caller's key has an entry; return the one that holds. A task makes that one a task."""
@@ -51,7 +55,7 @@ class SQLiteLedger:
                 for row in execute(f"{_SELECT} WHERE caller = ? AND key = ?", new.caller, new.key):
                     return _entry(row)
             execute(_INSERT, *astuple(new))
-            execute("INSERT OR IGNORE INTO beats VALUES (?, 0)", new.owner)
+            execute(BEAT, new.owner)
             return new
 
     def find(self, caller: str, key: str) -> Entry | None:
@@ -135,20 +139,24 @@ class SQLiteLedger:
 
     def beat(self, owner: str) -> None:
         """Show that `owner` lives."""
-        self._file.change("INSERT INTO beats VALUES (?, 1) ON CONFLICT (owner) DO UPDATE SET beat = beat + 1", owner)
+        self._file.change(BEAT, owner)
 
     def beats(self) -> dict[str, int]:
-        """Return how often each owner of active entries has shown that it lives."""
+        """Return a number of each owner's that grows whenever it shows that it lives, or begins something."""
         return dict(self._file.execute("SELECT owner, beat FROM beats"))
 
-    def active(self) -> list[Entry]:
-        """Return every entry that has not ended."""
-        return [_entry(row) for row in self._file.execute(f"{_SELECT} WHERE {_IS_ACTIVE}")]
+    def owners(self) -> set[str]:
+        """Return the owners of the entries that have not ended."""
+        return {owner for (owner,) in self._file.execute(f"SELECT DISTINCT owner FROM entries WHERE {_IS_ACTIVE}")}
+
+    def active(self, owner: str) -> list[Entry]:
+        """Return the entries of `owner` that have not ended."""
+        return [_entry(row) for row in self._file.execute(f"{_SELECT} WHERE owner = ? AND {_IS_ACTIVE}", owner)]
 
     def take_up(self, entry_id: str, old_owner: str, new_owner: str) -> bool:
         """Make an entry that was not sent another worker's; return whether that was still possible."""
         with self._file.transaction() as (execute, _):
-            execute("INSERT OR IGNORE INTO beats VALUES (?, 0)", new_owner)
+            execute(BEAT, new_owner)
             statement = "UPDATE entries SET owner = ? WHERE id = ? AND owner = ? AND state = 'begun' RETURNING id"
             return bool(execute(statement, new_owner, entry_id, old_owner))
 
@@ -168,6 +176,10 @@ class SQLiteLedger:
         """Return how many tasks there are in each state."""
         rows = self._file.execute("SELECT state, count(*) FROM entries WHERE is_task GROUP BY state")
         return {State(state): count for state, count in rows}
+
+    def secret(self, own: str) -> str:
+        """Return `own`: whoever shares this file has it from the file beside it."""
+        return own
 
     def close(self) -> None:
         """Close the file; it opens by itself when it is used again."""

@@ -1,6 +1,7 @@
 """The ledger beside the event loop: its decisions wait for the disk, so they are made in a thread."""
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -27,6 +28,7 @@ class LedgerThread:
         self.fails = False
         self._ledger = ledger
         self._thread = ThreadPoolExecutor(1, "ledger")
+        self._failed_at = 0.0
 
     async def record(self, change: Callable[[Ledger], T]) -> T:
         """Return what `change` returns, when it is recorded. Raises LedgerUnavailable."""
@@ -38,13 +40,24 @@ class LedgerThread:
 
     async def look(self, question: Callable[[Ledger], T]) -> T:
         """Return what `question` returns. Raises LedgerUnavailable."""
+        asked_at = time.monotonic()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, question, self._ledger)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._ask, question, asked_at)
         except LedgerError as error:
             if not self.fails:
                 log.error("ledger_failed", error=str(error), message="Keys and tasks are refused until it works.")
             self.fails = True
             raise errors.LedgerUnavailable from error
+
+    def _ask(self, question: Callable[[Ledger], T], asked_at: float) -> T:
+        # Whoever stood behind one that failed would wait as long as that one did, one after the other.
+        if self._failed_at > asked_at:
+            raise LedgerError("it failed for the one before")
+        try:
+            return question(self._ledger)
+        except LedgerError:
+            self._failed_at = time.monotonic()
+            raise
 
     async def close(self) -> None:
         """Close the ledger."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from banana import errors
+from banana.ledger.thread import LedgerThread
 
 SECRET_BYTES = 32
 # How often it is looked whether the file is still there.
@@ -51,6 +52,21 @@ class Links:
             raise expired()
         return left_seconds
 
+    async def share(self, ledger: LedgerThread) -> None:
+        """Take the secret of all who share the ledger, where RESULTS_SECRET names none.
+
+        Raises OSError and LedgerUnavailable.
+        """
+        if not self._is_of_file:
+            return
+        self._look()
+        assert self._secret is not None
+        own = self._secret.decode()
+        shared = await ledger.look(lambda ledger: ledger.secret(own))
+        if shared != own:
+            _write(self._file, shared.encode(), replaces=True)
+            self._secret = shared.encode()
+
     def _signature(self, name: str, expires_at: str) -> str:
         if self._is_of_file:
             self._look()
@@ -82,15 +98,23 @@ def _secret_in(file: Path, own: bytes) -> bytes:
     """Return the secret in `file`; `own` is written where there is none. Of several workers that find none, one writes."""
     with suppress(FileNotFoundError):
         return file.read_bytes()
+    _write(file, own, replaces=False)
+    return file.read_bytes()
+
+
+def _write(file: Path, secret: bytes, *, replaces: bool) -> None:
+    """Write the file whole; what is there already stays, unless it is to be replaced. Raises OSError."""
     file.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=".", dir=file.parent)
     try:
         with os.fdopen(descriptor, "wb") as made:
-            made.write(own)
+            made.write(secret)
             made.flush()
             os.fsync(made.fileno())
-        with suppress(FileExistsError):
-            os.link(temporary, file)
+        if replaces:
+            Path(temporary).replace(file)
+        else:
+            with suppress(FileExistsError):
+                os.link(temporary, file)
     finally:
-        Path(temporary).unlink()
-    return file.read_bytes()
+        Path(temporary).unlink(missing_ok=True)

@@ -15,6 +15,7 @@ from banana.ledger.ledger import Entry, State
 from banana.ledger.thread import LedgerThread
 from banana.results.documents import document_of, recovered_outcomes
 from banana.results.files import Files
+from banana.results.links import Links
 from banana.results.requests import KeptRequests
 from banana.results.works import Job, Works, conclusion_of, outcome_is_unknown
 
@@ -55,6 +56,7 @@ class Upkeep:
         ledger: of all workers.
         leases: who of them lives.
         files: where pictures are kept.
+        links: to them.
         works: what this worker carries out.
         requests: what it claims.
         jobs: read the order of a task for each route. Raises BananaError when it cannot be carried out any more.
@@ -68,6 +70,7 @@ class Upkeep:
         ledger: LedgerThread,
         leases: Leases,
         files: Files,
+        links: Links,
         works: Works,
         requests: KeptRequests,
         jobs: dict[str, Callable[[bytes], Job]],
@@ -76,6 +79,7 @@ class Upkeep:
     ) -> None:
         self._ledger = ledger
         self._files = files
+        self._links = links
         self._works = works
         self._requests = requests
         self._jobs = jobs
@@ -107,8 +111,8 @@ class Upkeep:
         """Take up what is left behind. Raises LedgerUnavailable."""
         metrics.keeping_degraded.labels("ledger").set(self._ledger.fails)
         metrics.keeping_degraded.labels("results").set(self._works.files_fail)
-        active = await self._ledger.look(lambda ledger: ledger.active())
-        for entry in await self._left_behind(active):
+        own = await self._ledger.look(lambda ledger: ledger.active(self._works.owner))
+        for entry in await self._left_behind(own):
             try:
                 await self._take_over(entry)
                 self._not_readable.discard(entry.id)
@@ -116,10 +120,12 @@ class Upkeep:
                 if entry.id not in self._not_readable:
                     log.error("not_taken_over", kept_id=entry.id, error=str(error))
                 self._not_readable.add(entry.id)
-        await self._cancel_cancelled({entry.id for entry in active})
+        await self._cancel_cancelled({entry.id for entry in own})
 
     async def sweep(self) -> None:
-        """Remove what has expired or makes room, and count what there is."""
+        """Share the secret of links, remove what has expired or makes room, and count what there is."""
+        with suppress(OSError):
+            await self._links.share(self._ledger)
         await self._sweep_files()
         await self._sweep_orders()
         await self._ledger.look(lambda ledger: ledger.sweep())
@@ -147,21 +153,22 @@ class Upkeep:
         """Remove the orders of tasks that have ended. Raises LedgerUnavailable."""
         with suppress(OSError):
             orders = await self._files.settled_orders()
-            active = (
-                {entry.id for entry in await self._ledger.look(lambda ledger: ledger.active())} if orders else set()
-            )
-            for entry_id in orders - active:
+            found = await self._ledger.look(lambda ledger: ledger.get(orders)) if orders else []
+            for entry_id in orders - {entry.id for entry in found if entry.state.is_active}:
                 await self._files.remove_order(entry_id)
 
-    async def _left_behind(self, active: Sequence[Entry]) -> list[Entry]:
-        """Return the entries whose owner has died, or is this worker, which is not at them. Raises LedgerUnavailable."""
-        owners = {
-            entry.id: None if entry.owner == self._works.owner else entry.owner
-            for entry in active
-            if not self._requests.is_at(entry.id)
-        }
-        lapsed = await self._leases.lapsed(owners)
-        return [entry for entry in active if entry.id in lapsed]
+    async def _left_behind(self, own: Sequence[Entry]) -> list[Entry]:
+        """Return the entries whose owner has died, or is this worker, which is not at them. Raises LedgerUnavailable.
+
+        Of others only the owners are looked at, however much they carry out.
+        """
+        others = await self._ledger.look(lambda ledger: ledger.owners()) - {self._works.owner}
+        forgotten = {entry.id: entry for entry in own if not self._requests.is_at(entry.id)}
+        lapsed = await self._leases.lapsed({owner: owner for owner in others} | dict.fromkeys(forgotten))
+        left = [forgotten[name] for name in lapsed if name in forgotten]
+        for owner in lapsed & others:
+            left += await self._ledger.look(lambda ledger, owner=owner: ledger.active(owner))  # type: ignore[misc]
+        return left
 
     async def _take_over(self, entry: Entry) -> None:
         """Carry out what was not sent and is a task; settle what was sent; forget the rest."""

@@ -2,11 +2,7 @@
 
 import asyncio
 import json
-import os
-import shutil
-import signal
 import sqlite3
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,28 +15,18 @@ from banana.admission.rate import StoreError
 from banana.app import create_app
 from standin.server import StandIn
 from tests.conftest import client_of, error_of, settings_for
+from tests.redis_server import RedisServer
 from tests.services import free_port, needs
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def redis() -> Iterator[tuple[str, int]]:
-    """A Redis of its own; its URL and its process id."""
-    port = free_port()
-    process = subprocess.Popen(
-        [shutil.which("redis-server") or "redis-server", "--port", str(port), "--save", "", "--appendonly", "no"],
-        stdout=subprocess.DEVNULL,
-    )
-    probe = f"redis://127.0.0.1:{port}"
-    deadline = time.monotonic() + 10
-    while subprocess.run(["redis-cli", "-p", str(port), "ping"], capture_output=True, check=False).stdout != b"PONG\n":
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    yield probe, process.pid
-    os.kill(process.pid, signal.SIGCONT)
-    process.kill()
-    process.wait()
+def redis() -> Iterator[RedisServer]:
+    server = RedisServer()
+    yield server
+    server.go_on()
+    server.kill()
 
 
 async def statuses(client: httpx.AsyncClient, count: int) -> list[int]:
@@ -53,11 +39,11 @@ def events(name: str) -> list[dict[str, Any]]:
 
 
 @needs("redis-server")
-async def test_two_services_on_one_redis_share_the_rate_limit(stand_in: StandIn, redis: tuple[str, int]) -> None:
+async def test_two_services_on_one_redis_share_the_rate_limit(stand_in: StandIn, redis: RedisServer) -> None:
     """Sixty of seventy requests over two services pass, as over one."""
     async with (
-        client_of(create_app(settings_for(stand_in, store_url=redis[0]))) as one,
-        client_of(create_app(settings_for(stand_in, store_url=redis[0]))) as other,
+        client_of(create_app(settings_for(stand_in, store_url=redis.url))) as one,
+        client_of(create_app(settings_for(stand_in, store_url=redis.url))) as other,
     ):
         answers = await statuses(one, 35) + await statuses(other, 35)
 
@@ -66,21 +52,20 @@ async def test_two_services_on_one_redis_share_the_rate_limit(stand_in: StandIn,
 
 
 @needs("redis-server")
-async def test_a_redis_that_hangs_costs_nobody_half_a_second(stand_in: StandIn, redis: tuple[str, int]) -> None:
+async def test_a_redis_that_hangs_costs_nobody_half_a_second(stand_in: StandIn, redis: RedisServer) -> None:
     """Stopped and continued: requests go on under this worker's share, readiness tells, and the store is taken up again."""
-    url, pid = redis
-    app = create_app(settings_for(stand_in, store_url=url, rate_limit_per_minute=40, workers=2))
+    app = create_app(settings_for(stand_in, store_url=redis.url, rate_limit_per_minute=40, workers=2))
     slowest = 0.0
     async with client_of(app) as client:
         await statuses(client, 5)
-        os.kill(pid, signal.SIGSTOP)
+        redis.pause()
         answers = []
         for _ in range(25):
             started = time.monotonic()
             answers.append((await client.post("/generate", json={})).status_code)
             slowest = max(slowest, time.monotonic() - started)
         degraded = (await client.get("/ready")).json()
-        os.kill(pid, signal.SIGCONT)
+        redis.go_on()
         deadline = time.monotonic() + 12
         while (await client.get("/ready")).json()["degraded"]:
             assert time.monotonic() < deadline

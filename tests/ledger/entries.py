@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from banana.ledger.ledger import Entry
 
-LATER = time.time() + 3600
+LATER = int(time.time()) + 3600
 ENTRY = Entry(
     id="a" * 32,
     caller="ann",

@@ -47,3 +47,26 @@ async def test_what_fails_is_a_503_until_something_is_recorded() -> None:
 
     assert [*is_failing, thread.fails] == [True, True, False]
     await thread.close()
+
+
+async def test_those_who_wait_behind_one_that_fails_do_not_wait_again() -> None:
+    """A server that is silent for two seconds costs two, and not two for each; who comes later asks it again."""
+    thread = LedgerThread(SQLiteLedger(Path("ledger.db")))
+    gate = threading.Event()
+    asked = 0
+
+    def fail_late(ledger: Ledger) -> None:
+        nonlocal asked
+        asked += 1
+        gate.wait(20)
+        fail(ledger)
+
+    waiting = [asyncio.create_task(thread.look(fail_late)) for _ in range(5)]
+    await asyncio.sleep(0.05)
+    gate.set()
+    found = await asyncio.gather(*waiting, return_exceptions=True)
+
+    assert [type(error) for error in found] == [errors.LedgerUnavailable] * 5
+    assert asked == 1
+    assert await thread.look(lambda ledger: ledger.count_tasks()) == {}
+    await thread.close()

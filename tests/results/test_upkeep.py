@@ -187,9 +187,9 @@ async def test_what_this_worker_lost_sight_of_is_settled(
     """Its own entries, which it is not at: as those of the dead."""
     stand_in.latency_seconds = 0.6
     busy = asyncio.create_task(client.post("/generate", json={"prompt": "x"}, headers={"Idempotency-Key": "busy"}))
-    await until(lambda: bool(ledger.active()))
-    (own,) = ledger.active()
-    lost = replace(ENTRY, **MINE | {"owner": own.owner})
+    await until(lambda: bool(ledger.owners()))
+    (own,) = ledger.owners()
+    lost = replace(ENTRY, **MINE | {"owner": own})
     ledger.begin(lost)
 
     await until(ended(ledger, lost))

@@ -1,0 +1,19 @@
+"""Which engine the ledger has: SQLite on one machine, Redis or Valkey over several."""
+
+from pathlib import Path
+
+from banana.ledger.redis import RedisLedger
+from banana.ledger.sqlite import SQLiteLedger
+
+
+def is_shared(store_url: str) -> bool:
+    """Return whether several machines can share the store."""
+    return store_url.startswith("redis")
+
+
+def open_ledger(store_url: str, file: Path) -> SQLiteLedger | RedisLedger:
+    """Return the ledger in the store, where that is shared, else the one in `file`; it is opened when it is first used.
+
+    Raises LedgerError when `store_url` is no address.
+    """
+    return RedisLedger(store_url) if is_shared(store_url) else SQLiteLedger(file)

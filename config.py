@@ -6,6 +6,7 @@ and defaults are the same here, in `.env.example` and in both halves of the READ
 
 import difflib
 import ipaddress
+import os
 import re
 from collections.abc import Iterable
 from decimal import Decimal, InvalidOperation
@@ -41,6 +42,7 @@ MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 # RFC 3986, section 3.2.1.
 _USERINFO = re.compile(r"//[^/\s]*@")
 _SECRET = ("gemini_api_key", "access_tokens", "metrics_token", "results_secret")
+_BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9!_.*'()/-]*)?")
 # Scheme, host and port, as a browser writes them: https://developer.mozilla.org/docs/Web/HTTP/Headers/Origin
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9.:\[\]_-]+")
 _DEFAULT_PORT = re.compile(r"(?<=^http://)(.*):80$|(?<=^https://)(.*):443$")
@@ -227,7 +229,7 @@ class Settings(BaseSettings):
     keep_results_seconds: int = Field(default=86_400, ge=0, le=31_536_000)
     # How much, in bytes, over all workers: the oldest make room.
     keep_results_bytes: int = Field(default=2_147_483_648, ge=1024)
-    # The folder.
+    # Where: a folder, or s3://bucket/prefix with any service that speaks S3, reached by the usual AWS_* variables.
     results_url: str = RESULTS_FOLDER
     # What links are signed with; where it is not set, the service makes a secret of its own. The same on all machines.
     results_secret: str | None = Field(default=None, min_length=16, repr=False)
@@ -255,6 +257,12 @@ class Settings(BaseSettings):
             Path(self.store_url.removeprefix("sqlite:///")).parent if self.store_url.startswith("sqlite:") else None
         )
         return (folder or STATE_FOLDER) / "ledger.db"
+
+    @property
+    def aws_variables(self) -> dict[str, str]:
+        """The AWS_* variables, by which S3 is reached; those of the environment go before those of `.env`."""
+        found = {name: value or "" for name, value in dotenv_values(".env").items()} | dict(os.environ)
+        return {name: value for name, value in found.items() if name.startswith("AWS_")}
 
     @property
     def on_loopback(self) -> bool:
@@ -316,9 +324,9 @@ class Settings(BaseSettings):
 
     @field_validator("results_url")
     @classmethod
-    def _is_a_folder(cls, value: str) -> str:
-        if "://" in value:
-            raise ValueError("is no folder")
+    def _is_a_place(cls, value: str) -> str:
+        if "://" in value and not _BUCKET.fullmatch(value):
+            raise ValueError("is neither a folder nor s3://bucket/prefix")
         return value
 
     @field_validator("store_url")

@@ -51,10 +51,10 @@ from banana.ledger.leases import Beat, Leases
 from banana.ledger.spend import Window
 from banana.ledger.thread import LedgerThread
 from banana.payload.memory import Buffers
-from banana.results.files import Files
 from banana.results.history import KeptHistory, NoHistory
 from banana.results.links import Links
 from banana.results.requests import KeptRequests, NothingKept
+from banana.results.storage import open_files
 from banana.results.upkeep import SweepOnly, Upkeep
 from banana.results.works import Job, Works
 from banana.routes import (
@@ -119,7 +119,7 @@ def create_app(
         metrics_folder: where several workers leave what they count.
         degraded: what already works with less than it should.
 
-    Raises StoreError when STORE_URL cannot be used.
+    Raises StoreError when STORE_URL cannot be used, and ResultsError when RESULTS_URL cannot.
 
     """
     sink = logs.configure(settings.log_file, settings.log_level, settings.log_max_bytes, settings.log_backups)
@@ -213,7 +213,13 @@ class _Keeping:
     def __init__(self, settings: Settings, buffers: Buffers, recording: _Recording) -> None:
         self._task_seconds = settings.task_timeout_seconds
         self._has_tokens = bool(settings.access_tokens)
-        self.files = Files(Path(settings.results_url), settings.keep_results_seconds, settings.keep_results_bytes)
+        self.files = open_files(
+            settings.results_url,
+            lambda: settings.aws_variables,
+            settings.keep_results_seconds,
+            settings.keep_results_bytes,
+            settings.ledger_file.parent,
+        )
         self.links = Links(settings.results_secret, settings.ledger_file.with_name("results.secret"))
         self._ledger, self._beat = recording.ledger, recording.beat
         self._works = Works(self._ledger, self.files, buffers, recording.budgets, recording.owner)

@@ -162,8 +162,8 @@ class Ledger(Protocol):
         """Return how many tasks there are in each state."""
         ...
 
-    def secret(self, own: str) -> str:
-        """Return the secret of all who share the ledger: what `own` was for the first of them."""
+    def secret(self, own: str) -> str | None:
+        """Return the secret of all machines that share the ledger: the first one's own; None where there is one machine."""
         ...
 
     def close(self) -> None:

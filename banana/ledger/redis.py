@@ -118,8 +118,8 @@ class RedisLedger:
         found = self._server.look("count_tasks")
         return {State(state.decode()): count for state, count in zip(found[::2], found[1::2], strict=True) if count}
 
-    def secret(self, own: str) -> str:
-        """Return the secret that all machines share; `own` where there was none."""
+    def secret(self, own: str) -> str | None:
+        """Return the secret of all machines: the first one's own."""
         shared: bytes = self._server.change("secret", own)
         return shared.decode()
 

@@ -177,9 +177,9 @@ class SQLiteLedger:
         rows = self._file.execute("SELECT state, count(*) FROM entries WHERE is_task GROUP BY state")
         return {State(state): count for state, count in rows}
 
-    def secret(self, own: str) -> str:
-        """Return `own`: whoever shares this file has it from the file beside it."""
-        return own
+    def secret(self, own: str) -> str | None:
+        """Return None: the file is one machine's."""
+        return None
 
     def close(self) -> None:
         """Close the file; it opens by itself when it is used again."""

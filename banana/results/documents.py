@@ -15,11 +15,9 @@ from banana.google.wire import Image, Words
 from banana.images import Outcome, sum_of
 from banana.ledger.ledger import Entry
 from banana.payload.pictures import EncodedPicture, type_of
-from banana.results.files import Files
+from banana.results.files import EXTENSIONS, Files
 from banana.results.links import expired
 
-# What has a link, and how its file's name ends; other types are kept as well, and have none.
-EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
 RESPONSE_EXTENSION = "body"
 OTHER_EXTENSION = "bin"
 # A multiple of three: each block but the last is base64 without padding.

@@ -1,30 +1,18 @@
-"""What is kept, as files of one folder: written whole or not at all, and removed when its time or the room is over.
+"""What is kept: files, written whole or not at all, and removed when their time or the room is over.
 
-A file's name begins with the id of the entry it belongs to; its time is its modification time. What is in the folder is
-the truth: there is no other list of it.
+A file's name begins with the id of the entry it belongs to. What is there is the truth: there is no other list of it.
 """
 
-import asyncio
-import errno
-import fcntl
-import os
-import tempfile
-import time
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol
 
-T = TypeVar("T")
-# Files written or read at once; each waits for the disk most of its time.
-THREADS = 4
+# What has a link, and how its file's name ends; other types are kept as well, and have none.
+EXTENSIONS = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp"}
 # What the type of a picture is read from.
 HEAD_BYTES = 32
 # Enough that a disk that is full has no room for it.
 CHECK_BYTES = 64 * 1024
-# A file that was never finished: nothing is written for so long.
-UNFINISHED_SECONDS = 3600
 # What was written so long ago has its entry, or never will.
 SETTLED_SECONDS = 60
 # The orders of tasks that were not sent yet; what makes room for pictures leaves them alone.
@@ -32,187 +20,82 @@ ORDERS = "orders"
 
 
 class Kept(NamedTuple):
-    """How much there is in the folder."""
+    """How much there is, and the ids of the tasks whose orders were not just written."""
 
     files: int
     size_bytes: int
+    settled_orders: set[str]
 
 
-class _File(NamedTuple):
-    written_at: float
-    size_bytes: int
-    path: str
+class Presigned(NamedTuple):
+    """An address that is its own permission, for so many seconds."""
+
+    url: str
+    seconds: int
 
 
-class Files:
-    """The files in `folder`, each for `keep_seconds` and all within `max_bytes`, the oldest making room first.
+class Files(Protocol):
+    """The files, each for `keep_seconds` and all within a number of bytes, the oldest making room first.
 
     Every coroutine raises OSError; none blocks the event loop.
     """
 
-    def __init__(self, folder: Path, keep_seconds: float, max_bytes: int) -> None:
-        self.keep_seconds = keep_seconds
-        self._folder = folder
-        self._max_bytes = max_bytes
-        self._threads = ThreadPoolExecutor(THREADS, "files")
-
-    def path_of(self, name: str) -> Path:
-        """Return where the file of that name is, if it is there."""
-        return self._folder / name
+    keep_seconds: float
 
     def may_hold(self, size_bytes: int) -> bool:
         """Return whether a file of that size fits into the room there is for all of them."""
-        return size_bytes <= self._max_bytes
+        ...
 
-    async def write(self, name: str, blocks: Iterable[bytes]) -> int:
-        """Write a file, durably, whole or not at all; return its length."""
-        return await self._in_thread(lambda: self._write(self._folder / name, blocks))
+    async def write(self, name: str, blocks: Iterable[bytes]) -> None:
+        """Write a file, durably, whole or not at all; `blocks` are made in a thread."""
+        ...
 
     async def read(self, name: str) -> bytes:
         """Return a file's content. Raises FileNotFoundError."""
-        return await self._in_thread((self._folder / name).read_bytes)
+        ...
 
     async def head(self, name: str) -> bytes:
         """Return the first bytes of a file. Raises FileNotFoundError."""
-        return await self._in_thread(lambda: self._head(name))
+        ...
+
+    async def location(self, name: str, method: str) -> Path | Presigned:
+        """Return where a file is to be had by GET or HEAD: on this machine, if it is there; or elsewhere.
+
+        Raises FileNotFoundError when it is known not to be there.
+        """
+        ...
 
     async def write_order(self, entry_id: str, blocks: Iterable[bytes]) -> None:
         """Write the order of a task, durably."""
-        await self._in_thread(lambda: self._write(self._folder / ORDERS / entry_id, blocks))
+        ...
 
     async def read_order(self, entry_id: str) -> bytes:
         """Return the order of a task. Raises FileNotFoundError."""
-        return await self.read(f"{ORDERS}/{entry_id}")
-
-    async def settled_orders(self) -> set[str]:
-        """Return the ids of the tasks whose orders were not just written."""
-        until = time.time() - SETTLED_SECONDS
-        return await self._in_thread(
-            lambda: {
-                path.name
-                for path in (self._folder / ORDERS).glob("[!.]*")
-                if path.stat().st_mtime < until  # a clock that was set leaves some for longer
-            }
-        )
+        ...
 
     async def remove_order(self, entry_id: str) -> None:
         """Remove the order of a task, if it is there."""
-        await self._in_thread(lambda: (self._folder / ORDERS / entry_id).unlink(missing_ok=True))
+        ...
 
     async def names_of(self, entry_id: str) -> list[str]:
         """Return the names of an entry's files."""
-        return await self._in_thread(lambda: sorted(path.name for path in self._folder.glob(f"{entry_id}-*")))
+        ...
 
     async def remove(self, entry_id: str) -> None:
         """Remove an entry's files."""
-
-        def remove() -> None:
-            for path in self._folder.glob(f"{entry_id}-*"):
-                path.unlink(missing_ok=True)
-
-        await self._in_thread(remove)
+        ...
 
     async def check(self) -> None:
         """Return when a file can be written; it is not kept."""
-
-        def write_and_remove() -> None:
-            self._write(self._folder / ".check", [bytes(CHECK_BYTES)])
-            (self._folder / ".check").unlink(missing_ok=True)  # another worker checks at the same moment
-
-        await self._in_thread(write_and_remove)
+        ...
 
     async def sweep(self) -> Kept | None:
         """Remove what is over its time, then the oldest until the rest fits; return what is left.
 
         Of several workers one does it: None in the others.
         """
-        return await self._in_thread(self._sweep)
+        ...
 
     def close(self) -> None:
-        """End the threads, when they have done what they were given."""
-        self._threads.shutdown()
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-
-    def _head(self, name: str) -> bytes:
-        with (self._folder / name).open("rb") as file:
-            return file.read(HEAD_BYTES)
-
-    def _write(self, path: Path, blocks: Iterable[bytes]) -> int:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=".", dir=path.parent)  # readable by the service alone
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                for block in blocks:
-                    file.write(block)
-                file.flush()
-                os.fsync(file.fileno())
-                size_bytes = file.tell()
-            if size_bytes > self._max_bytes:
-                raise OSError(errno.EFBIG, "over KEEP_RESULTS_BYTES", str(path))
-            Path(temporary).rename(path)
-        except BaseException:
-            with suppress(OSError):
-                Path(temporary).unlink()
-            raise
-        _sync_folder(path.parent)
-        return size_bytes
-
-    def _sweep(self) -> Kept | None:
-        try:
-            lock = (self._folder / ".sweep").open("w")
-        except FileNotFoundError:
-            return Kept(0, 0)
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return None
-            self._remove_expired(self._folder / ORDERS)
-            return self._fitting(self._remove_expired(self._folder))
-
-    def _remove_expired(self, folder: Path) -> list[_File]:
-        """Remove what is over its time in one folder; return the rest."""
-        now, rest = time.time(), []
-        for file in _files_in(folder):
-            hidden = Path(file.path).name.startswith(".")
-            if file.written_at + (UNFINISHED_SECONDS if hidden else self.keep_seconds) <= now:
-                Path(file.path).unlink(missing_ok=True)
-            elif not hidden:
-                rest.append(file)
-        return rest
-
-    def _fitting(self, files: list[_File]) -> Kept:
-        """Remove the oldest of `files` until the rest fits; return how much is left."""
-        size_bytes = sum(file.size_bytes for file in files)
-        count = len(files)
-        for file in sorted(files):
-            if size_bytes <= self._max_bytes:
-                break
-            Path(file.path).unlink(missing_ok=True)
-            size_bytes -= file.size_bytes
-            count -= 1
-        return Kept(count, size_bytes)
-
-
-def _files_in(folder: Path) -> Iterator[_File]:
-    try:
-        entries = os.scandir(folder)
-    except FileNotFoundError:
-        return
-    with entries:
-        for entry in entries:
-            with suppress(FileNotFoundError):  # removed meanwhile
-                if entry.name != ".sweep" and entry.is_file():
-                    status = entry.stat()
-                    yield _File(status.st_mtime, status.st_size, entry.path)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable; what was renamed is not durable before its folder is."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        """End what was begun for it."""
+        ...

@@ -124,8 +124,10 @@ class KeptHistory:
                 self._links.check(match[1], query["exp"][0], query["sig"][0])
                 try:
                     return await asyncio.to_thread(encoded, await self._files.read(match[1]))
-                except OSError:
+                except (FileNotFoundError, NotADirectoryError):
                     raise expired() from None
+                except OSError as error:
+                    raise errors.LedgerUnavailable from error
         raise _not_kept(address)
 
     async def _signed(self, part: Part) -> Part:

@@ -59,11 +59,11 @@ class Links:
         """
         if not self._is_of_file:
             return
-        self._look()
-        assert self._secret is not None
-        own = self._secret.decode()
-        shared = await ledger.look(lambda ledger: ledger.secret(own))
-        if shared != own:
+        with suppress(FileNotFoundError):
+            self._secret = self._file.read_bytes()
+        own = (self._secret or b"").decode()
+        shared = await ledger.look(lambda ledger: ledger.secret(own or secrets.token_hex(SECRET_BYTES)))
+        if shared not in (None, own):
             _write(self._file, shared.encode(), replaces=True)
             self._secret = shared.encode()
 

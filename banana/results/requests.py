@@ -20,7 +20,7 @@ from banana.ledger.ledger import Entry, State
 from banana.ledger.thread import LedgerThread
 from banana.payload.memory import Buffers
 from banana.results import documents
-from banana.results.files import Files
+from banana.results.files import EXTENSIONS, Files
 from banana.results.fingerprints import fingerprint_of
 from banana.results.links import Links
 from banana.results.watch import Watch
@@ -243,7 +243,7 @@ class KeptRequests:
 
         Raises LedgerUnavailable when there can be no link, and the image itself was not read.
         """
-        if not outcome.file.endswith(tuple(documents.EXTENSIONS.values())):
+        if not outcome.file.endswith(tuple(EXTENSIONS.values())):
             return outcome
         expires_at = outcome.created_at + int(self._files.keep_seconds)
         try:

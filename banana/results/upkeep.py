@@ -126,14 +126,14 @@ class Upkeep:
         """Share the secret of links, remove what has expired or makes room, and count what there is."""
         with suppress(OSError):
             await self._links.share(self._ledger)
-        await self._sweep_files()
-        await self._sweep_orders()
+        await self._sweep_orders(await self._sweep_files())
         await self._ledger.look(lambda ledger: ledger.sweep())
         tasks = await self._ledger.look(lambda ledger: ledger.count_tasks())
         for state in State:
             metrics.tasks.labels(state).set(tasks.get(state, 0))
 
-    async def _sweep_files(self) -> None:
+    async def _sweep_files(self) -> set[str]:
+        """Return the ids of the tasks whose orders are there, where this worker swept."""
         try:
             left = await self._files.sweep()
             if self._works.files_fail:
@@ -144,15 +144,16 @@ class Upkeep:
             if not self._sweep_fails and not self._works.files_fail:
                 log.warning("not_swept", error=str(error))
             self._sweep_fails = True
-            return
-        if left is not None:
-            metrics.kept_bytes.set(left.size_bytes)
-            metrics.kept_files.set(left.files)
+            return set()
+        if left is None:
+            return set()
+        metrics.kept_bytes.set(left.size_bytes)
+        metrics.kept_files.set(left.files)
+        return left.settled_orders
 
-    async def _sweep_orders(self) -> None:
-        """Remove the orders of tasks that have ended. Raises LedgerUnavailable."""
+    async def _sweep_orders(self, orders: set[str]) -> None:
+        """Remove those `orders` whose tasks have ended. Raises LedgerUnavailable."""
         with suppress(OSError):
-            orders = await self._files.settled_orders()
             found = await self._ledger.look(lambda ledger: ledger.get(orders)) if orders else []
             for entry_id in orders - {entry.id for entry in found if entry.state.is_active}:
                 await self._files.remove_order(entry_id)

@@ -12,15 +12,14 @@ from typing import Any
 import anyio
 from fastapi import APIRouter
 from starlette.requests import Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute
 
 from banana import errors
 from banana.admission.rate import RateLimit
 from banana.admission.tokens import address_of
 from banana.http.middleware import exchange_of
-from banana.results.documents import EXTENSIONS
-from banana.results.files import Files
+from banana.results.files import EXTENSIONS, Files, Presigned
 from banana.results.links import Links, expired
 
 TYPES = {extension: mime_type for mime_type, extension in EXTENSIONS.items()}
@@ -42,16 +41,30 @@ def routes(files: Files, links: Links, rate_limit: RateLimit) -> list[BaseRoute]
         exchange_of(request.scope).caller = address_of(request)
         await rate_limit.admit_replay(request)
         left_seconds = links.check(name, exp, sig)
-        path = files.path_of(name)
         try:
-            status = await anyio.to_thread.run_sync(os.stat, path)
+            location = await files.location(name, request.method)
+        except FileNotFoundError:
+            raise expired() from None
+        except OSError as error:
+            raise errors.LedgerUnavailable from error
+        if isinstance(location, Presigned):
+            return _redirect(location, left_seconds)
+        try:
+            status = await anyio.to_thread.run_sync(os.stat, location)
         except OSError:
             raise expired() from None
         if not stat.S_ISREG(status.st_mode):
             raise expired()
-        return _response(request, name, path, status, left_seconds)
+        return _response(request, name, location, status, left_seconds)
 
     return list(router.routes)
+
+
+def _redirect(location: Presigned, left_seconds: int) -> Response:
+    """Return the way to where the picture is; it is kept no longer than that way is good for."""
+    max_age = min(left_seconds, location.seconds)
+    headers = {"Cache-Control": f"private, max-age={max_age}", "Cross-Origin-Resource-Policy": "cross-origin"}
+    return RedirectResponse(location.url, 302, headers)
 
 
 def _response(request: Request, name: str, path: Path, status: os.stat_result, left_seconds: int) -> Response:
@@ -83,6 +96,7 @@ def _is_known(if_none_match: str, etag: str) -> bool:
 
 _RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {"description": "The picture.", "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}},
+    302: {"description": "The picture is at this address, for an hour at most."},
     206: {"description": "The range that was asked for."},
     304: {"description": "It has not changed."},
     403: {"description": "The signature is wrong."},

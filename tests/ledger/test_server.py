@@ -12,8 +12,9 @@ from banana.ledger.ledger import LedgerError, State
 from banana.ledger.redis import RedisLedger
 from banana.ledger.server import LedgerServer, batches
 from banana.ledger.spend import Spent, Window, day_of
+from tests.bad_road import BadRoad
 from tests.ledger.entries import ENTRY, LATER, TASK
-from tests.redis_server import BadRoad, RedisServer
+from tests.redis_server import RedisServer
 from tests.services import free_port, needs
 
 pytestmark = needs("redis-server")
@@ -28,14 +29,14 @@ def empty_redis(redis: RedisServer) -> RedisServer:
 @pytest.fixture
 def road(empty_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[BadRoad]:
     monkeypatch.setattr(server, "ANSWER_SECONDS", 0.3)
-    road = BadRoad(empty_redis)
+    road = BadRoad(empty_redis.port)
     yield road
     road.close()
 
 
 def test_a_change_that_arrives_late_is_not_made(road: BadRoad) -> None:
     """Its sender gave it up, and has taken back since what may have come of it."""
-    ledger = RedisLedger(road.url)
+    ledger = RedisLedger(f"redis://127.0.0.1:{road.port}")
     ledger.beat("w1")
     held = road.held
     road.hold()
@@ -51,7 +52,7 @@ def test_a_change_that_arrives_late_is_not_made(road: BadRoad) -> None:
 
 def test_a_change_whose_reply_was_lost_is_made_once(road: BadRoad) -> None:
     """It is sent again; sums are added once, and who cancelled is told that it did."""
-    ledger = RedisLedger(road.url)
+    ledger = RedisLedger(f"redis://127.0.0.1:{road.port}")
     today = day_of(LATER - 3600)
 
     def loses_the_reply() -> RedisLedger:

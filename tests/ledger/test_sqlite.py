@@ -1,4 +1,4 @@
-"""The ledger in SQLite: its own secret; its decisions are in test_ledger, its file in test_file."""
+"""The ledger in SQLite: whose it is; its decisions are in test_ledger, its file in test_file."""
 
 from pathlib import Path
 
@@ -6,5 +6,5 @@ from banana.ledger.sqlite import SQLiteLedger
 
 
 def test_a_file_is_one_machines_own() -> None:
-    """Whoever shares it has the secret from the file beside it."""
-    assert SQLiteLedger(Path("ledger.db")).secret("own") == "own"
+    """There is no secret to be shared with others."""
+    assert SQLiteLedger(Path("ledger.db")).secret("own") is None

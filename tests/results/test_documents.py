@@ -22,7 +22,7 @@ from banana.results.documents import (
     outcomes_of,
     recovered_outcomes,
 )
-from banana.results.files import Files
+from banana.results.folder import FolderFiles
 from tests.ledger.entries import ENTRY
 from tests.pictures import encoded, opened, png
 
@@ -30,8 +30,8 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def files() -> AsyncIterator[Files]:
-    made = Files(Path("results"), keep_seconds=60, max_bytes=1 << 20)
+async def files() -> AsyncIterator[FolderFiles]:
+    made = FolderFiles(Path("results"), keep_seconds=60, max_bytes=1 << 20)
     yield made
     made.close()
 
@@ -44,7 +44,7 @@ def entry_with(outcomes: list[Outcome]) -> Entry:
     return replace(ENTRY, result=document_of(outcomes))
 
 
-async def test_an_image_is_read_as_it_was_kept(files: Files) -> None:
+async def test_an_image_is_read_as_it_was_kept(files: FolderFiles) -> None:
     """Its base64 too, whichever alphabet Google used: what is sent first is what is read later."""
     odd = encoded(png(size=(64, 64))).translate(str.maketrans("+/", "-_")).rstrip("=")
     first = await kept(Outcome(3, image(odd), 1000), "a" * 32, files)
@@ -59,7 +59,7 @@ async def test_an_image_is_read_as_it_was_kept(files: Files) -> None:
     assert (again.result.mime_type, again.result.usage) == ("image/png", {"totalTokenCount": 7})
 
 
-async def test_without_content_an_image_is_its_name(files: Files) -> None:
+async def test_without_content_an_image_is_its_name(files: FolderFiles) -> None:
     """Megabytes are not read for a link."""
     first = await kept(Outcome(0, image(encoded(png(size=(64, 64))))), "a" * 32, files)
     (again,) = await outcomes_of(entry_with([first]), files, with_content=False)
@@ -68,7 +68,7 @@ async def test_without_content_an_image_is_its_name(files: Files) -> None:
     assert size_of(again.result.picture.pieces) < 100
 
 
-async def test_a_type_without_links_is_kept_all_the_same(files: Files) -> None:
+async def test_a_type_without_links_is_kept_all_the_same(files: FolderFiles) -> None:
     """And read whole, because there is nothing else to give."""
     first = await kept(Outcome(0, image(encoded(b"GIF89a" + bytes(100)), "image/gif")), "a" * 32, files)
     (again,) = await outcomes_of(entry_with([first]), files, with_content=False)
@@ -79,7 +79,7 @@ async def test_a_type_without_links_is_kept_all_the_same(files: Files) -> None:
     assert again.result.mime_type == "image/gif"
 
 
-async def test_a_response_of_googles_is_kept_whole(files: Files) -> None:
+async def test_a_response_of_googles_is_kept_whole(files: FolderFiles) -> None:
     """Bytes and type."""
     first = await kept(Outcome(0, UpstreamResponse(200, "application/json", [b'{"a"', b":1}"])), "a" * 32, files)
     (again,) = await outcomes_of(entry_with([first]), files, with_content=False)
@@ -87,7 +87,7 @@ async def test_a_response_of_googles_is_kept_whole(files: Files) -> None:
     assert again.result == UpstreamResponse(200, "application/json", [b'{"a":1}'])
 
 
-async def test_an_error_is_read_as_it_was(files: Files) -> None:
+async def test_an_error_is_read_as_it_was(files: FolderFiles) -> None:
     """Status, code, words, details, Google's own response; with the id of the first request."""
     error = errors.Blocked("no", reason="SAFETY")
     error.upstream_response = UpstreamResponse(403, "application/json", [b"{}"])
@@ -98,14 +98,14 @@ async def test_an_error_is_read_as_it_was(files: Files) -> None:
     assert (read.request_id, read.upstream_response) == ("r", error.upstream_response)
 
 
-async def test_what_is_gone_is_expired(files: Files) -> None:
+async def test_what_is_gone_is_expired(files: FolderFiles) -> None:
     """Deleted, or never written."""
     for result in (b"", document_of([Outcome(0, image(encoded(png())))])):
         with pytest.raises(errors.Expired):
             await outcomes_of(replace(ENTRY, result=result), files, with_content=True)
 
 
-async def test_a_removed_file_is_expired(files: Files) -> None:
+async def test_a_removed_file_is_expired(files: FolderFiles) -> None:
     """With content and without."""
     first = await kept(Outcome(0, image(encoded(png()))), "a" * 32, files)
     await files.remove("a" * 32)
@@ -115,7 +115,7 @@ async def test_a_removed_file_is_expired(files: Files) -> None:
             await outcomes_of(entry_with([first]), files, with_content=with_content)
 
 
-async def test_what_lies_in_files_is_recovered(files: Files) -> None:
+async def test_what_lies_in_files_is_recovered(files: FolderFiles) -> None:
     """Of a worker that was killed: the pictures that it wrote; the rest is unknown."""
     await kept(Outcome(1, image(encoded(png()))), ENTRY.id, files)
     outcomes = await recovered_outcomes(replace(ENTRY, calls=3), files)
@@ -125,7 +125,7 @@ async def test_what_lies_in_files_is_recovered(files: Files) -> None:
     assert outcomes[1].result.mime_type == "image/png"
 
 
-async def test_a_whole_response_is_recovered_too(files: Files) -> None:
+async def test_a_whole_response_is_recovered_too(files: FolderFiles) -> None:
     """As Google sent it; it is read when it is wanted."""
     await kept(Outcome(0, UpstreamResponse(200, "application/json", [b"{}"])), ENTRY.id, files)
 
@@ -137,7 +137,7 @@ async def test_a_whole_response_is_recovered_too(files: Files) -> None:
     assert read.result == UpstreamResponse(200, "application/json", [b"{}"])
 
 
-async def test_a_foreign_file_recovers_nothing(files: Files) -> None:
+async def test_a_foreign_file_recovers_nothing(files: FolderFiles) -> None:
     """Somebody made a copy of one."""
     await files.write(f"{ENTRY.id}-0 (1).jpg", [b"x"])
 

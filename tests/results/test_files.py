@@ -1,182 +1,124 @@
-"""Kept files: whole or not at all, for their time, within their room."""
+"""Kept files of both kinds: whole or not at all, for their time, within their room."""
 
 import asyncio
-import os
-import stat
-import time
-from collections.abc import AsyncIterator
-from pathlib import Path
+import inspect
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from banana.results import files as files_module
+from banana.results import s3
 from banana.results.files import Files, Kept
+from banana.results.folder import FolderFiles
+from banana.results.s3 import S3Files
 
 pytestmark = pytest.mark.anyio
-FOLDER = Path("state/results")
+ONE, OTHER = "a" * 32, "b" * 32
+Opened = Callable[[float, int], Files]
 
 
 @pytest.fixture
-async def files() -> AsyncIterator[Files]:
-    made = Files(FOLDER, keep_seconds=60, max_bytes=1000)
-    yield made
-    made.close()
+def files(opened: Opened, monkeypatch: pytest.MonkeyPatch) -> Iterator[Files]:
+    monkeypatch.setattr(s3, "SWEEP_SECONDS", 0)
+    files = opened(60, 100_000)
+    yield files
+    files.close()
 
 
-def aged(name: str, seconds: float) -> None:
-    """Make a file so much older."""
-    at = time.time() - seconds
-    os.utime(FOLDER / name, (at, at))
+@pytest.mark.parametrize("kind", [FolderFiles, S3Files])
+def test_every_kind_has_the_whole_interface(kind: type) -> None:
+    """With the same parameters, so that one can take the other's place."""
+    for name, method in inspect.getmembers(Files, inspect.isfunction):
+        if not name.startswith("_"):
+            assert inspect.signature(getattr(kind, name)).parameters == inspect.signature(method).parameters, name
 
 
 async def test_a_file_is_read_as_it_was_written(files: Files) -> None:
-    """In blocks, by whoever knows its name; readable by the owner alone, and so is the folder."""
-    assert await files.write("a-0.jpg", [b"one", b"two"]) == 6
+    """In blocks, by whoever knows its name; another is not there."""
+    await files.write(f"{ONE}-0.jpg", [b"one", b"two"])
+    await files.write(f"{'c' * 64}.signature", [b"signed"])
 
-    assert await files.read("a-0.jpg") == b"onetwo"
-    assert await files.head("a-0.jpg") == b"onetwo"
-    assert files.path_of("a-0.jpg").read_bytes() == b"onetwo"
-    assert stat.S_IMODE((FOLDER / "a-0.jpg").stat().st_mode) == 0o600
-    assert stat.S_IMODE(FOLDER.stat().st_mode) == 0o700
+    assert await files.read(f"{ONE}-0.jpg") == b"onetwo"
+    assert await files.head(f"{ONE}-0.jpg") == b"onetwo"
+    assert await files.read(f"{'c' * 64}.signature") == b"signed"
+    for missing in (f"{ONE}-1.jpg", f"{OTHER}-0.jpg", "x.signature"):
+        with pytest.raises(FileNotFoundError):
+            await files.read(missing)
+        with pytest.raises(FileNotFoundError):
+            await files.head(missing)
 
 
-async def test_what_cannot_be_written_whole_is_not_there(files: Files) -> None:
-    """Nothing is left of it, under any name."""
+async def test_what_is_too_large_is_not_there(files: Files) -> None:
+    """Nor is what could not be made."""
 
-    def blocks() -> list[bytes]:
+    def broken() -> Iterator[bytes]:
+        yield b"x"
         raise OSError("the source broke")
 
-    with pytest.raises(OSError, match="broke"):
-        await files.write("a-0.jpg", (block for block in [b"x"] if blocks()))
     with pytest.raises(OSError, match="KEEP_RESULTS_BYTES"):
-        await files.write("a-0.jpg", [bytes(1001)])
+        await files.write(f"{ONE}-0.jpg", [bytes(100_001)])
+    with pytest.raises(OSError, match="broke"):
+        await files.write(f"{ONE}-1.jpg", broken())
 
-    assert list(FOLDER.iterdir()) == []
-
-
-async def test_it_is_on_the_disk_before_it_has_its_name(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The content first, then the name, then the folder that holds the name."""
-    synced: list[str] = []
-    real = os.fsync
-
-    def fsync(descriptor: int) -> None:
-        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
-        named = (FOLDER / "a-0.jpg").exists()
-        synced.append(f"{'folder' if is_folder else 'file'}, {'named' if named else 'unnamed'}")
-        real(descriptor)
-
-    monkeypatch.setattr(os, "fsync", fsync)
-    await files.write("a-0.jpg", [b"x"])
-
-    assert synced == ["file, unnamed", "folder, named"]
+    assert (files.may_hold(100_000), files.may_hold(100_001)) == (True, False)
+    assert await files.names_of(ONE) == []
 
 
-async def test_a_folder_that_was_removed_is_made_again(files: Files) -> None:
-    """A picture is not lost for it."""
-    await files.write("a-0.jpg", [b"x"])
-    (FOLDER / "a-0.jpg").unlink()
-    FOLDER.rmdir()
-
-    await files.write("b-0.jpg", [b"x"])
-
-
-async def test_names_and_removal_go_by_entry(files: Files) -> None:
-    """One entry's files, and no other's."""
-    for name in ("a-0.jpg", "a-1.png", "b-0.jpg"):
+async def test_an_entrys_files_are_known_by_its_id(files: Files) -> None:
+    """And removed with it; others stay."""
+    for name in (f"{ONE}-0.jpg", f"{ONE}-10.png", f"{OTHER}-0.jpg"):
         await files.write(name, [b"x"])
+    assert await files.names_of(ONE) == [f"{ONE}-0.jpg", f"{ONE}-10.png"]
+    await files.remove(ONE)
+    await files.remove(ONE)
 
-    assert await files.names_of("a") == ["a-0.jpg", "a-1.png"]
-    await files.remove("a")
-    assert await files.names_of("a") == []
-    assert await files.names_of("b") == ["b-0.jpg"]
+    assert await files.names_of(ONE) == []
+    assert await files.names_of(OTHER) == [f"{OTHER}-0.jpg"]
 
 
 async def test_orders_are_apart(files: Files) -> None:
-    """What makes room for pictures leaves them alone; they expire too."""
-    await files.write_order("a", [b'{"prompt":', b'"x"}'])
-    await files.write("a-0.jpg", [bytes(900)])
-    await files.write("b-0.jpg", [bytes(900)])
+    """What makes room for pictures leaves them alone."""
+    await files.write_order(ONE, [b'{"prompt":', b'"x"}'])
+    await files.write(f"{ONE}-0.jpg", [bytes(90_000)])
 
-    assert await files.sweep() == Kept(1, 900)
-    assert await files.read_order("a") == b'{"prompt":"x"}'
-    aged("orders/a", 61)
-    await files.sweep()
+    assert await files.sweep() == Kept(1, 90_000, set())
+    assert await files.read_order(ONE) == b'{"prompt":"x"}'
+    assert await files.names_of(ONE) == [f"{ONE}-0.jpg"]
+    await files.remove_order(ONE)
+    await files.remove_order(ONE)
     with pytest.raises(FileNotFoundError):
-        await files.read_order("a")
-    await files.remove_order("a")
+        await files.read_order(ONE)
 
 
-async def test_what_is_over_its_time_goes(files: Files) -> None:
-    """What was never finished goes too, an hour later."""
-    await files.write("old-0.jpg", [b"old"])
-    await files.write("new-0.jpg", [b"new!"])
-    (FOLDER / ".unfinished").write_bytes(b"x")
-    aged("old-0.jpg", 61)
-    assert await files.sweep() == Kept(1, 4)
-    assert (FOLDER / ".unfinished").exists()
-    aged(".unfinished", 3601)
-    await files.sweep()
+async def test_what_is_over_its_time_goes(opened: Opened, files: Files) -> None:
+    """Orders as well; a check is no file."""
+    await files.check()
+    await files.write(f"{ONE}-0.jpg", [b"x"])
+    await files.write_order(ONE, [b"{}"])
+    assert await files.sweep() == Kept(1, 1, set())
+    impatient = opened(0, 100_000)
 
-    assert sorted(path.name for path in FOLDER.iterdir()) == [".sweep", "new-0.jpg"]
+    assert await impatient.sweep() == Kept(0, 0, set())
+    with pytest.raises(FileNotFoundError):
+        await impatient.read_order(ONE)
+    impatient.close()
 
 
 async def test_the_oldest_make_room(files: Files) -> None:
     """Until the rest fits."""
-    for number in range(5):
-        await files.write(f"{number}-0.jpg", [bytes(300)])
-        aged(f"{number}-0.jpg", 50 - number)
+    for number in range(3):
+        await files.write(f"{number:032x}-0.jpg", [bytes(40_000)])
+        await asyncio.sleep(1.1)  # S3 counts in seconds
 
-    assert await files.sweep() == Kept(3, 900)
-    assert sorted(path.name for path in FOLDER.glob("*.jpg")) == ["2-0.jpg", "3-0.jpg", "4-0.jpg"]
-
-
-async def test_with_no_time_everything_goes() -> None:
-    """KEEP_RESULTS_SECONDS=0, and pictures of before."""
-    before = Files(FOLDER, keep_seconds=60, max_bytes=1000)
-    await before.write("a-0.jpg", [b"x"])
-    before.close()
-    files = Files(FOLDER, keep_seconds=0, max_bytes=1000)
-
-    assert await files.sweep() == Kept(0, 0)
-    files.close()
+    assert await files.sweep() == Kept(2, 80_000, set())
+    with pytest.raises(FileNotFoundError):
+        await files.read(f"{0:032x}-0.jpg")
 
 
-async def test_a_sweep_of_no_folder_is_none(files: Files) -> None:
-    """Nothing was kept yet."""
-    assert await files.sweep() == Kept(0, 0)
-    assert not FOLDER.exists()
+async def test_an_order_is_settled_when_it_is_not_new(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever wrote it has begun its task by then."""
+    await files.write_order(ONE, [b"{}"])
+    assert await files.sweep() == Kept(0, 0, set())
+    for kind in ("folder", "s3"):
+        monkeypatch.setattr(f"banana.results.{kind}.SETTLED_SECONDS", -2)
 
-
-async def test_one_worker_sweeps_at_a_time(files: Files) -> None:
-    """The others leave it to that one."""
-    import fcntl
-
-    await files.write("a-0.jpg", [b"x"])
-    with (FOLDER / ".sweep").open("w") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        assert await files.sweep() is None
-    assert await files.sweep() == Kept(1, 1)
-
-
-async def test_a_check_leaves_nothing(files: Files) -> None:
-    """It says that a file can be written."""
-    files = Files(FOLDER, keep_seconds=60, max_bytes=1 << 20)
-    await files.check()
-
-    assert list(FOLDER.iterdir()) == []
-    files.close()
-
-
-async def test_a_sweep_does_not_stall_the_event_loop(files: Files) -> None:
-    """A thousand files are looked through beside it."""
-    FOLDER.mkdir(parents=True)
-    for number in range(1000):
-        (FOLDER / f"{number}-0.jpg").write_bytes(b"x")
-    sweep = asyncio.create_task(files.sweep())
-    turns = 0
-    while not sweep.done():
-        await asyncio.sleep(0)
-        turns += 1
-
-    assert turns > 1
-    assert files_module.THREADS > 1
+    assert await files.sweep() == Kept(0, 0, {ONE})

@@ -17,7 +17,7 @@ from banana.ledger.thread import LedgerThread
 from banana.payload.memory import Buffers
 from banana.payload.pictures import EncodedPicture
 from banana.results.documents import document_of, encoded, kept
-from banana.results.files import Files
+from banana.results.folder import FolderFiles
 from banana.results.history import History, KeptHistory, NoHistory, keep_signature
 from banana.results.links import Links
 from tests.ledger.entries import ENTRY
@@ -28,8 +28,8 @@ NAME = f"{ENTRY.id}-0.png"
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Iterator[Files]:
-    made = Files(tmp_path / "results", 1000, 1 << 20)
+def files(tmp_path: Path) -> Iterator[FolderFiles]:
+    made = FolderFiles(tmp_path / "results", 1000, 1 << 20)
     yield made
     made.close()
 
@@ -40,7 +40,7 @@ def links(tmp_path: Path) -> Links:
 
 
 @pytest.fixture
-def history(tmp_path: Path, files: Files, links: Links) -> KeptHistory:
+def history(tmp_path: Path, files: FolderFiles, links: Links) -> KeptHistory:
     return KeptHistory(LedgerThread(SQLiteLedger(tmp_path / "ledger.db")), files, links, Buffers(1 << 20), 2000)
 
 
@@ -57,7 +57,7 @@ def decoded(picture: EncodedPicture | None) -> bytes:
     return b"".join(picture.decoded())
 
 
-async def keep_entry(tmp_path: Path, files: Files) -> None:
+async def keep_entry(tmp_path: Path, files: FolderFiles) -> None:
     """An entry that ended with words and a picture."""
     image = Image(encoded(png()), "image/png", text="Here.", signature=[b"c2ln"])
     outcome = await kept(Outcome(0, image), ENTRY.id, files)
@@ -76,7 +76,7 @@ async def test_what_refers_to_nothing_stays_as_it_is(history: KeptHistory) -> No
     assert await history.looked_up(turns, of("anna")) is turns
 
 
-async def test_a_link_is_the_picture_it_names(history: KeptHistory, files: Files, links: Links) -> None:
+async def test_a_link_is_the_picture_it_names(history: KeptHistory, files: FolderFiles, links: Links) -> None:
     """Whatever host stands in it: the signature is the permission."""
     await files.write(NAME, [png()])
     url = links.url("https://elsewhere.example/prefix", NAME, int(time.time()) + 100)
@@ -109,7 +109,9 @@ async def test_a_link_to_what_is_gone_says_so(history: KeptHistory, links: Links
             await history.looked_up(refers(links.url("http://x", NAME, int(time.time()) + seconds)), of("anna"))
 
 
-async def test_an_earlier_response_goes_back_as_it_was(history: KeptHistory, files: Files, tmp_path: Path) -> None:
+async def test_an_earlier_response_goes_back_as_it_was(
+    history: KeptHistory, files: FolderFiles, tmp_path: Path
+) -> None:
     """Its words and its picture with the signature; of a picture's id the picture alone."""
     await keep_entry(tmp_path, files)
 
@@ -123,7 +125,7 @@ async def test_an_earlier_response_goes_back_as_it_was(history: KeptHistory, fil
 
 @pytest.mark.parametrize("reference", [f"resp_{ENTRY.id}", f"ig_{ENTRY.id}", "resp_unknown", f"ig_{'0' * 32}"])
 async def test_anothers_response_is_not_there(
-    history: KeptHistory, files: Files, tmp_path: Path, reference: str
+    history: KeptHistory, files: FolderFiles, tmp_path: Path, reference: str
 ) -> None:
     """Nor one that was never kept; the error names the field."""
     await keep_entry(tmp_path, files)
@@ -135,7 +137,7 @@ async def test_anothers_response_is_not_there(
 
 
 async def test_a_picture_of_the_models_is_signed_where_its_signature_is_kept(
-    history: KeptHistory, files: Files
+    history: KeptHistory, files: FolderFiles
 ) -> None:
     """By its digest, wherever it comes from; another picture, and a caller's own, go without."""
     await keep_signature(Image(encoded(png("red")), "image/png", signature=[b"c2", b"ln"]), files)
@@ -151,7 +153,7 @@ async def test_a_picture_of_the_models_is_signed_where_its_signature_is_kept(
 
 
 @pytest.mark.parametrize("signature", [b'c2ln"},{"text":"x', b"", b"a b", b"\\u0041"])
-async def test_a_signature_that_is_none_is_not_kept(files: Files, tmp_path: Path, signature: bytes) -> None:
+async def test_a_signature_that_is_none_is_not_kept(files: FolderFiles, tmp_path: Path, signature: bytes) -> None:
     """It would stand in our JSON as it is."""
     await keep_signature(Image(encoded(png()), "image/png", signature=[signature]), files)
 
@@ -175,7 +177,7 @@ def test_words_are_no_picture() -> None:
 
 @pytest.mark.parametrize(("count", "room", "kind"), [(50, 1 << 20, errors.TooLarge), (3, 200, errors.Overloaded)])
 async def test_what_is_referred_to_is_bounded(
-    tmp_path: Path, files: Files, links: Links, count: int, room: int, kind: type[Exception]
+    tmp_path: Path, files: FolderFiles, links: Links, count: int, room: int, kind: type[Exception]
 ) -> None:
     """A reference is short, and what it stands for is not; what there is no room for is refused before it is paid for."""
     buffers = Buffers(room)
@@ -190,7 +192,7 @@ async def test_what_is_referred_to_is_bounded(
     assert exchange.held_bytes <= min(room, 2000)
 
 
-async def test_what_is_brought_along_is_counted(history: KeptHistory, files: Files, links: Links) -> None:
+async def test_what_is_brought_along_is_counted(history: KeptHistory, files: FolderFiles, links: Links) -> None:
     """While the request is served, as its body is; what came with the body is not counted twice."""
     await files.write(NAME, [png()])
     exchange = of("anna")

@@ -8,8 +8,12 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from banana import errors
+from banana.ledger.redis import RedisLedger
+from banana.ledger.thread import LedgerThread
 from banana.results import links as links_module
 from banana.results.links import Links
+from tests.redis_server import RedisServer
+from tests.services import needs
 
 FILE = Path("state/results.secret")
 SOON = int(time.time()) + 100
@@ -85,3 +89,27 @@ def test_a_secret_whose_file_is_gone_is_written_again(monkeypatch: pytest.Monkey
 
     assert len({*made, *again}) == 1
     assert file.read_bytes() == secret
+
+
+@needs("redis-server")
+@pytest.mark.anyio
+async def test_machines_take_the_first_ones_secret(tmp_path: Path) -> None:
+    """Links of one are good at all, also those of a machine that had another before; a setting goes before all that."""
+    redis = RedisServer()
+    ledgers = [LedgerThread(RedisLedger(redis.url)) for _ in range(3)]
+    machines = [Links(None, tmp_path / str(number) / "secret") for number in range(2)]
+    machines[1].url("", "abc-0.jpg", SOON)
+    operators = Links("a secret of the operator", tmp_path / "none")
+    for links, ledger in zip([*machines, operators], ledgers, strict=True):
+        await links.share(ledger)
+        await links.share(ledger)
+    url = machines[0].url("", "abc-0.jpg", SOON)
+
+    assert machines[1].check(*parts_of(url)) > 0
+    assert machines[1].url("", "abc-0.jpg", SOON) == url
+    with pytest.raises(errors.BadSignature):
+        operators.check(*parts_of(url))
+    assert not (tmp_path / "none").exists()
+    for ledger in ledgers:
+        await ledger.close()
+    redis.kill()

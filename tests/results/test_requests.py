@@ -12,7 +12,7 @@ import pytest
 
 from banana import database, images
 from banana.app import create_app
-from banana.results.files import Files
+from banana.results.folder import FolderFiles
 from banana.results.requests import KeptRequests
 from standin import faults
 from standin.server import StandIn
@@ -606,14 +606,14 @@ async def test_a_task_deleted_by_a_caller_who_leaves_is_deleted(
     place = f"/v1/images/tasks/{task['id']}"
     link = (await client.get(f"{place}?wait=20")).json()["result"]["data"][0]["url"]
     removing, gate = asyncio.Event(), asyncio.Event()
-    remove = Files.remove
+    remove = FolderFiles.remove
 
-    async def slow_remove(self: Files, entry_id: str) -> None:
+    async def slow_remove(self: FolderFiles, entry_id: str) -> None:
         removing.set()
         await gate.wait()
         await remove(self, entry_id)
 
-    monkeypatch.setattr(Files, "remove", slow_remove)
+    monkeypatch.setattr(FolderFiles, "remove", slow_remove)
     deleting = asyncio.create_task(client.delete(place))
     await removing.wait()
     deleting.cancel()
@@ -635,11 +635,11 @@ async def test_a_picture_that_cannot_be_removed_can_be_deleted_again(
     place = f"/v1/images/tasks/{task['id']}"
     link = (await client.get(f"{place}?wait=20")).json()["result"]["data"][0]["url"]
 
-    async def failing_remove(self: Files, entry_id: str) -> None:
+    async def failing_remove(self: FolderFiles, entry_id: str) -> None:
         raise OSError("read-only")
 
     with monkeypatch.context() as broken:
-        broken.setattr(Files, "remove", failing_remove)
+        broken.setattr(FolderFiles, "remove", failing_remove)
         refused = await client.delete(place)
     deleted = await client.delete(place)
 

@@ -18,8 +18,8 @@ from banana.ledger import leases
 from banana.ledger.ledger import Entry, State
 from banana.ledger.sqlite import SQLiteLedger
 from banana.results import upkeep, works
-from banana.results.files import Files
 from banana.results.fingerprints import fingerprint_of
+from banana.results.folder import FolderFiles
 from standin.server import StandIn
 from tests.conftest import client_of, settings_for
 from tests.ledger.entries import ENTRY, TASK
@@ -61,7 +61,7 @@ def ended(ledger: SQLiteLedger, entry: Entry) -> Callable[[], bool]:
 
 
 async def write(name: str, content: bytes) -> None:
-    files = Files(Path(".state/results"), 60, 1 << 20)
+    files = FolderFiles(Path(".state/results"), 60, 1 << 20)
     await files.write(name, [content])
     files.close()
 
@@ -252,16 +252,16 @@ async def test_a_file_that_cannot_be_read_holds_up_nothing_else(
     client: httpx.AsyncClient, ledger: SQLiteLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its entry waits for a better moment; those behind it are settled."""
-    names_of = Files.names_of
+    names_of = FolderFiles.names_of
 
-    async def failing_names_of(self: Files, entry_id: str) -> list[str]:
+    async def failing_names_of(self: FolderFiles, entry_id: str) -> list[str]:
         if entry_id == ENTRY.id:
             raise OSError("bad sector")
         return await names_of(self, entry_id)
 
     bad, good = replace(ENTRY, **MINE), replace(ENTRY, **MINE, id="c" * 32, key="k2")
     with monkeypatch.context() as broken:
-        broken.setattr(Files, "names_of", failing_names_of)
+        broken.setattr(FolderFiles, "names_of", failing_names_of)
         for entry in (bad, good):
             ledger.begin(entry)
             ledger.mark_sent(entry.id, "dead")
@@ -276,14 +276,14 @@ async def test_an_order_that_cannot_be_read_now_is_read_later(
     """Too many open files are over in a moment."""
     looked = asyncio.Event()
 
-    async def failing_read(self: Files, entry_id: str) -> bytes:
+    async def failing_read(self: FolderFiles, entry_id: str) -> bytes:
         looked.set()
         raise OSError("too many open files")
 
     task = replace(TASK, **MINE, route="/generate")
     await write(f"orders/{task.id}", b'{"prompt":"a banana"}')
     with monkeypatch.context() as broken:
-        broken.setattr(Files, "read_order", failing_read)
+        broken.setattr(FolderFiles, "read_order", failing_read)
         ledger.begin(task)
         await looked.wait()
     await until(ended(ledger, task))

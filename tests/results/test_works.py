@@ -23,7 +23,7 @@ from banana.ledger.thread import LedgerThread
 from banana.payload.memory import Buffers
 from banana.payload.pictures import read_picture
 from banana.results import works as works_module
-from banana.results.files import Files
+from banana.results.folder import FolderFiles
 from banana.results.works import Job, Works, conclusion_of, results_of
 from tests.ledger.entries import ENTRY, LATER, TASK
 from tests.pictures import encoded, png
@@ -51,7 +51,7 @@ class Unsteady(SQLiteLedger):
 @dataclass
 class Parts:
     ledger: Unsteady
-    files: Files
+    files: FolderFiles
     buffers: Buffers
     works: Works
 
@@ -60,7 +60,7 @@ class Parts:
 async def parts(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Parts]:
     monkeypatch.setattr(works_module, "RETRY_SECONDS", 0.01)
     ledger = Unsteady(Path("ledger.db"))
-    thread, files, buffers = LedgerThread(ledger), Files(FOLDER, 60, 1 << 20), Buffers(1 << 20)
+    thread, files, buffers = LedgerThread(ledger), FolderFiles(FOLDER, 60, 1 << 20), Buffers(1 << 20)
     yield Parts(
         ledger, files, buffers, Works(thread, files, buffers, Budgets({}, thread, Beat(thread, "w1"), "w1"), "w1")
     )
@@ -313,13 +313,13 @@ async def test_a_picture_is_removed_that_was_being_written(parts: Parts, monkeyp
     writing, gate = threading.Event(), threading.Event()
     write = parts.files.write
 
-    async def slow_write(name: str, blocks: Iterable[bytes]) -> int:
+    async def slow_write(name: str, blocks: Iterable[bytes]) -> None:
         def slow_blocks() -> Iterator[bytes]:
             writing.set()
             gate.wait(20)
             yield from blocks
 
-        return await write(name, slow_blocks())
+        await write(name, slow_blocks())
 
     monkeypatch.setattr(parts.files, "write", slow_write)
     parts.ledger.begin(TASK)

@@ -1,8 +1,9 @@
 # The packages are built in one stage and only copied into the other, so that no compiler and no cache is shipped.
 FROM python:3.13-slim AS packages
 WORKDIR /app
-COPY requirements.txt .
-RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --disable-pip-version-check -r requirements.txt
+# With what RESULTS_URL=s3://… needs.
+COPY requirements-s3.txt .
+RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --disable-pip-version-check -r requirements-s3.txt
 
 FROM python:3.13-slim
 LABEL org.opencontainers.image.title="BananaService" \

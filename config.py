@@ -265,6 +265,11 @@ class Settings(BaseSettings):
         return {name: value for name, value in found.items() if name.startswith("AWS_")}
 
     @property
+    def keeps_in_s3(self) -> bool:
+        """Whether anything is kept, and in S3."""
+        return bool(self.keep_results_seconds) and self.results_url.startswith("s3:")
+
+    @property
     def on_loopback(self) -> bool:
         """Whether only this machine reaches the service."""
         try:

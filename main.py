@@ -1,6 +1,7 @@
 """The entry point: settings in, server out. `python main.py` is the one launch line; the scripts, Docker and the tests use it."""
 
 import argparse
+import asyncio
 import errno
 import os
 import shutil
@@ -168,15 +169,30 @@ def _check(settings: config.Settings, *, port_too: bool) -> None:
     """Fail here, where somebody looks, instead of in a worker later."""
     from banana.admission.rate import StoreError
     from banana.app import create_app
+    from banana.ledger.ledger import LedgerError
+    from banana.results.storage import ResultsError
 
     if port_too:
         _listen(settings.host, settings.port).close()
     try:
         create_app(settings)  # with its log, in which it says what it moved out of the way
-    except (StoreError, logs.LogFileError) as error:
+    except (StoreError, LedgerError, ResultsError, logs.LogFileError) as error:
         sys.exit(f"banana-service: {error}")
-    for warning in [*_check_store(settings), *_budget_warnings(settings).values()]:
+    for warning in [*_check_store(settings), *_results_warnings(settings), *_budget_warnings(settings).values()]:
         print(f"warning: {warning}", file=sys.stderr)
+
+
+def _results_warnings(settings: config.Settings) -> list[str]:
+    """Return why nothing can be kept in S3, if so: it may work later, and requests that keep nothing do now."""
+    from banana.app import open_results
+
+    if not settings.keeps_in_s3:
+        return []
+    try:
+        asyncio.run(open_results(settings).check())
+    except OSError as error:
+        return [f"RESULTS_URL {settings.results_url} cannot be written to, so that nothing is kept: {error.strerror}"]
+    return []
 
 
 def _budget_warnings(settings: config.Settings) -> dict[str, str]:

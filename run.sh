@@ -12,5 +12,5 @@ help_if_wanted "$@"
 require_writable
 make_env_file
 require_key "$@"
-ensure_environment requirements.txt
+ensure_environment "$(requirements_file)"
 exec .venv/bin/python main.py --reload "$@"

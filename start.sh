@@ -36,7 +36,7 @@ if [[ -n $(left_over) ]]; then
 fi
 make_env_file
 require_key "$@"
-ensure_environment requirements.txt
+ensure_environment "$(requirements_file)"
 python=$PWD/.venv/bin/python
 
 "$python" main.py --check "$@" || exit 1

@@ -51,6 +51,7 @@ from banana.ledger.leases import Beat, Leases
 from banana.ledger.spend import Window
 from banana.ledger.thread import LedgerThread
 from banana.payload.memory import Buffers
+from banana.results.files import Files
 from banana.results.history import KeptHistory, NoHistory
 from banana.results.links import Links
 from banana.results.requests import KeptRequests, NothingKept
@@ -119,7 +120,7 @@ def create_app(
         metrics_folder: where several workers leave what they count.
         degraded: what already works with less than it should.
 
-    Raises StoreError when STORE_URL cannot be used, and ResultsError when RESULTS_URL cannot.
+    Raises StoreError and LedgerError when STORE_URL cannot be used, ResultsError when RESULTS_URL cannot.
 
     """
     sink = logs.configure(settings.log_file, settings.log_level, settings.log_max_bytes, settings.log_backups)
@@ -207,19 +208,24 @@ class _Recording:
         await self.ledger.close()
 
 
+def open_results(settings: Settings) -> Files:
+    """Return where results are kept. Raises ResultsError."""
+    return open_files(
+        settings.results_url,
+        lambda: settings.aws_variables,
+        settings.keep_results_seconds,
+        settings.keep_results_bytes,
+        settings.ledger_file.parent,
+    )
+
+
 class _Keeping:
     """What keeps results, built; with KEEP_RESULTS_SECONDS=0 what stands for it."""
 
     def __init__(self, settings: Settings, buffers: Buffers, recording: _Recording) -> None:
         self._task_seconds = settings.task_timeout_seconds
         self._has_tokens = bool(settings.access_tokens)
-        self.files = open_files(
-            settings.results_url,
-            lambda: settings.aws_variables,
-            settings.keep_results_seconds,
-            settings.keep_results_bytes,
-            settings.ledger_file.parent,
-        )
+        self.files = open_results(settings)
         self.links = Links(settings.results_secret, settings.ledger_file.with_name("results.secret"))
         self._ledger, self._beat = recording.ledger, recording.beat
         self._works = Works(self._ledger, self.files, buffers, recording.budgets, recording.owner)

@@ -39,9 +39,19 @@ require_key() {
   die "GEMINI_API_KEY is missing. Get a key at https://aistudio.google.com/apikey and write GEMINI_API_KEY=… into $PWD/.env; without a key, try: ./${0##*/} --demo"
 }
 
+# requirements_file: the one with what the settings need; S3 has a package of its own.
+requirements_file() {
+  if [[ ${RESULTS_URL-} == s3:* ]] ||
+    { [[ -z ${RESULTS_URL-} ]] && grep -Eq "^[[:space:]]*(export[[:space:]]+)?RESULTS_URL[[:space:]]*=[[:space:]]*[\"']?s3:" .env 2>/dev/null; }; then
+    say requirements-s3.txt
+  else
+    say requirements.txt
+  fi
+}
+
 # require_installed: the packages are there.
 require_installed() {
-  [[ -e .venv/installed-requirements.txt || -e .venv/installed-requirements-dev.txt ]] ||
+  [[ -e .venv/installed-requirements.txt || -e .venv/installed-requirements-s3.txt || -e .venv/installed-requirements-dev.txt ]] ||
     die "nothing is installed here yet, or the installation failed; run ./start.sh --demo"
 }
 

@@ -15,9 +15,21 @@ class BadRoad:
         self._is_free = threading.Event()
         self._is_free.set()
         self.lost_replies = 0
+        self._is_cut = False
+        self._sockets: list[socket.socket] = []
         self._forwarding: list[tuple[threading.Thread, threading.Event]] = []
         self._accepting = threading.Thread(target=self._accept)
         self._accepting.start()
+
+    def cut(self) -> None:
+        """Nothing gets through any more."""
+        self._is_cut = True
+        for one in self._sockets:
+            with suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+
+    def mend(self) -> None:
+        self._is_cut = False
 
     def hold(self) -> None:
         """What is sent from now on arrives when `release` is called, whoever sent it waits or not."""
@@ -48,7 +60,11 @@ class BadRoad:
         with suppress(OSError), self._listener:
             while True:
                 client, _ = self._listener.accept()
+                if self._is_cut:
+                    client.close()
+                    continue
                 server = socket.create_connection(("127.0.0.1", self._server_port))
+                self._sockets += [client, server]
                 forth = threading.Thread(target=self._forth, args=(client, server, self._is_free), daemon=True)
                 self._forwarding.append((forth, self._is_free))
                 forth.start()

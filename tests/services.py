@@ -62,7 +62,8 @@ class Service:
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(self.folder / ".venv")], check=True)
         site = next(Path(sys.prefix).glob("lib/python*/site-packages"))
         next((self.folder / ".venv").glob("lib/python*/site-packages")).joinpath("tests.pth").write_text(str(site))
-        shutil.copy2(ROOT / "requirements.txt", self.folder / ".venv/installed-requirements.txt")
+        for name in ("requirements.txt", "requirements-s3.txt"):
+            shutil.copy2(ROOT / name, self.folder / f".venv/installed-{name}")
 
     def set(self, **settings: object) -> None:
         """Write the settings to .env."""

@@ -1,6 +1,5 @@
 """Kills under keyed load: whatever died, no key is paid twice, and what is finished is replayed."""
 
-import asyncio
 import collections
 import http.client
 import json
@@ -8,7 +7,6 @@ import os
 import random
 import re
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,10 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 
-from standin.server import answer
-from tests.pictures import encoded, png
+from tests.counting_google import Google
 from tests.services import Service
 
 pytestmark = pytest.mark.slow
@@ -30,54 +26,11 @@ PROMPT = "a picture for"
 SEED = int(os.environ.get("KILLS_SEED", "12"))
 # Of a picture, and the most it may cost with the prompts here.
 COST_USD, LIMIT_USD = 0.137116, 0.19
-LATENCIES_SECONDS = (0.05, 0.2, 0.6)
-
-
-class Google:
-    """Counts, by the key in each prompt, the calls that arrived, and answers after a while; in a thread of its own."""
-
-    def __init__(self) -> None:
-        self.calls: collections.Counter[str] = collections.Counter()
-        self.base_url = ""
-        self._loop = asyncio.new_event_loop()
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._run)
-        self._random = random.Random(SEED)
-        self._thread.start()
-        self._ready.wait(20)
-
-    def stop(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(self._start())
-        self._loop.run_forever()
-        self._loop.run_until_complete(self._runner.cleanup())
-
-    async def _start(self) -> None:
-        app = web.Application()
-        app.router.add_post("/v1beta/models/{model}", self._answer)
-        self._runner = web.AppRunner(app)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        host, port = self._runner.addresses[0][:2]
-        self.base_url = f"http://{host}:{port}/v1beta"
-        self._ready.set()
-
-    async def _answer(self, request: web.Request) -> web.Response:
-        prompt = (await request.json())["contents"][0]["parts"][0]["text"]
-        self.calls[prompt] += 1
-        await asyncio.sleep(self._random.choice(LATENCIES_SECONDS))
-        return web.json_response(answer("m", encoded(png()), "image/png"))
 
 
 @pytest.fixture
 def google() -> Iterator[Google]:
-    server = Google()
+    server = Google(SEED)
     yield server
     server.stop()
 

@@ -5,7 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.services import ROOT
+import pytest
+
+from tests.redis_server import RedisServer
+from tests.services import ROOT, free_port, needs
 
 
 def checked(folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -23,3 +26,46 @@ def test_a_budget_that_is_nobodys_is_said_where_somebody_looks(tmp_path: Path) -
     assert (wrong.returncode, right.returncode) == (0, 0)
     assert wrong.stderr == "warning: BUDGETS names alise, which is no name in ACCESS_TOKENS: nobody has that budget.\n"
     assert right.stderr == ""
+
+
+@needs("redis-server")
+def test_what_a_store_may_forget_is_said_where_somebody_looks(tmp_path: Path) -> None:
+    """A Redis without a file of its own, results that no other machine can read; the setting to change is named."""
+    redis, port = RedisServer(), free_port()
+    try:
+        forgetful = checked(tmp_path, STORE_URL=redis.url)
+        shared = checked(tmp_path, STORE_URL=redis.url, RESULTS_URL="/tmp")
+    finally:
+        redis.kill()
+    away = checked(
+        tmp_path,
+        RESULTS_URL="s3://pictures",
+        AWS_ENDPOINT_URL=f"http://127.0.0.1:{port}",
+        AWS_ACCESS_KEY_ID="k",
+        AWS_SECRET_ACCESS_KEY="s",
+    )
+
+    assert {forgetful.returncode, shared.returncode, away.returncode} == {0}
+    assert [line.rpartition("Set ")[2] for line in shared.stderr.splitlines()] == ["appendonly yes."]
+    assert "RESULTS_URL is a folder of this one" in forgetful.stderr.splitlines()[1]
+    assert away.stderr.startswith("warning: RESULTS_URL s3://pictures cannot be written to")
+    assert len(away.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"STORE_URL": "redis://host:nine"}, "STORE_URL"),
+        ({"RESULTS_URL": "ftp://host/x"}, "RESULTS_URL: 'ftp://host/x' is neither a folder nor s3://bucket/prefix"),
+        ({"RESULTS_URL": "s3://b/x"}, "RESULTS_URL: 's3://b/x' is neither a folder nor s3://bucket/prefix"),
+        ({"RESULTS_URL": "s3://pictures", "AWS_VIRTUAL_HOSTED_STYLE_REQUEST": "what"}, "RESULTS_URL cannot be used"),
+    ],
+)
+def test_what_can_never_be_used_is_one_line(tmp_path: Path, settings: dict[str, str], line: str) -> None:
+    """It names the setting."""
+    refused = checked(tmp_path, **settings)
+
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("banana-service: ")
+    assert line in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1

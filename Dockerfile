@@ -10,7 +10,7 @@ LABEL org.opencontainers.image.title="BananaService" \
       org.opencontainers.image.description="A relay between your programs and Google's Gemini image models" \
       org.opencontainers.image.licenses="MIT"
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 LOG_FILE=-
-RUN useradd --create-home --uid 10001 banana && install -d -o banana -m 700 /app/.state /app/logs
+RUN useradd --create-home --uid 10001 banana && install -d -o banana -m 700 /app/.state /app/logs /app/results
 WORKDIR /app
 COPY --from=packages /venv /venv
 COPY main.py config.py ./

@@ -58,7 +58,8 @@ class Google:
         self._ready.set()
 
     async def _answer(self, request: web.Request) -> web.Response:
-        prompt = (await request.json())["contents"][0]["parts"][0]["text"]
+        parts = [part for content in (await request.json())["contents"] for part in content["parts"]]
+        prompt = next(part["text"] for part in reversed(parts) if "text" in part)
         self.calls[prompt] += 1
         try:
             await asyncio.sleep(self.latency_seconds or self._random.choice(LATENCIES_SECONDS))

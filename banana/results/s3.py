@@ -8,11 +8,14 @@ import errno
 import fcntl
 import re
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import obstore
 from obstore.exceptions import BaseError
@@ -31,6 +34,7 @@ from banana.results.files import (
 if TYPE_CHECKING:
     from obstore import ObjectMeta
 
+T = TypeVar("T")
 # Those of the usual variables that say how S3 is reached; others are for other programs.
 VARIABLES = (
     *("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_REGION", "AWS_DEFAULT_REGION"),
@@ -43,6 +47,9 @@ CONNECT_SECONDS = 3
 # Longest wait for an operation, and more for each of its bytes: a caller waits for its picture to be kept.
 ANSWER_SECONDS = 10
 SECONDS_PER_BYTE = 1e-6
+# An operation that nobody waits for any more holds its thread for no longer than this.
+REQUEST_SECONDS = 30
+THREADS = 32
 # How long a presigned address is good for; what is cached of it is not, by so much.
 PRESIGNED_SECONDS = 3600
 MARGIN_SECONDS = 60
@@ -50,7 +57,8 @@ MARGIN_SECONDS = 60
 SWEEP_SECONDS = 5
 LONGEST_PAUSE_SECONDS = 600
 LISTED_AT_ONCE = 1000
-REMOVED_AT_ONCE = 16
+# A listing may take as long as so many bytes.
+LISTED_BYTES = 50_000_000
 _MARKER = "swept"
 _CHECK = "check"
 _OF_ENTRY = re.compile(r"([0-9a-f]{32})-(.+)")
@@ -90,13 +98,16 @@ class S3Files:
                 config=known,  # type: ignore[arg-type] # its names are written large too
                 client_options={
                     "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
-                    "timeout": timedelta(minutes=5),  # ours are shorter
+                    "timeout": timedelta(seconds=REQUEST_SECONDS),
                     "allow_http": endpoint.startswith("http://"),
                 },
                 retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=CONNECT_SECONDS)},
             )
         except BaseError as error:
             raise ValueError(_words(error)) from error
+        # The library's own coroutines end the process with SIGABRT when one is over as the interpreter ends:
+        # https://github.com/PyO3/pyo3-async-runtimes/issues/40
+        self._threads = ThreadPoolExecutor(THREADS, "s3")
 
     def may_hold(self, size_bytes: int) -> bool:
         """Return whether an object of that size fits into the room there is for all of them."""
@@ -112,24 +123,24 @@ class S3Files:
     async def read(self, name: str) -> bytes:
         """Return an object's content. Raises FileNotFoundError."""
         path = _path_of(name)
-        async with _errors():
-            found = await obstore.get_async(self._store, path)
-        async with _errors(found.meta["size"]):
-            return bytes(await found.bytes_async())
+        found = await self._in_thread(lambda: obstore.get(self._store, path))
+        return bytes(await self._in_thread(found.bytes, found.meta["size"]))
 
     async def head(self, name: str) -> bytes:
         """Return the first bytes of an object. Raises FileNotFoundError."""
-        async with _errors():
-            return bytes(await obstore.get_range_async(self._store, _path_of(name), start=0, length=HEAD_BYTES))
+        path = _path_of(name)
+        return bytes(await self._in_thread(lambda: obstore.get_range(self._store, path, start=0, length=HEAD_BYTES)))
 
     async def location(self, name: str, method: str) -> Path | Presigned:
         """Return a presigned address of an object. Raises FileNotFoundError."""
         path = _path_of(name)
-        async with _errors():
-            await obstore.head_async(self._store, path)
-            expires_in = timedelta(seconds=PRESIGNED_SECONDS + MARGIN_SECONDS)
-            url = await obstore.sign_async(self._store, cast(Literal["GET", "HEAD"], method), path, expires_in)
-        return Presigned(url, PRESIGNED_SECONDS)
+        expires_in = timedelta(seconds=PRESIGNED_SECONDS + MARGIN_SECONDS)
+
+        def location() -> str:
+            obstore.head(self._store, path)
+            return obstore.sign(self._store, cast(Literal["GET", "HEAD"], method), path, expires_in)
+
+        return Presigned(await self._in_thread(location), PRESIGNED_SECONDS)
 
     async def write_order(self, entry_id: str, blocks: Iterable[bytes]) -> None:
         """Write the order of a task."""
@@ -145,11 +156,11 @@ class S3Files:
 
     async def names_of(self, entry_id: str) -> list[str]:
         """Return the names of an entry's objects."""
-        return sorted([_name_of(found["path"]) async for found in self._listed(entry_id)])
+        return sorted(_name_of(found["path"]) for found in await self._in_thread(lambda: self._listed(entry_id)))
 
     async def remove(self, entry_id: str) -> None:
         """Remove an entry's objects."""
-        await self._remove([found["path"] async for found in self._listed(entry_id)])
+        await self._remove([found["path"] for found in await self._in_thread(lambda: self._listed(entry_id))])
 
     async def check(self) -> None:
         """Return when an object can be written; it is not kept."""
@@ -161,7 +172,7 @@ class S3Files:
         if not await asyncio.to_thread(self._take_turn, SWEEP_SECONDS, is_mine=False):
             return None
         await self._put(_MARKER, b"")
-        found = {meta["path"]: meta async for meta in self._listed()}
+        found = {meta["path"]: meta for meta in await self._in_thread(self._listed, LISTED_BYTES)}
         marker = found.pop(_MARKER, None)
         if marker is None:
             raise OSError(errno.EIO, "S3 does not list what was just written")
@@ -172,7 +183,8 @@ class S3Files:
         return left
 
     def close(self) -> None:
-        """Return: nothing was begun."""
+        """End the threads, when they have done what they were given."""
+        self._threads.shutdown()
 
     async def _swept(self, found: Mapping[str, "ObjectMeta"], now: datetime) -> Kept:
         oldest = now - timedelta(seconds=self.keep_seconds)
@@ -192,30 +204,27 @@ class S3Files:
 
     async def _put(self, path: str, content: bytes) -> None:
         mime_type = _TYPES.get(path.rpartition(".")[2], "application/octet-stream")
-        async with _errors(len(content)):
-            # In one request: what is broken off leaves nothing behind.
-            attributes = {"Content-Type": mime_type}
-            await obstore.put_async(self._store, path, content, attributes=attributes, use_multipart=False)
 
-    async def _listed(self, prefix: str | None = None) -> AsyncIterator["ObjectMeta"]:
-        """Yield all objects, or those of the folder `prefix`."""
-        pages = obstore.list(self._store, prefix, chunk_size=LISTED_AT_ONCE).__aiter__()
-        while True:
-            async with _errors():
-                page = await anext(pages, None)
-            if page is None:
-                return
-            for found in page:
-                yield found
+        def put() -> None:
+            # In one request: what is broken off leaves nothing behind.
+            obstore.put(self._store, path, content, attributes={"Content-Type": mime_type}, use_multipart=False)
+
+        await self._in_thread(put, len(content))
+
+    def _listed(self, prefix: str | None = None) -> list["ObjectMeta"]:
+        """Return all objects, or those of the folder `prefix`."""
+        return [found for page in obstore.list(self._store, prefix, chunk_size=LISTED_AT_ONCE) for found in page]
 
     async def _remove(self, paths: Iterable[str]) -> None:
-        at_once = asyncio.Semaphore(REMOVED_AT_ONCE)
+        left = iter(paths)
+        while some := list(islice(left, THREADS)):
+            await asyncio.gather(*(self._in_thread(partial(obstore.delete, self._store, path)) for path in some))
 
-        async def remove(path: str) -> None:
-            async with at_once, _errors():
-                await obstore.delete_async(self._store, path)
-
-        await asyncio.gather(*map(remove, paths))
+    async def _in_thread(self, work: Callable[[], T], size_bytes: int = 0) -> T:
+        """Return what an operation with so many bytes returns; it is waited for no longer than that may take."""
+        with _errors():
+            async with asyncio.timeout(ANSWER_SECONDS + size_bytes * SECONDS_PER_BYTE):
+                return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
     def _take_turn(self, pause_seconds: float, *, is_mine: bool) -> bool:
         """Return whether it is time to sweep, or this worker's turn; nobody of this machine has the next one before a pause.
@@ -234,12 +243,11 @@ class S3Files:
             return True
 
 
-@asynccontextmanager
-async def _errors(size_bytes: int = 0) -> AsyncIterator[None]:
-    """Wait no longer than an operation with that many bytes may take; what S3 refuses is an OSError."""
+@contextmanager
+def _errors() -> Iterator[None]:
+    """What S3 refuses, or does not say in time, is an OSError."""
     try:
-        async with asyncio.timeout(ANSWER_SECONDS + size_bytes * SECONDS_PER_BYTE):
-            yield
+        yield
     except FileNotFoundError as error:
         words = _words(error)
         if "NoSuchBucket" in str(error):  # nothing is gone: it was never there

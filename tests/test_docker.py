@@ -5,9 +5,11 @@ import os
 import shutil
 import subprocess
 import time
+import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -95,31 +97,176 @@ def test_the_image_holds_no_key_and_no_junk(image: str) -> None:
     """Neither .env nor tests nor the history of the project is shipped."""
     names = set(engine("run", "--rm", image, "ls", "-A", "/app").split())
 
-    assert names == {".state", "banana", "config.py", "logs", "main.py", "scripts", "standin"}
+    assert names == {".state", "banana", "config.py", "logs", "main.py", "results", "scripts", "standin"}
 
 
-@needs("podman-compose" if Path(ENGINE).name == "podman" else "docker-compose")
-def test_compose_brings_it_up_and_down(image: str, tmp_path: Path) -> None:
-    """docker-compose.yml with an .env beside it serves on its PORT, under its name."""
-    port = free_port()
-    compose = shutil.which("podman-compose") or shutil.which("docker-compose") or ""
-    shutil.copy2(ROOT / "docker-compose.yml", tmp_path)
-    (tmp_path / ".env").write_text(f"DEMO=true\nPORT={port}\nWORKERS=1\n")
-    engine("tag", image, "localhost/banana-service:latest")
+def generate_with(port: int, key: str) -> tuple[str, bool]:
+    """The picture for a key, and whether it was there already."""
+    headers = {"Idempotency-Key": key}
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/generate", b'{"prompt":"in two boxes"}', headers)
+    with urllib.request.urlopen(request, timeout=20) as response:
+        return json.load(response)["images"][0], "Idempotent-Replayed" in response.headers
 
-    def run(*arguments: str) -> None:
+
+class Compose:
+    """docker-compose.yml and what it mounts, in a folder of its own beside an .env."""
+
+    def __init__(self, folder: Path, **variables: object) -> None:
+        self.folder = folder / f"compose-{os.getpid()}"
+        shutil.copytree(ROOT / "ops", self.folder / "ops")
+        shutil.copy2(ROOT / "docker-compose.yml", self.folder)
+        lines = [f"{name.upper()}={value}\n" for name, value in variables.items()]
+        (self.folder / ".env").write_text("DEMO=true\nWORKERS=1\n" + "".join(lines))
+
+    def run(self, *arguments: str) -> None:
+        command = shutil.which("podman-compose") or shutil.which("docker-compose") or ""
         ran = subprocess.run(
-            [compose, *arguments], cwd=tmp_path, capture_output=True, text=True, timeout=90, check=False
+            [command, *arguments], cwd=self.folder, capture_output=True, text=True, timeout=120, check=False
         )
         assert ran.returncode == 0, ran.stdout + ran.stderr
 
-    run("up", "-d", "--no-build")
-    try:
-        wait_for(port)
-        assert len(generate(port)["images"]) == 1
-        assert "banana-service" in engine("ps", "--format", "{{.Names}}").split()
-    finally:
-        run("down")
+    def names(self) -> list[str]:
+        """The containers that run."""
+        found = engine("ps", "--format", "{{.Names}}").split()
+        return [name for name in found if self.folder.name in name or name == "banana-service"]
+
+    def named(self, service: str) -> str:
+        (name,) = [name for name in self.names() if service in name]
+        return name
+
+
+@pytest.fixture
+def compose(image: str, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Compose]:
+    engine("tag", image, "localhost/banana-service:latest")
+    composed = Compose(tmp_path, **request.param())
+    yield composed
+    composed.run("--profile", "scale", "--profile", "watch", "down", "-v")
+
+
+with_compose = needs("podman-compose" if Path(ENGINE).name == "podman" else "docker-compose")
+
+
+def with_variables(**variables: int) -> pytest.MarkDecorator:
+    """Set these in .env, each to a free port."""
+    return pytest.mark.parametrize("compose", [lambda: {name: free_port() for name in variables}], indirect=True)
+
+
+def port_of(compose: Compose, name: str) -> int:
+    (line,) = [line for line in (compose.folder / ".env").read_text().splitlines() if line.startswith(f"{name}=")]
+    return int(line.partition("=")[2])
+
+
+@with_compose
+@with_variables(port=0)
+def test_compose_brings_it_up_and_down(compose: Compose) -> None:
+    """docker-compose.yml with an .env beside it serves on its PORT, under its name, and nothing else is started."""
+    compose.run("up", "-d", "--no-build")
+    wait_for(port_of(compose, "PORT"))
+
+    assert len(generate(port_of(compose, "PORT"))["images"]) == 1
+    assert compose.names() == ["banana-service"]
+
+
+@with_compose
+@with_variables(port=0)
+def test_compose_brings_up_two_machines_behind_a_balancer(compose: Compose) -> None:
+    """One ledger, one set of pictures: a key is replayed by whichever is asked, also when the other was killed."""
+    compose.run("--profile", "scale", "up", "-d", "--no-build", "balancer")
+    port = port_of(compose, "PORT")
+    wait_for(port)
+    first = {key: generate_with(port, key) for key in ("one", "two", "three", "four")}
+    again = {key: generate_with(port, key) for key in first}
+    begun = {
+        name: engine("logs", compose.named(name)).count('"event":"carried_out"') for name in ("machine-1", "machine-2")
+    }
+    engine("kill", compose.named("machine-1"))
+    with suppress(OSError):  # the balancer finds out by one of them
+        generate_with(port, "one")
+    survived = {key: generate_with(port, key) for key in first}
+
+    assert [replayed for _, replayed in first.values()] == [False] * 4
+    assert [replayed for _, replayed in (*again.values(), *survived.values())] == [True] * 8
+    assert {key: picture for key, (picture, _) in survived.items()} == {key: one for key, (one, _) in first.items()}
+    assert sum(begun.values()) == 4
+    assert all(begun.values()), "the balancer spreads them"
+    assert "banana-service" not in compose.names()
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5)
+
+
+def stand_in_image(tag: str, folder: Path, containerfile: str) -> None:
+    """Make an image that stands for one that cannot be fetched here; where there is a registry it is fetched."""
+    if subprocess.run([ENGINE, "image", "exists", tag], check=False).returncode == 0:
+        return
+    (folder / "Containerfile").write_text(containerfile)
+    engine("build", "-t", tag, "-f", str(folder / "Containerfile"), str(folder), timeout=120)
+
+
+GRAFANA = """
+import http.server, json, pathlib, sys
+home = json.loads(pathlib.Path(sys.argv[1]).read_text())
+found = [path.read_text() for path in pathlib.Path("/etc/grafana/provisioning").glob("*/*.yml")]
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps({"title": home["title"], "provisioned": len(found)}).encode())
+http.server.ThreadingHTTPServer(("", 3000), Handler).serve_forever()
+"""
+
+
+@pytest.fixture
+def watch_images(tmp_path: Path) -> None:
+    """Prometheus itself, from Debian; and for Grafana what reads the same files at the same places."""
+    if Path(ENGINE).name != "podman":
+        return
+    shutil.copy2(shutil.which("prometheus") or "", tmp_path / "prometheus")
+    stand_in_image(
+        "docker.io/prom/prometheus:v3.5.0", tmp_path,
+        "FROM docker.io/library/python:3.13-slim\nCOPY prometheus /bin/prometheus\nEXPOSE 9090\n"
+        'CMD ["/bin/prometheus","--config.file=/etc/prometheus/prometheus.yml","--storage.tsdb.path=/prometheus"]\n',
+    )  # fmt: skip
+    (tmp_path / "grafana.py").write_text(GRAFANA)
+    stand_in_image(
+        "docker.io/grafana/grafana:12.1.0", tmp_path,
+        "FROM docker.io/library/python:3.13-slim\nCOPY grafana.py /grafana.py\nEXPOSE 3000\n"
+        'CMD ["python","/grafana.py","/etc/banana/grafana-dashboard.json"]\n',
+    )  # fmt: skip
+
+
+@with_compose
+@needs("prometheus")
+@with_variables(port=0, prometheus_port=0, grafana_port=0)
+@pytest.mark.usefixtures("watch_images")
+def test_compose_brings_up_what_watches(compose: Compose) -> None:
+    """Prometheus finds the service by its name and has the rules; Grafana has the data source and the dashboard."""
+    compose.run("--profile", "watch", "up", "-d", "--no-build")
+    wait_for(port_of(compose, "PORT"))
+    prometheus = f"http://127.0.0.1:{port_of(compose, 'PROMETHEUS_PORT')}/api/v1"
+    grafana = f"http://127.0.0.1:{port_of(compose, 'GRAFANA_PORT')}/"
+
+    wait_until(lambda: b'"banana_requests_in_flight"' in asked(f"{prometheus}/query?query=banana_requests_in_flight"))
+    rules = json.loads(asked(f"{prometheus}/rules"))["data"]["groups"][0]["rules"]
+    assert {rule["health"] for rule in rules} <= {"ok", "unknown"}
+    assert len(rules) == 11
+    wait_until(lambda: bool(asked(grafana)))
+    if Path(ENGINE).name == "podman":
+        assert json.loads(asked(grafana)) == {"title": "BananaService", "provisioned": 2}
+
+
+def asked(url: str) -> bytes:
+    """What is there; nothing while it does not answer."""
+    with suppress(OSError), urllib.request.urlopen(url, timeout=5) as response:
+        content: bytes = response.read()
+        return content
+    return b""
+
+
+def wait_until(is_so: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
 
 
 def test_settings_meant_for_this_machine_do_not_close_the_container(image: str, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`python -m bench`: measure, print, and write bench/RESULTS.md and bench/results.svg.
+"""`python -m bench`: measure, print, and write bench/RESULTS.md and bench/results.svg; with --scale bench/SCALE.md.
 
 Each figure is the median of interleaved rounds; figures of different machines do not compare, ratios of one run do.
 """
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pybase64
 
-from bench import load, report, servers
+from bench import load, report, scale, servers
 from bench.servers import Server
 
 PROMPT = json.dumps({"prompt": "a banana"}).encode()
@@ -144,12 +144,22 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3, help="length of a round")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent, help="folder for RESULTS.md and results.svg")
+    parser.add_argument(
+        "--scale", action="store_true", help="measure several workers and machines on one store instead"
+    )
     arguments = parser.parse_args()
     if not load.installed() or servers.nginx_command() is None:
         parser.exit(1, "the bench needs nginx and wrk: apt-get install nginx-light wrk\n")
-    results = report.Results(
-        machine=f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    )
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    if arguments.scale:
+        with tempfile.TemporaryDirectory() as folder:
+            idle = scale.idle(Path(folder))
+            rows = scale.measure(Path(folder), arguments.rounds, arguments.seconds)
+        text = scale.markdown(rows, idle, machine, arguments.rounds)
+        (arguments.out / "SCALE.md").write_text(text, encoding="utf-8")
+        print(text)
+        return
+    results = report.Results(machine=machine)
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)  # nginx's workers are another user's when root starts it
         plan = Plan(arguments.rounds, arguments.seconds, Path(folder))

@@ -89,14 +89,18 @@ class Server:
 
 @contextmanager
 def running(
-    name: str, command: list[str], port: int, path: str, core: int, folder: Path, **environment: str
+    name: str, command: list[str], port: int, path: str, core: int | None, folder: Path, **environment: str
 ) -> Iterator[Server]:
-    """Run a server on a core until it is no longer needed; yields it once it accepts connections."""
+    """Run a server on a core, None for all of them, until it is no longer needed; yields it once it accepts connections."""
     kept = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
     started = time.perf_counter()
     with (folder / f"{name}.out").open("wb") as out:
         process = subprocess.Popen(
-            ["taskset", "-c", str(core), *command], cwd=folder, env=kept | environment, stdout=out, stderr=out
+            [*([] if core is None else ["taskset", "-c", str(core)]), *command],
+            cwd=folder,
+            env=kept | environment,
+            stdout=out,
+            stderr=out,
         )
     try:
         while not _accepts(port):
@@ -161,7 +165,9 @@ def _nginx(name: str, folder: Path, site: str, port: int, path: str, core: int) 
     return running(name, [command, "-c", str(configuration), "-p", str(folder)], port, path, core, folder)
 
 
-def service(folder: Path, upstream: Server, **settings: str) -> AbstractContextManager[Server]:
+def service(
+    folder: Path, upstream: Server, core: int | None = SERVER_CORE, /, **settings: str
+) -> AbstractContextManager[Server]:
     """Return this service with one worker and everything on; only the rate limit is out of reach."""
     port = free_port()
     given = {
@@ -173,7 +179,7 @@ def service(folder: Path, upstream: Server, **settings: str) -> AbstractContextM
         "KEEP_RESULTS_BYTES": "500000000",
     }
     command = [sys.executable, str(ROOT / "main.py")]
-    return running("banana", command, port, "/generate", SERVER_CORE, folder, **given | settings)
+    return running("banana", command, port, "/generate", core, folder, **given | settings)
 
 
 def plain_relay(folder: Path, upstream: Server) -> AbstractContextManager[Server]:

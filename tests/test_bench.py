@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import report, servers
+from bench import report, scale, servers
 from bench.__main__ import PROMPT, SIZES, Plan, measured
 from bench.load import Round
 from tests.services import needs
@@ -50,3 +50,31 @@ def test_the_page_names_every_ratio() -> None:
 
     assert "| memory of a waiting request, KB | 30.00 | ≤ 50 |" in page
     assert report.plot(results).count("<rect") == 1 + len(rows)
+
+
+@pytest.mark.slow
+@needs("wrk")
+@needs("redis-server")
+def test_a_round_over_two_machines_measures_their_store() -> None:
+    """Requests per second of both together, and what Redis did for each."""
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patched:
+        patched.setattr(scale, "SETUPS", [(2, 1, "Redis")])
+        patched.setattr(scale, "KINDS", scale.KINDS[2:3])
+        (row,) = scale.measure(Path(name), rounds=1, seconds=1)
+
+    assert row.per_second > 10
+    assert row.redis_cpu_ms >= 0
+    assert row.commands > 3
+
+
+def test_the_page_of_several_machines_says_where_the_wall_is() -> None:
+    """By the CPU of Redis, in the set-up with several machines."""
+    rows = [
+        scale.Row("1 × 1 workers, SQLite", "plain", 100, 1.0, 0, 0),
+        scale.Row("2 × 2 workers, Redis", "plain", 90, 1.2, 0.25, 30),
+    ]
+
+    page = scale.markdown(rows, scale.Idle(8, 0.05), "here", 3)
+
+    assert "| plain | 0.250 ms | 2000 |" in page
+    assert "take 0.2 % of the core" in page

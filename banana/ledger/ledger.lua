@@ -54,10 +54,11 @@ local function read(id)
   if not values[1] then
     return nil
   end
-  local entry = {}
+  local entry, was = {}, {}
   for place, field in ipairs(FIELDS) do
-    entry[field] = values[place]
+    entry[field], was[field] = values[place], values[place]
   end
+  entry.was = was
   return entry
 end
 
@@ -78,41 +79,68 @@ local function rows_of(ids)
   return rows
 end
 
-local function remove_from_active(id, owner)
-  call('SREM', name('active', owner), id)
-  if call('SCARD', name('active', owner)) == 0 then
-    call('SREM', name('owners'), owner)
+local function add_to_active(entry)
+  call('SADD', name('active', entry.owner), entry.id)
+  call('SADD', name('owners'), entry.owner)
+end
+
+local function remove_from_active(entry)
+  call('SREM', name('active', entry.owner), entry.id)
+  if call('SCARD', name('active', entry.owner)) == 0 then
+    call('SREM', name('owners'), entry.owner)
   end
 end
 
-local function unindex(entry)
-  call('ZREM', name('expiry'), entry.id)
+local function add_to_tasks(entry)
+  call('ZADD', name('tasks', entry.caller), entry.number, entry.id)
+  call('SADD', name('tasks_in', entry.state), entry.id)
+end
+
+local function remove_from_tasks(entry)
   call('ZREM', name('tasks', entry.caller), entry.id)
-  for _, state in ipairs(STATES) do
-    call('SREM', name('tasks_in', state), entry.id)
-  end
-  remove_from_active(entry.id, entry.owner)
+  call('SREM', name('tasks_in', entry.state), entry.id)
 end
 
--- Write an entry, and where it is found: everything that is derived from it is derived here.
-local function save(entry)
-  local pairs_of_it = {}
-  for _, field in ipairs(FIELDS) do
-    pairs_of_it[#pairs_of_it + 1] = field
-    pairs_of_it[#pairs_of_it + 1] = entry[field]
+-- Take an entry, as it was, out of where it is found.
+local function unindex(was)
+  if is_active(was) then
+    remove_from_active(was)
+  else
+    call('ZREM', name('expiry'), was.id)
   end
-  call('HSET', name('entry', entry.id), unpack(pairs_of_it))
-  unindex(entry)
+  if was.is_task == '1' then
+    remove_from_tasks(was)
+  end
+end
+
+local function index(entry)
   if is_active(entry) then
-    call('SADD', name('active', entry.owner), entry.id)
-    call('SADD', name('owners'), entry.owner)
+    add_to_active(entry)
   else
     call('ZADD', name('expiry'), entry.expires_at, entry.id)
   end
   if entry.is_task == '1' then
-    call('ZADD', name('tasks', entry.caller), entry.number, entry.id)
-    call('SADD', name('tasks_in', entry.state), entry.id)
+    add_to_tasks(entry)
   end
+end
+
+-- Write what has changed of an entry, and where it is found: everything that is derived from it is derived here.
+local function save(entry)
+  local was, changed = entry.was or {}, {}
+  for _, field in ipairs(FIELDS) do
+    if entry[field] ~= was[field] then
+      changed[#changed + 1] = field
+      changed[#changed + 1] = entry[field]
+    end
+  end
+  if #changed == 0 then
+    return
+  end
+  call('HSET', name('entry', entry.id), unpack(changed))
+  if entry.was then
+    unindex(was)
+  end
+  index(entry)
 end
 
 local function free_key(entry)
@@ -124,7 +152,7 @@ end
 
 local function forget(entry)
   free_key(entry)
-  unindex(entry)
+  unindex(entry.was)
   call('DEL', name('entry', entry.id))
 end
 
@@ -445,7 +473,6 @@ function operations.take_up(id, old_owner, new_owner)
   if not entry or entry.owner ~= old_owner or entry.state ~= 'begun' then
     return 0
   end
-  remove_from_active(id, old_owner)
   entry.owner = new_owner
   save(entry)
   beat(new_owner)

@@ -17,6 +17,7 @@ import config
 from banana.app import create_app
 from banana.http.protocol import Connections, ServerProtocol
 from standin.server import StandIn
+from tests.redis_server import RedisServer
 from tests.services import Service
 
 KEY = "test-key-1"
@@ -49,6 +50,24 @@ async def stand_in() -> AsyncIterator[StandIn]:
     await server.start()
     yield server
     await server.stop()
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[RedisServer]:
+    """One Redis for all tests of a process."""
+    server = RedisServer()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def s3() -> Iterator[Any]:
+    """One S3 for all tests of a process."""
+    from tests.s3_server import S3Server  # moto takes a second, and few tests need it
+
+    server = S3Server()
+    yield server
+    server.stop()
 
 
 def settings_for(stand_in: StandIn, **values: Any) -> config.Settings:

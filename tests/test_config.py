@@ -174,3 +174,11 @@ def test_prices_and_budgets_are_read() -> None:
     }
     assert settings.budgets == {"alice": (Decimal("0.1"), "day"), "*": (Decimal(20), "month")}
     assert settings.key_spend_per_10_minutes == Decimal("9.5")
+
+
+def test_how_s3_is_reached_is_read_as_every_setting_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the environment, else from .env; nothing else is handed on."""
+    Path(".env").write_text("GEMINI_API_KEY=k\nAWS_REGION=of-the-file\nAWS_ACCESS_KEY_ID=id\n")
+    monkeypatch.setenv("AWS_REGION", "of-the-environment")
+
+    assert config.read().aws_variables == {"AWS_REGION": "of-the-environment", "AWS_ACCESS_KEY_ID": "id"}

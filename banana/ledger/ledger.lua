@@ -2,7 +2,7 @@
 -- The ledger's decisions in Redis or Valkey: each is one run of this script, and nothing else happens meanwhile.
 --
 -- KEYS[1] is the beginning of every key. ARGV: the operation; the session and the number of the change in it, 0 for what
--- changes nothing; the time in seconds of the epoch, empty for Redis' own; then what the operation is given.
+-- changes nothing or may come at any time; the time in seconds of the epoch, empty for Redis' own; then what the operation is given.
 -- Times that are given are seconds from now, so that no machine's clock is compared with another's.
 
 local DAY_SECONDS, KEY_WINDOW_SECONDS = 86400, 600

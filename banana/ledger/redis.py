@@ -89,7 +89,7 @@ class RedisLedger:
 
     def beat(self, owner: str) -> None:
         """Show that `owner` lives."""
-        self._server.change("beat", owner)
+        self._server.look("beat", owner)
 
     def beats(self) -> dict[str, int]:
         """Return a number of each owner's that grows whenever it shows that it lives, or begins something."""
@@ -110,7 +110,7 @@ class RedisLedger:
 
     def sweep(self) -> None:
         """Forget what has expired."""
-        while self._server.change("sweep", SWEPT_AT_ONCE) == SWEPT_AT_ONCE:
+        while self._server.look("sweep", SWEPT_AT_ONCE) == SWEPT_AT_ONCE:
             pass
 
     def count_tasks(self) -> dict[State, int]:
@@ -120,7 +120,7 @@ class RedisLedger:
 
     def secret(self, own: str) -> str | None:
         """Return the secret of all machines: the first one's own."""
-        shared: bytes = self._server.change("secret", own)
+        shared: bytes = self._server.look("secret", own)
         return shared.decode()
 
     def close(self) -> None:

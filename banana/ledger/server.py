@@ -91,7 +91,7 @@ class LedgerServer:
         return found
 
     def look(self, operation: str, *values: object) -> Any:
-        """Carry out what changes nothing; return what it returns, strings as bytes."""
+        """Carry out what changes nothing, or nothing that could come too late; return what it returns, strings as bytes."""
         return self._asked(operation, 0, *values)
 
     def change(self, operation: str, *values: object) -> Any:

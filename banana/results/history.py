@@ -26,6 +26,8 @@ from banana.results.links import Links, expired
 RESPONSE_PREFIX, PICTURE_PREFIX, WORDS_PREFIX = "resp_", "ig_", "msg_"
 _ID = re.compile(rf"({RESPONSE_PREFIX}|{PICTURE_PREFIX}|{WORDS_PREFIX})([0-9a-f]{{32}})")
 _LINK = re.compile(r".*/results/([0-9a-f]{32}-[0-9]{1,2}\.[a-z]+)")
+# Longest wait for all signatures of a conversation: without them it goes to Google all the same.
+SIGNATURES_SECONDS = 10
 # base64 of either alphabet.
 _SIGNATURE = re.compile(rb"[A-Za-z0-9+/_=-]+")
 
@@ -75,10 +77,11 @@ class KeptHistory:
         if not any(turn.is_model or part.reference for turn in turns for part in turn.parts):
             return turns
         found, size_bytes = [], 0
+        until = asyncio.get_running_loop().time() + SIGNATURES_SECONDS
         for turn in turns:
             parts: list[Part] = []
             for part in turn.parts:
-                looked_up = await self._part(part, turn, exchange)
+                looked_up = await self._part(part, turn, exchange, until)
                 # A reference is short, and what it stands for is not: as many as fit into a body would be gigabytes.
                 brought_bytes = sum(_size_of(one) for one in looked_up) - _size_of(part)
                 size_bytes += brought_bytes
@@ -89,11 +92,11 @@ class KeptHistory:
             found.append(Turn(parts, turn.is_model))
         return found
 
-    async def _part(self, part: Part, turn: Turn, exchange: Exchange) -> list[Part]:
-        """Return what a part stands for, signed where it is the model's."""
+    async def _part(self, part: Part, turn: Turn, exchange: Exchange, until: float) -> list[Part]:
+        """Return what a part stands for, signed where it is the model's and that is possible in time."""
         assert exchange.caller is not None
         parts = await self._referred(part.reference, exchange.caller) if part.reference else [part]
-        return [await self._signed(part) for part in parts] if turn.is_model else parts
+        return [await self._signed(part, until) for part in parts] if turn.is_model else parts
 
     async def _referred(self, reference: str, caller: str) -> list[Part]:
         if match := _ID.fullmatch(reference):
@@ -130,13 +133,14 @@ class KeptHistory:
                     raise errors.LedgerUnavailable from error
         raise _not_kept(address)
 
-    async def _signed(self, part: Part) -> Part:
-        """Return a picture of the model's with its signature, where that is kept."""
+    async def _signed(self, part: Part, until: float) -> Part:
+        """Return a picture of the model's with its signature, where that is kept and found in time."""
         if part.picture is None:
             return part
         name = await asyncio.to_thread(signature_name, part.picture.decoded())
-        with suppress(OSError):
-            return replace(part, signature=[await self._files.read(name)])
+        with suppress(OSError):  # a TimeoutError is one
+            async with asyncio.timeout_at(until):
+                return replace(part, signature=[await self._files.read(name)])
         return part
 
 

@@ -32,14 +32,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-@pytest.fixture(scope="session")
-def redis() -> Iterator[RedisServer]:
-    """One Redis for all tests of a process."""
-    server = RedisServer()
-    yield server
-    server.kill()
-
-
 @pytest.fixture(params=["sqlite", pytest.param("redis", marks=needs("redis-server"))])
 def opened(request: pytest.FixtureRequest, clock: Clock) -> Callable[[], Ledger]:
     """Opens the ledger, empty at first, as one more process does."""

@@ -1,6 +1,6 @@
 """Both kinds of kept files, behind one interface."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,14 +8,6 @@ import pytest
 from banana.results.files import Files
 from banana.results.storage import open_files
 from tests.s3_server import BUCKET, S3Server
-
-
-@pytest.fixture(scope="session")
-def s3() -> Iterator[S3Server]:
-    """One S3 for all tests of a process."""
-    server = S3Server()
-    yield server
-    server.stop()
 
 
 @pytest.fixture(params=["folder", "s3"])

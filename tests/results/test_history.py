@@ -1,5 +1,6 @@
 """What conversations refer to: links and ids of kept pictures, and signatures."""
 
+import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from banana.ledger.sqlite import SQLiteLedger
 from banana.ledger.thread import LedgerThread
 from banana.payload.memory import Buffers
 from banana.payload.pictures import EncodedPicture
+from banana.results import history as history_module
 from banana.results.documents import document_of, encoded, kept
 from banana.results.folder import FolderFiles
 from banana.results.history import History, KeptHistory, NoHistory, keep_signature
@@ -200,3 +202,21 @@ async def test_what_is_brought_along_is_counted(history: KeptHistory, files: Fol
     await history.looked_up(turns, exchange)
 
     assert exchange.held_bytes == encoded(png()).size_bytes
+
+
+async def test_signatures_that_do_not_come_hold_nobody_up(
+    history: KeptHistory, files: FolderFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many pictures there are: without them the conversation goes to Google all the same."""
+    monkeypatch.setattr(history_module, "SIGNATURES_SECONDS", 0.1)
+
+    async def never(name: str) -> bytes:
+        await asyncio.sleep(60)
+        return b""
+
+    monkeypatch.setattr(files, "read", never)
+    turns = [Turn([Part(picture=encoded(png()))] * 20, is_model=True)]
+
+    async with asyncio.timeout(10):
+        (turn,) = await history.looked_up(turns, of("anna"))
+    assert [part.signature for part in turn.parts] == [turns[0].parts[0].signature] * 20

@@ -9,8 +9,10 @@ import pytest
 
 from banana.app import create_app
 from standin.server import StandIn
+from tests.bad_road import BadRoad
 from tests.conftest import client_of, settings_for
 from tests.pictures import opened
+from tests.s3_server import BUCKET, S3Server
 
 pytestmark = pytest.mark.anyio
 
@@ -178,3 +180,31 @@ async def test_the_log_has_no_signature(client: httpx.AsyncClient) -> None:
 
     assert "/results/" in Path("logs/app.log").read_text(encoding="utf-8")
     assert url.rpartition("sig=")[2] not in Path("logs/app.log").read_text(encoding="utf-8")
+
+
+async def test_from_s3_a_link_leads_there(stand_in: StandIn, s3: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By GET and HEAD, for no longer than either is good for; what is gone is gone, and an S3 that is away may come back."""
+    s3.empty()
+    road = BadRoad(s3.port)
+    for name, value in s3.variables_through(road.port).items():
+        monkeypatch.setenv(name, value)
+    settings = settings_for(stand_in, results_url=f"s3://{BUCKET}", keep_results_seconds=1000)
+    async with client_of(create_app(settings)) as client, httpx.AsyncClient() as anybody:
+        url = await linked(client)
+        there = [await client.request(method, url) for method in ("GET", "HEAD")]
+        pictures = [await anybody.get(there[0].headers["location"]), await anybody.head(there[1].headers["location"])]
+        wrong = await client.get(url.replace("sig=", "sig=x"))
+        road.cut()
+        away = await client.get(url)
+        road.mend()
+        s3.empty()
+        gone = await client.get(url)
+    road.close()
+
+    assert [response.status_code for response in there] == [302, 302]
+    private, max_age = there[0].headers["cache-control"].split(", ")
+    assert private == "private"
+    assert 900 < int(max_age.partition("=")[2]) <= 1000
+    assert [picture.headers["content-type"] for picture in pictures] == ["image/jpeg"] * 2
+    assert opened(pictures[0].content).format == "JPEG"
+    assert [response.status_code for response in (wrong, away, gone)] == [403, 503, 410]

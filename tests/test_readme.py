@@ -96,7 +96,7 @@ def test_the_security_page_says_the_same_in_both_languages() -> None:
     assert names[0] == names[1] <= {name.upper() for name in config.Settings.model_fields}
 
 
-@pytest.mark.parametrize("page", ["clients", "costs"])
+@pytest.mark.parametrize("page", ["clients", "costs", "machines"])
 def test_a_page_says_the_same_in_both_languages(page: str) -> None:
     """The same headings, rows and examples."""
     english, chinese = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8").split("\n## 中文\n")

@@ -268,6 +268,9 @@ end
 
 local function presume_reservation(id)
   local reservation = read_reservation(id)
+  if not reservation then
+    return 0
+  end
   give_back(reservation)
   if is_unsent(reservation) then
     call('DEL', name('reservation', id))
@@ -594,6 +597,9 @@ function operations.lapse(owner)
       charged = charged + presume_reservation(id)
     end
   end
+  -- Also what is not there any more.
+  call('DEL', name('open', owner))
+  call('SREM', name('spenders'), owner)
   return charged
 end
 

@@ -3,6 +3,7 @@
 A file's name begins with the id of the entry it belongs to. What is there is the truth: there is no other list of it.
 """
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -17,6 +18,19 @@ CHECK_BYTES = 64 * 1024
 SETTLED_SECONDS = 60
 # The orders of tasks that were not sent yet; what makes room for pictures leaves them alone.
 ORDERS = "orders"
+# An entry's, and what Google signed a picture with; beside them there may be what is somebody else's.
+_NAME = re.compile(r"[0-9a-f]{32}-[0-9]{1,2}\.[a-z]{1,8}|[0-9a-f]{64}\.signature")
+_ORDER = re.compile(r"[0-9a-f]{32}")
+
+
+def is_own(name: str) -> bool:
+    """Return whether a file of that name is the service's: nothing else is ever removed, nor counted."""
+    return bool(_NAME.fullmatch(name))
+
+
+def is_order(name: str) -> bool:
+    """Return whether a file of that name, among the orders, is one."""
+    return bool(_ORDER.fullmatch(name))
 
 
 class Kept(NamedTuple):

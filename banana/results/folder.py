@@ -12,13 +12,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
-from banana.results.files import CHECK_BYTES, HEAD_BYTES, ORDERS, SETTLED_SECONDS, Kept, Presigned
+from banana.results.files import CHECK_BYTES, HEAD_BYTES, ORDERS, SETTLED_SECONDS, Kept, Presigned, is_order, is_own
 
 T = TypeVar("T")
 # Files written or read at once; each waits for the disk most of its time.
 THREADS = 4
 # A file that was never finished: nothing is written for so long.
 UNFINISHED_SECONDS = 3600
+UNFINISHED = ".unfinished-"
 
 
 class _File(NamedTuple):
@@ -110,7 +111,7 @@ class FolderFiles:
 
     def _write(self, path: Path, blocks: Iterable[bytes]) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=".", dir=path.parent)  # readable by the service alone
+        descriptor, temporary = tempfile.mkstemp(prefix=UNFINISHED, dir=path.parent)  # readable by the service alone
         try:
             with os.fdopen(descriptor, "wb") as file:
                 for block in blocks:
@@ -139,19 +140,21 @@ class FolderFiles:
                 return None
             # A clock that was set leaves some for longer.
             until = time.time() - SETTLED_SECONDS
-            orders = self._remove_expired(self._folder / ORDERS)
+            orders = self._remove_expired(self._folder / ORDERS, is_order)
             settled = {Path(order.path).name for order in orders if order.written_at < until}
-            count, size_bytes = self._fit(self._remove_expired(self._folder))
+            count, size_bytes = self._fit(self._remove_expired(self._folder, is_own))
             return Kept(count, size_bytes, settled)
 
-    def _remove_expired(self, folder: Path) -> list[_File]:
-        """Remove what is over its time in one folder; return the rest."""
+    def _remove_expired(self, folder: Path, is_own: Callable[[str], bool]) -> list[_File]:
+        """Remove what is over its time in one folder; return the rest of what is the service's own there."""
         now, rest = time.time(), []
         for file in _files_in(folder):
-            hidden = Path(file.path).name.startswith(".")
-            if file.written_at + (UNFINISHED_SECONDS if hidden else self.keep_seconds) <= now:
+            name = Path(file.path).name
+            if not is_own(name) and not name.startswith(UNFINISHED):
+                continue
+            if file.written_at + (self.keep_seconds if is_own(name) else UNFINISHED_SECONDS) <= now:
                 Path(file.path).unlink(missing_ok=True)
-            elif not hidden:
+            elif is_own(name):
                 rest.append(file)
         return rest
 
@@ -176,7 +179,7 @@ def _files_in(folder: Path) -> Iterator[_File]:
     with entries:
         for entry in entries:
             with suppress(FileNotFoundError):  # removed meanwhile
-                if entry.name != ".sweep" and entry.is_file():
+                if entry.is_file():
                     status = entry.stat()
                     yield _File(status.st_mtime, status.st_size, entry.path)
 

@@ -29,6 +29,8 @@ from banana.results.files import (
     SETTLED_SECONDS,
     Kept,
     Presigned,
+    is_order,
+    is_own,
 )
 
 if TYPE_CHECKING:
@@ -172,13 +174,13 @@ class S3Files:
         if not await asyncio.to_thread(self._take_turn, SWEEP_SECONDS, is_mine=False):
             return None
         await self._put(_MARKER, b"")
-        found = {meta["path"]: meta for meta in await self._in_thread(self._listed, LISTED_BYTES)}
-        marker = found.pop(_MARKER, None)
+        listed = {meta["path"]: meta for meta in await self._in_thread(self._listed, LISTED_BYTES)}
+        marker = listed.get(_MARKER)
         if marker is None:
             raise OSError(errno.EIO, "S3 does not list what was just written")
-        found.pop(_CHECK, None)
-        left = await self._swept(found, marker["last_modified"])
-        pause = SWEEP_SECONDS * (1 + len(found) // LISTED_AT_ONCE)
+        own = {path: meta for path, meta in listed.items() if _is_order(path) or is_own(_name_of(path))}
+        left = await self._swept(own, marker["last_modified"])
+        pause = SWEEP_SECONDS * (1 + len(listed) // LISTED_AT_ONCE)
         await asyncio.to_thread(self._take_turn, pause, is_mine=True)
         return left
 
@@ -190,7 +192,7 @@ class S3Files:
         oldest = now - timedelta(seconds=self.keep_seconds)
         settled = now - timedelta(seconds=SETTLED_SECONDS)
         removed = {path for path, meta in found.items() if meta["last_modified"] <= oldest}
-        orders = {path: meta for path, meta in found.items() if path.startswith(f"{ORDERS}/") and path not in removed}
+        orders = {path: meta for path, meta in found.items() if _is_order(path) and path not in removed}
         pictures = [found[path] for path in found if path not in removed and path not in orders]
         size_bytes = sum(meta["size"] for meta in pictures)
         pictures.sort(key=lambda meta: meta["last_modified"], reverse=True)
@@ -267,6 +269,11 @@ def _words(error: Exception) -> str:
 def _path_of(name: str) -> str:
     """Return the path of a file's object: an entry's are in a folder of their own, by which they are listed."""
     return _OF_ENTRY.sub(r"\1/\2", name) if _OF_ENTRY.fullmatch(name) else name
+
+
+def _is_order(path: str) -> bool:
+    folder, _, name = path.partition("/")
+    return folder == ORDERS and is_order(name)
 
 
 def _name_of(path: str) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -122,3 +123,23 @@ async def test_an_order_is_settled_when_it_is_not_new(files: Files, monkeypatch:
         monkeypatch.setattr(f"banana.results.{kind}.SETTLED_SECONDS", -2)
 
     assert await files.sweep() == Kept(0, 0, {ONE})
+
+
+@pytest.mark.parametrize("name", ["holiday.jpg", "orders.txt", f"{ONE}.jpg", f"{ONE}-0.jpg.bak", "archive/2024.zip"])
+async def test_what_is_somebody_elses_stays(opened: Opened, files: Files, name: str) -> None:
+    """Whoever names a folder or a bucket that is not empty loses nothing, however old and large it is."""
+    await files.check()
+    if isinstance(files, FolderFiles):
+        path = await files.location(name, "GET")
+        assert isinstance(path, Path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(1))
+        impatient = opened(0, 100_000)
+        assert await impatient.sweep() == Kept(0, 0, set())
+        assert path.exists()
+    else:
+        await files.write(name, [bytes(1)])
+        impatient = opened(0, 100_000)
+        assert await impatient.sweep() == Kept(0, 0, set())
+        assert await files.read(name) == bytes(1)
+    impatient.close()

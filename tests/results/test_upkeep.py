@@ -218,7 +218,7 @@ async def test_what_expired_is_swept_and_the_rest_counted(
     monkeypatch.setattr(upkeep, "SWEEP_SECONDS", 1)
     ledger.begin(replace(ENTRY, **MINE))
     ledger.settle(ENTRY.id, "dead", State.COMPLETED, b"[]", 1)
-    await write("a-0.png", bytes(1000))
+    await write(f"{ENTRY.id}-0.png", bytes(1000))
     await until(lambda: not ledger.get([ENTRY.id]))
     await client.get(
         (await client.post("/v1/images/generations/async", json={"prompt": "x"})).json()["poll_url"],
@@ -298,13 +298,14 @@ async def test_an_order_whose_task_has_ended_is_removed(
     monkeypatch.setattr(upkeep, "SWEEP_SECONDS", 0.05)
     monkeypatch.setattr(leases, "LEASE_SECONDS", 1000)
     ledger.begin(replace(TASK, owner="alive"))
-    for name in (TASK.id, "left", "fresh"):
+    left, fresh = "1" * 32, "2" * 32
+    for name in (TASK.id, left, fresh):
         await write(f"orders/{name}", b"secret")
-        if name != "fresh":
+        if name != fresh:
             os.utime(f".state/results/orders/{name}", times=(time.time() - 120, time.time() - 120))
-    await until(lambda: not Path(".state/results/orders/left").exists())
+    await until(lambda: not Path(f".state/results/orders/{left}").exists())
 
-    assert {path.name for path in Path(".state/results/orders").iterdir()} == {TASK.id, "fresh"}
+    assert {path.name for path in Path(".state/results/orders").iterdir()} == {TASK.id, fresh}
 
 
 async def test_what_is_taken_up_is_its_callers(

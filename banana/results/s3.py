@@ -61,8 +61,8 @@ LONGEST_PAUSE_SECONDS = 600
 LISTED_AT_ONCE = 1000
 # A listing may take as long as so many bytes.
 LISTED_BYTES = 50_000_000
-_MARKER = "swept"
-_CHECK = "check"
+_MARKER = ".banana-swept"
+_CHECK = ".banana-check"
 _OF_ENTRY = re.compile(r"([0-9a-f]{32})-(.+)")
 _TYPES = {extension: mime_type for mime_type, extension in EXTENSIONS.items()}
 

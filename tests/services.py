@@ -2,9 +2,11 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parent.parent
+REPLACED_SECONDS = 90
+"""uvicorn replaces a killed worker at once, but for a kill in the moment of its health check: then when that is over, after 30 s."""
 
 
 def free_port() -> int:
@@ -99,6 +103,24 @@ class Service:
             if command.startswith(str(self.folder / ".venv/bin/python").encode()):
                 mine.append(int(entry.name))
         return mine
+
+    def workers(self) -> list[int]:
+        """The processes that serve."""
+        found = []
+        for pid in self.processes():
+            with suppress(OSError):
+                if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.append(pid)
+        return found
+
+    def kill_worker(self) -> None:
+        """Kill one of the workers, and wait until another has taken its place."""
+        killed, *others = self.workers()
+        os.kill(killed, signal.SIGKILL)
+        deadline = time.monotonic() + REPLACED_SECONDS
+        while len(set(self.workers()) - {killed}) <= len(others):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
     def log(self) -> list[dict[str, Any]]:
         """The log, every line parsed."""

@@ -88,16 +88,6 @@ def usage_when_settled(service: Service) -> float:
     raise AssertionError("something stays reserved")
 
 
-def workers_of(service: Service) -> list[int]:
-    """The processes that serve."""
-    found = []
-    for pid in service.processes():
-        with suppress(OSError):
-            if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                found.append(pid)
-    return found
-
-
 def test_no_key_is_paid_twice_whatever_is_killed(tmp_path: Path, google: Google) -> None:
     """Workers and then everything, with SIGKILL at random moments; every key is repeated until settled."""
     chance = random.Random(SEED)
@@ -111,7 +101,7 @@ def test_no_key_is_paid_twice_whatever_is_killed(tmp_path: Path, google: Google)
         first = [callers.submit(first_answer, service, key) for key in keys]
         for _ in range(4):
             time.sleep(chance.uniform(0.1, 0.6))
-            if alive := workers_of(service):
+            if alive := service.workers():
                 with suppress(ProcessLookupError):
                     os.kill(chance.choice(alive), signal.SIGKILL)
         time.sleep(chance.uniform(0.1, 0.6))

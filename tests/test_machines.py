@@ -394,7 +394,7 @@ def test_no_key_is_paid_twice_whatever_fails(tmp_path: Path) -> None:
             while not is_over.wait(chance.uniform(0.2, 0.8)):
                 match chance.choice(["worker", "redis", "pause", "s3"]):
                     case "worker":
-                        alive = chance.choice(machines.both).processes()[1:]
+                        alive = chance.choice(machines.both).workers()
                         with suppress(ProcessLookupError, IndexError):
                             os.kill(chance.choice(alive), signal.SIGKILL)
                     case "redis":

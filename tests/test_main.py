@@ -10,6 +10,8 @@ import pytest
 from tests.redis_server import RedisServer
 from tests.services import ROOT, free_port, needs
 
+pytestmark = pytest.mark.slow
+
 
 def checked(folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
     """What `main.py --check` says, as the scripts ask it before a start or a restart."""

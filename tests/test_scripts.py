@@ -39,7 +39,7 @@ def ask(service: Service, body: dict[str, Any] | None = None) -> Any:
         return json.load(response)
 
 
-def until(condition: Callable[[], object], seconds: float = 15) -> None:
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline

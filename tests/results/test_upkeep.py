@@ -32,8 +32,9 @@ MINE: dict[str, Any] = {"caller": "127.0.0.1", "owner": "dead"}
 
 @pytest.fixture
 async def client(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
-    """A service that finds the dead soon."""
+    """A service that finds the dead soon, and sweeps often."""
     monkeypatch.setattr(upkeep, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(upkeep, "SWEEP_SECONDS", 0.2)
     monkeypatch.setattr(leases, "LEASE_SECONDS", 0.2)
     monkeypatch.setattr(leases, "BEAT_SECONDS", 0.02)
     monkeypatch.setattr(works, "RETRY_SECONDS", 0.02)
@@ -215,7 +216,6 @@ async def test_what_expired_is_swept_and_the_rest_counted(
     client: httpx.AsyncClient, ledger: SQLiteLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows and files; the metrics have what is left."""
-    monkeypatch.setattr(upkeep, "SWEEP_SECONDS", 1)
     ledger.begin(replace(ENTRY, **MINE))
     ledger.settle(ENTRY.id, "dead", State.COMPLETED, b"[]", 1)
     await write(f"{ENTRY.id}-0.png", bytes(1000))
@@ -236,7 +236,6 @@ async def test_a_disk_that_has_room_again_is_noticed(
     client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without anybody asking for a picture."""
-    monkeypatch.setattr(upkeep, "SWEEP_SECONDS", 1)
     folder = Path(".state/results")
     folder.write_text("no folder")
     await client.post("/generate", json={"prompt": "x", "response_format": "url"})
@@ -295,7 +294,6 @@ async def test_an_order_whose_task_has_ended_is_removed(
     client: httpx.AsyncClient, ledger: SQLiteLedger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its worker was killed in between; that of a task which has not ended stays, and one that was just written."""
-    monkeypatch.setattr(upkeep, "SWEEP_SECONDS", 0.05)
     monkeypatch.setattr(leases, "LEASE_SECONDS", 1000)
     ledger.begin(replace(TASK, owner="alive"))
     left, fresh = "1" * 32, "2" * 32

@@ -201,6 +201,13 @@ class Expired(BananaError):
     code = "expired"
 
 
+class PreconditionFailed(BananaError):
+    """What a request was to act upon is no longer as its condition says."""
+
+    status = 412
+    code = "precondition_failed"
+
+
 class TooLarge(BananaError):
     """The body is over the limit."""
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
@@ -11,6 +11,7 @@ import pybase64
 
 from banana import errors
 from banana.errors import UpstreamResponse
+from banana.google.usage import Usage
 from banana.google.wire import Image, Words
 from banana.images import Outcome, sum_of
 from banana.ledger.ledger import Entry
@@ -96,10 +97,34 @@ def decisive_error(found: Sequence[errors.BananaError]) -> errors.BananaError:
     return next(iter([*unknown, *(error for error in found if error.was_answered), *found]))
 
 
-def cost_of(entry: Entry) -> Decimal | None:
-    """Return what all calls of an entry that has ended cost, in USD; None where that is not known."""
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What is known of an entry that has ended, beside what it made.
+
+    Attributes:
+        model: as Google named it; empty where that is not known.
+        usage: the tokens of all calls together; None where no call's are known.
+        cost_usd: of all calls; None where it is not known.
+        ended_at: when the last call ended, in whole seconds of the epoch; 0 where that is not known.
+
+    """
+
+    model: str
+    usage: Usage | None
+    cost_usd: Decimal | None
+    ended_at: int
+
+
+def summary_of(entry: Entry) -> Summary:
+    """Return what is known of an entry that has ended."""
     stored = msgspec.json.decode(entry.result, type=list[_Outcome]) if entry.result else []
-    return sum_of(outcome.cost_usd for outcome in stored)
+    usages = [Usage.of(outcome.usage) for outcome in stored if outcome.usage]
+    return Summary(
+        next((outcome.model for outcome in stored if outcome.model), ""),
+        Usage.sum(usages) if usages else None,
+        sum_of(outcome.cost_usd for outcome in stored),
+        max((outcome.created_at for outcome in stored), default=0),
+    )
 
 
 async def recovered_outcomes(entry: Entry, files: Files) -> list[Outcome]:

@@ -123,7 +123,7 @@ class NothingKept:
         """Raise NotFound."""
         raise _no_task(entry.id)
 
-    async def delete_task(self, entry_id: str, caller: str) -> None:
+    async def delete_task(self, entry_id: str, caller: str, *, only_active: bool = False) -> None:
         """Raise NotFound."""
         raise _no_task(entry_id)
 
@@ -279,12 +279,12 @@ class KeptRequests:
             [self.linked(outcome, base_url) for outcome in results_of(outcomes)], entry.id, int(entry.created_at)
         )
 
-    async def delete_task(self, entry_id: str, caller: str) -> None:
+    async def delete_task(self, entry_id: str, caller: str, *, only_active: bool = False) -> None:
         """Cancel a caller's task, or delete it with its pictures; to its end, also when the caller leaves.
 
-        Raises NotFound and LedgerUnavailable.
+        With `only_active` one that has ended stays. Raises NotFound, PreconditionFailed and LedgerUnavailable.
         """
-        await asyncio.shield(asyncio.create_task(self._delete(entry_id, caller)))
+        await asyncio.shield(asyncio.create_task(self._delete(entry_id, caller, only_active=only_active)))
 
     async def cancel_task(self, entry_id: str, caller: str) -> Entry:
         """Cancel a caller's task, when it has not ended; return it. Raises NotFound and LedgerUnavailable."""
@@ -301,10 +301,12 @@ class KeptRequests:
             await self._files.remove(entry_id)
         return True
 
-    async def _delete(self, entry_id: str, caller: str) -> None:
+    async def _delete(self, entry_id: str, caller: str, *, only_active: bool) -> None:
         if await self._cancel(entry_id, caller):
             return
         _of_caller(await self._ledger.look(lambda ledger: ledger.get([entry_id])), entry_id, caller)
+        if only_active:
+            raise errors.PreconditionFailed("The task has ended: it was not deleted. Delete it without If-Match.")
         try:
             # Before its entry: what cannot be removed can be deleted again.
             await self._files.remove(entry_id)

@@ -24,6 +24,13 @@ TASK_SCHEMA: dict[str, Any] = {
         "status": {"enum": ["processing", "completed", "failed", "cancelled"]},
         "http_status": {"type": "integer", "description": "When it has ended: what the route would have answered."},
         "cost_usd": {"type": "number", "description": "When it has ended: what its calls cost, where that is known."},
+        "model": {"type": "string", "description": "When it has ended: the model that made it, as Google names it."},
+        "usage": {"type": "object", "description": "When it has ended: its tokens, as OpenAI's images count them."},
+        "completed_at": {"type": "integer", "description": "When it has ended: Unix time in seconds."},
+        "request_id": {
+            "type": "string",
+            "description": "When it has ended: of the request that began it, for the log.",
+        },
         "result": {"description": "When it is completed: the body that the route would have answered."},
         "error": {"type": "object", "description": "When it has failed."},
         "failed": {"type": "array", "description": "The pictures that are missing from a result.", "items": {}},

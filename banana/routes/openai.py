@@ -86,6 +86,11 @@ def images_usage_of(usage: Usage, cost_usd: Decimal | None) -> dict[str, object]
             "image_tokens": usage.input_images,
         },
         "output_tokens": usage.output,
+        "output_tokens_details": {
+            "image_tokens": usage.output_images or 0,
+            "text_tokens": usage.output_text,
+            "reasoning_tokens": usage.thinking,
+        },
         "total_tokens": usage.total,
     }
     return document | ({} if cost_usd is None else {"cost": rounded(cost_usd)})

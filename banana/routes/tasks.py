@@ -14,10 +14,11 @@ from starlette.responses import Response
 from banana import errors
 from banana.exchange import CALLER_LEFT, Exchange
 from banana.http.addresses import base_url_of
+from banana.http.negotiation import preferred_media_type
 from banana.http.responses import PiecesResponse
 from banana.ledger.ledger import Entry, State
 from banana.money import rounded
-from banana.results.documents import cost_of, error_in
+from banana.results.documents import error_in, summary_of
 from banana.results.links import expired
 from banana.routes import documentation, openai, openai_images
 from banana.routes.dialect import Dialect, DialectRoute, Handler, Services
@@ -27,6 +28,8 @@ from banana.routes.submission import TASKS_PATH, TaskFormat, task_fields
 DEFAULT_LIMIT, MAX_LIMIT = 20, 100
 # A task changes, and what a cache would keep is nobody else's to see.
 HEADERS = {"Cache-Control": "no-store"}
+# A task's entity tag says whether it has ended.
+PROCESSING, ENDED = '"processing"', '"ended"'
 
 
 def routes(services: Services, formats: Mapping[str, TaskFormat]) -> list[APIRoute]:
@@ -56,14 +59,15 @@ def routes(services: Services, formats: Mapping[str, TaskFormat]) -> list[APIRou
 
     async def delete(request: Request, exchange: Exchange) -> Response:
         assert exchange.caller is not None
-        await services.requests.delete_task(request.path_params["id"], exchange.caller)
+        only_active = _is_only_active(request.headers.get("if-match"))
+        await services.requests.delete_task(request.path_params["id"], exchange.caller, only_active=only_active)
         return Response(status_code=204, headers=HEADERS)
 
     one = f"{TASKS_PATH}/{{id}}"
     return [
-        _route(one, "GET", poll, services, "getImageTask", "Poll a task", [_ID, _WAIT]),
+        _route(one, "GET", poll, services, "getImageTask", "Poll a task", [_ID, _WAIT, _ACCEPT]),
         _route(TASKS_PATH, "GET", listing, services, "listImageTasks", "Your tasks", [_LIMIT, _AFTER]),
-        _route(one, "DELETE", delete, services, "deleteImageTask", "Cancel or delete a task", [_ID]),
+        _route(one, "DELETE", delete, services, "deleteImageTask", "Cancel or delete a task", [_ID, _IF_MATCH]),
     ]
 
 
@@ -73,22 +77,30 @@ async def _task_response(
     """Return a task, with what became of it when it has ended. Raises Expired when that is gone."""
     base_url = base_url_of(request, services.public_url)
     fields = _fields(entry, base_url, exchange, formats)
+    headers = HEADERS | {"ETag": PROCESSING if entry.state.is_active else ENDED}
     if entry.state is not State.COMPLETED:
-        return Response(msgspec.json.encode(fields), 200, HEADERS, "application/json")
-    outcomes = await services.requests.outcomes_of(entry, base_url, as_links=entry.has_links)
-    result = formats[entry.route].result(outcomes, as_links=entry.has_links)
+        return Response(msgspec.json.encode(fields), 200, headers, "application/json")
+    as_picture = entry.calls == 1 and preferred_media_type(request.headers.get("accept", "")).startswith("image/")
+    as_links = entry.has_links and not as_picture
+    outcomes = await services.requests.outcomes_of(entry, base_url, as_links=as_links)
+    if as_picture and outcomes.images:
+        image = outcomes.images[0]
+        return PiecesResponse(list(image.picture.decoded()), image.mime_type, headers)
+    result = formats[entry.route].result(outcomes, as_links=as_links)
     if outcomes.failures:
         fields["failed"] = [
             {"index": failure.index, "code": failure.error.code, "message": failure.error.message}
             for failure in outcomes.failures
         ]
     head = msgspec.json.encode(fields)
-    return PiecesResponse([head[:-1], b',"result":', *result, b"}"], "application/json", HEADERS)
+    return PiecesResponse([head[:-1], b',"result":', *result, b"}"], "application/json", headers)
 
 
 def _fields(entry: Entry, base_url: str, exchange: Exchange, formats: Mapping[str, TaskFormat]) -> dict[str, object]:
     """Return what is said of a task, all but its result."""
     fields = task_fields(entry, base_url)
+    if entry.state.is_active:
+        return fields
     match entry.state:
         case State.COMPLETED:
             fields["http_status"] = 200
@@ -97,8 +109,27 @@ def _fields(entry: Entry, base_url: str, exchange: Exchange, formats: Mapping[st
         case State.FAILED:
             error = error_in(entry) or expired()
             fields |= _failure(error, exchange, formats[entry.route].dialect)
-    cost_usd = cost_of(entry)
-    return fields if cost_usd is None else fields | {"cost_usd": rounded(cost_usd)}
+    return fields | _summary(entry)
+
+
+def _summary(entry: Entry) -> dict[str, object]:
+    """Return what is known of a task that has ended; what is not known is not there."""
+    summary = summary_of(entry)
+    fields = {
+        "request_id": entry.request_id,
+        "completed_at": summary.ended_at,
+        "model": summary.model,
+        "usage": summary.usage and openai.images_usage_of(summary.usage, summary.cost_usd),
+    }
+    known: dict[str, object] = {name: value for name, value in fields.items() if value}
+    return known if summary.cost_usd is None else known | {"cost_usd": rounded(summary.cost_usd)}
+
+
+def _is_only_active(if_match: str | None) -> bool:
+    """Return whether a task is to be deleted only while it has not ended. Raises InvalidRequest."""
+    if if_match not in (None, "*", PROCESSING):
+        raise errors.InvalidRequest.of_fields([("If-Match", f"must be {PROCESSING}, or absent")])
+    return if_match == PROCESSING
 
 
 def _failure(error: errors.BananaError, exchange: Exchange, dialect: Dialect) -> dict[str, object]:
@@ -124,6 +155,7 @@ def _responses(content: dict[str, Any], method: str) -> dict[int | str, dict[str
     if method == "DELETE":
         del found[200]
         found[204] = {"description": "It is cancelled, or gone."}
+        found[412] = found[404] | {"description": "It has ended, and stays."}
     return found
 
 
@@ -135,6 +167,12 @@ _ID = _parameter("id", "path", {"type": "string"})
 _WAIT = _parameter("wait", "query", {"type": "integer", "minimum": 0, "default": 0})
 _LIMIT = _parameter("limit", "query", {"type": "integer", "minimum": 1, "default": DEFAULT_LIMIT})
 _AFTER = _parameter("after", "query", {"type": "string"})
+_ACCEPT = _parameter("Accept", "header", {"type": "string", "example": "image/*"}) | {
+    "description": "`image/*`: the picture itself, when the task of one picture is completed."
+}
+_IF_MATCH = _parameter("If-Match", "header", {"enum": [PROCESSING]}) | {
+    "description": "Cancel it only while it is processing: one that has ended stays, and the status is 412."
+}
 
 
 def _route(

@@ -59,6 +59,7 @@ def test_usage_is_the_sum_of_all_images() -> None:
         "input_tokens": 5,
         "input_tokens_details": {"text_tokens": 2, "image_tokens": 3},
         "output_tokens": 12,
+        "output_tokens_details": {"image_tokens": 0, "text_tokens": 10, "reasoning_tokens": 2},
         "total_tokens": 17,
         "cost": 0.137116,
     }

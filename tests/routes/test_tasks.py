@@ -204,6 +204,60 @@ async def test_a_finished_task_is_deleted_with_its_pictures(client: httpx.AsyncC
     assert list(Path(".state/results").glob("*.jpg")) == []
 
 
+async def test_a_task_that_has_ended_says_what_is_known_of_it(client: httpx.AsyncClient) -> None:
+    """The model, the tokens, the cost, when it ended, and the request that began it; also in the list."""
+    response = await client.post("/generate", json={"prompt": "x"}, headers=ASYNC)
+    task = await polled(client, response.json())
+    (listed,) = (await client.get(TASKS)).json()["data"]
+
+    assert task["model"] == listed["model"] == "gemini-3-pro-image"
+    assert task["usage"] == listed["usage"]
+    assert task["usage"]["output_tokens_details"] == {"image_tokens": 1120, "text_tokens": 0, "reasoning_tokens": 225}
+    assert task["created_at"] <= task["completed_at"] <= task["expires_at"]
+    assert task["request_id"] == response.headers["x-request-id"]
+    assert task["cost_usd"] == task["usage"]["cost"]
+
+
+async def test_a_task_of_one_picture_is_the_picture_where_that_is_wanted(client: httpx.AsyncClient) -> None:
+    """As the route would answer `Accept: image/*`; before it has ended, of several, and of none, it is the document."""
+    one = await begun(client, "/generate", prompt="x")
+    link = (await polled(client, one))["result"]["images"][0]
+    picture = await client.get(one["poll_url"], headers={"Accept": "image/*"})
+    several = await begun(client, "/generate", prompt="x", number_of_images=2)
+    await polled(client, several)
+    of_several = await client.get(several["poll_url"], headers={"Accept": "image/*"})
+    blocked = await begun(client, "/generate", prompt="[fault:image-safety]")
+    await polled(client, blocked)
+    of_none = await client.get(blocked["poll_url"], headers={"Accept": "image/*"})
+
+    assert picture.headers["content-type"] == "image/jpeg"
+    assert picture.headers["etag"] == '"ended"'
+    assert picture.content == (await client.get(link)).content
+    assert len(of_several.json()["result"]["images"]) == 2
+    assert of_none.json()["error"]["code"] == "blocked"
+
+
+async def test_a_cancel_can_spare_what_has_ended(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+    """With `If-Match: "processing"` a finished task is not deleted, however late the cancel comes."""
+    cancel = {"If-Match": '"processing"'}
+    finished = await begun(client)
+    assert (await polled(client, finished))["status"] == "completed"
+    late = await client.delete(finished["poll_url"], headers=cancel)
+    stand_in.plan.append("hang")
+    running = await begun(client)
+    polled_early = await client.get(running["poll_url"])
+    cancelled = await client.delete(running["poll_url"], headers=cancel)
+    unknown = await client.delete(f"{TASKS}/{'0' * 32}", headers=cancel)
+    other = await client.delete(running["poll_url"], headers={"If-Match": '"x"'})
+
+    assert (late.status_code, late.json()["error"]["code"]) == (412, "precondition_failed")
+    assert (await polled(client, finished))["status"] == "completed"
+    assert polled_early.headers["etag"] == '"processing"'
+    assert cancelled.status_code == 204
+    assert (await polled(client, running))["status"] == "cancelled"
+    assert (unknown.status_code, other.status_code) == (404, 400)
+
+
 async def test_anothers_task_is_not_there(stand_in: StandIn) -> None:
     """404 for whoever did not begin it; not in the list; not to be deleted."""
     settings = settings_for(stand_in, access_tokens=("ann:a1", "bob:b1"))

@@ -15,6 +15,7 @@
     ├── MethodNotAllowed        405 method_not_allowed
     ├── InProgress              409 in_progress            a request with the same Idempotency-Key is still being served
     ├── Expired                 410 expired                a kept result is gone
+    ├── PreconditionFailed      412 precondition_failed    what was to be acted upon is no longer so
     ├── TooLarge                413 too_large              the body
     ├── HeadTooLarge            431 too_large              the request line and headers
     ├── RateLimited             429 rate_limited           our limit

@@ -10,7 +10,7 @@ from standin.server import StandIn
 
 async def serve(port: int, latency_seconds: float, until_eof: bool) -> None:
     """Serve until standard input ends, or for ever."""
-    stand_in = StandIn(latency_seconds=latency_seconds)
+    stand_in = StandIn(latency_seconds=latency_seconds, varies=True)
     print(await stand_in.start(port), flush=True)
     if until_eof:
         await asyncio.to_thread(sys.stdin.read)

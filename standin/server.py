@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import uuid
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -28,6 +28,7 @@ MODELS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 # Of "Here it is."
 WORDS_TOKENS = 5
 INPUT_TYPES = ("image/png", "image/jpeg", "image/webp", "image/heic", "image/heif")
+MAX_COUNTED_PROMPTS = 10_000
 MAX_BODY_BYTES = 100 * 1024 * 1024
 _FAULT_IN_PROMPT = re.compile(r"\[fault:([\w-]+)\]")
 
@@ -59,11 +60,12 @@ class Call:
 class StandIn:
     """The server. `plan` holds faults for the next calls, in order; a prompt may also ask for one: `[fault:503]`.
 
-    `bad_keys` are refused. `calls` is what arrived.
+    `bad_keys` are refused. `calls` is what arrived. With `varies` the same prompt is another picture each time, as Google's.
     """
 
-    def __init__(self, latency_seconds: float = 0) -> None:
+    def __init__(self, latency_seconds: float = 0, *, varies: bool = False) -> None:
         self.latency_seconds = latency_seconds
+        self._drawn: Counter[str] | None = Counter() if varies else None
         self.plan: deque[faults.Fault | str | None] = deque()
         self.bad_keys: set[str] = set()
         self.calls: list[Call] = []
@@ -117,12 +119,13 @@ class StandIn:
         named = _FAULT_IN_PROMPT.search(prompt)
         fault = planned or (named and named[1])
         if fault:
-            picture = drawing.draw_base64(prompt, "1:1", "1K", ())
+            picture = drawing.draw_base64(prompt, "1:1", "1K")
             act = faults.FAULTS[fault] if isinstance(fault, str) else fault
             return await act(request, picture)
-        ratio, size = _image_config(call.model, call.body)
+        ratio, size = _image_config(call.model, call.body, sources)
+        variant = self._variant(prompt)
         await asyncio.sleep(self.latency_seconds)
-        picture = await asyncio.to_thread(drawing.draw_base64, prompt, ratio, size, sources)
+        picture = await asyncio.to_thread(drawing.draw_base64, prompt, ratio, size, sources, variant)
         whole = _whole(call, picture, size, len(sources))
         if not request.path.endswith(":streamGenerateContent"):
             return web.json_response(whole)
@@ -130,6 +133,15 @@ class StandIn:
         thinking["usageMetadata"] = {"promptTokenCount": 8, "thoughtsTokenCount": 40, "totalTokenCount": 48}
         thinking["candidates"] = [{"content": {"role": "model", "parts": [{"text": "Drawing…", "thought": True}]}}]
         return await _streamed(request, [thinking, whole], self.latency_seconds)
+
+    def _variant(self, prompt: str) -> int:
+        """Return how often a prompt came before, where that makes a difference."""
+        if self._drawn is None:
+            return 0
+        if len(self._drawn) > MAX_COUNTED_PROMPTS:
+            self._drawn.clear()
+        self._drawn[prompt] += 1
+        return self._drawn[prompt] - 1
 
     async def _count_tokens(self, request: web.Request) -> web.StreamResponse:
         try:
@@ -303,8 +315,8 @@ def _decoded(text: str) -> bytes:
         raise Refusal(400, "INVALID_ARGUMENT", "Base64 decoding failed for inline_data.data") from None
 
 
-def _image_config(model: str, body: dict[str, Any]) -> tuple[str, str]:
-    """Return ratio and size; refuses what Google refuses."""
+def _image_config(model: str, body: dict[str, Any], sources: list[bytes]) -> tuple[str, str]:
+    """Return ratio and size, by default the shape of the first picture that was given; refuses what Google refuses."""
     if model not in MODELS:
         raise Refusal(404, "NOT_FOUND", f"models/{model} is not found for API version v1beta.")
     config = body.get("generationConfig", {})
@@ -312,7 +324,9 @@ def _image_config(model: str, body: dict[str, Any]) -> tuple[str, str]:
         raise Refusal(400, "INVALID_ARGUMENT", "Multiple candidates is not enabled for this model")
     sizes, ratios = MODELS[model]
     image = config.get("imageConfig", {})
-    ratio, size = image.get("aspectRatio", "1:1"), image.get("imageSize", "1K")
+    ratio, size = image.get("aspectRatio"), image.get("imageSize", "1K")
+    if ratio is None:
+        ratio = (drawing.nearest_ratio(sources[0], ratios) if sources else None) or "1:1"
     if size not in sizes:
         raise Refusal(400, "INVALID_ARGUMENT", f"Image size {size} is not supported for {model}; supported: {sizes}")
     if ratio not in ratios:

@@ -1,8 +1,9 @@
 """The page: a few static files, held in memory, under a policy that lets nothing else in.
 
-It is a client of `/generate` and `/v1/models` like any other; the server keeps nothing of it.
+It is a client of `/generate`, of its tasks and of `/v1/models` like any other.
 """
 
+import gzip
 import hashlib
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -33,12 +34,19 @@ def routes() -> list[BaseRoute]:
 
 def _file_handler(path: Path) -> Callable[[Request], Awaitable[Response]]:
     content = path.read_bytes()
-    etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
-    headers = HEADERS | {"ETag": etag}
+    # By whether the client takes gzip: each is a representation of its own, with its own entity tag.
+    bodies = {False: content, True: gzip.compress(content, mtime=0)}
+    headers = {
+        is_compressed: HEADERS
+        | {"ETag": f'"{hashlib.sha256(body).hexdigest()[:16]}"', "Vary": "Accept-Encoding"}
+        | ({"Content-Encoding": "gzip"} if is_compressed else {})
+        for is_compressed, body in bodies.items()
+    }
 
     async def serve(request: Request) -> Response:
-        if request.headers.get("if-none-match") == etag:
-            return Response(status_code=304, headers=headers)
-        return Response(content, media_type=TYPES[path.suffix], headers=headers)
+        is_compressed = "gzip" in request.headers.get("accept-encoding", "")
+        if request.headers.get("if-none-match") == headers[is_compressed]["ETag"]:
+            return Response(status_code=304, headers=headers[is_compressed])
+        return Response(bodies[is_compressed], media_type=TYPES[path.suffix], headers=headers[is_compressed])
 
     return serve

@@ -1,27 +1,35 @@
-// What pictures cost: before they are made, by model and size; and together, since this tab was opened.
+// What pictures cost: before they are made, by model and size; and together, in the session of this tab.
 import { $ } from "./dom.js";
-import { locale, text } from "./language.js";
+import { number, text } from "./language.js";
 
 const DEFAULT_SIZE = "1K";
 
 let models = [];
-let wanted = { count: 1, model: "", size: "" };
 
-const spent = () => Number(sessionStorage.getItem("spent") ?? 0);
+export const spent = () => Number(sessionStorage.getItem("spent") ?? 0);
 
-export const usd = (amount) =>
-  new Intl.NumberFormat(locale(), { style: "currency", currency: "USD", maximumFractionDigits: 3 }).format(amount);
+export const usd = (amount, digits = 2) =>
+  number(amount, {
+    style: "currency",
+    currency: "USD",
+    currencyDisplay: "narrowSymbol",
+    minimumFractionDigits: 2,
+    maximumFractionDigits: digits,
+  });
 
 // As the service lists them, with their prices.
 export function setModels(listed) {
   models = listed;
-  show();
 }
 
-// What is asked for now.
-export function estimate(request) {
-  wanted = request;
-  show();
+export const modelOf = (id) => models.find((model) => (id ? model.id === id : model.default));
+
+// What one picture costs, beside a little for thinking and the prompt; NaN where it is not known.
+const priceOf = ({ model, size }) => Number(modelOf(model)?.pricing?.picture[size || DEFAULT_SIZE]);
+
+export function estimate(request, count) {
+  const price = priceOf(request);
+  return price ? text("about", usd(price * count, count * price < 1 ? 3 : 2)) : "";
 }
 
 // Adds what was paid; what is not known adds nothing.
@@ -31,18 +39,7 @@ export function pay(amount) {
   show();
 }
 
-function each() {
-  const model = models.find(({ id, default: isDefault }) => (wanted.model ? id === wanted.model : isDefault));
-  return Number(model?.pricing?.picture[wanted.size || DEFAULT_SIZE]);
-}
-
 export function show() {
-  const price = each();
-  const before = price
-    ? wanted.count > 1
-      ? text("priceOfSeveral", usd(price * wanted.count), usd(price))
-      : text("price", usd(price))
-    : "";
-  const after = spent() ? text("spent", usd(spent())) : "";
-  $("price").textContent = [before, after].filter(Boolean).join(" ");
+  $("spent").hidden = !spent();
+  $("spent").textContent = text("session", usd(spent()));
 }

@@ -1,115 +1,106 @@
-// The page: what is sent becomes tiles, and the tiles become a history.
+// The page: what is asked for becomes tasks, the tasks become pictures, and the pictures a history in this browser.
 import * as composer from "./composer.js";
 import * as costs from "./costs.js";
 import { $ } from "./dom.js";
-import * as history from "./history.js";
-import { switchLanguage, text, translate } from "./language.js";
-import { blobOf, fileOf } from "./pictures.js";
-import { explained, generate } from "./service.js";
-import { learnFrom, Tile } from "./tiles.js";
-import * as viewer from "./viewer.js";
+import { explained } from "./explain.js";
+import * as gallery from "./gallery.js";
+import * as items from "./items.js";
+import { onSwitch, switchLanguage, text, translate } from "./language.js";
+import { menu, toast } from "./popups.js";
+import * as runs from "./runs.js";
+import * as service from "./service.js";
+import * as store from "./store.js";
 
-const TICK_MILLISECONDS = 250;
+// What not every visit needs is loaded when it is.
+const room = () => import("./room.js");
+const viewer = () => import("./viewer.js");
+const askForToken = async (wanted) => (await import("./token.js")).askForToken(wanted);
 
-let running = null; // the AbortController of what is being made
-
-const tileOf = (request) => new Tile(request, { retry, use });
-
-async function send() {
-  if (running || !composer.check()) return;
-  const request = composer.request();
-  const tiles = Array.from({ length: composer.count() }, () => tileOf(request));
-  $("empty").hidden = true;
-  $("results").prepend(...tiles.map((tile) => tile.node));
-  await make(request, tiles);
+async function ask(request, inputs, count) {
+  gallery.clearFilter();
+  await runs.ask(request, inputs, count);
+  scrollTo({ top: 0 });
+  store.persist();
 }
 
-function retry(tile) {
-  if (running || composer.isCountingDown()) return;
-  tile.begin();
-  make(tile.request, [tile]);
+function say(sentence) {
+  $("status").textContent = sentence;
 }
 
-function use(picture) {
-  composer.addInputs([fileOf(picture)]);
-  $("prompt").focus();
+const events = {
+  unauthorized: () => askForToken().then(tokenChanged),
+  full: () => toast(text("full"), null, 15),
+  made: (item) => say(text("ready", item.prompt)),
+  failed(item) {
+    const { what, todo } = explained(item);
+    say(`${what} ${todo}`);
+  },
+};
+
+async function tokenChanged(given) {
+  if (!given) return;
+  await loadModels();
+  runs.goOn("token");
 }
 
-async function make(request, tiles) {
-  running = new AbortController();
-  composer.setRunning(true);
-  const clock = setInterval(() => {
-    for (const tile of tiles) tile.tick();
-  }, TICK_MILLISECONDS);
-  let why = text("cut");
+async function loadModels() {
+  let models;
   try {
-    await fill(tiles, generate(request, tiles.length, running.signal));
-  } catch (error) {
-    why = reason(error);
+    models = await service.models();
+  } catch {
+    return; // the service is not there: what is asked for waits for it
   }
-  for (const tile of tiles) tile.fail(why);
-  clearInterval(clock);
-  running = null;
-  composer.setRunning(false);
+  $("demo").hidden = !models.demo;
+  $("demo-hint").hidden = !models.demo;
+  if (models.unauthorized) return events.unauthorized();
+  if (models.listed) composer.setModels(models.listed);
 }
 
-async function fill(tiles, events) {
-  let paid = 0;
-  for await (const { name, data } of events) {
-    if (name === "image") {
-      costs.pay(data.cost_usd);
-      paid += data.cost_usd ?? 0;
-      await keep(tiles[data.index].finish(blobOf(data.image, data.mime_type), data.cost_usd));
-    }
-    // What was billed without a picture stands in the sum of all.
-    if (name === "done") costs.pay((data.cost_usd ?? paid) - paid);
-    if (name === "failed") tiles[data.index].fail(explained(data.error));
-  }
+function showMenu() {
+  menu($("menu"), [
+    { label: text("room"), act: async () => (await room()).show() },
+    { label: text("export"), act: async () => (await room()).exportAll() },
+    { label: text("import"), act: async () => (await room()).chooseImport() },
+    { label: text("token"), act: () => askForToken(true).then(tokenChanged) },
+    { label: text("docs"), href: "/docs" },
+  ]);
 }
 
-// Why nothing came, in words; a refusal of the whole request stands beside the form as well.
-function reason(error) {
-  if (running.signal.aborted) return text("cancelled");
-  const why = error.code === undefined ? text("offline") : error.message;
-  composer.complain(why);
-  if (error.code === "unauthorized") composer.askForToken();
-  if (error.code === "rate_limited") composer.waitFor(error.retryAfter);
-  return why;
+function showSearch() {
+  const open = document.body.classList.toggle("searching");
+  $("find").setAttribute("aria-expanded", String(open));
+  if (open) $("search").focus();
+  else gallery.clearFilter();
 }
 
-async function keep(picture) {
-  await history.add(picture).catch(() => {});
-  $("clear").hidden = false;
-}
-
-async function showHistory() {
-  const pictures = await history.all().catch(() => []);
-  $("empty").hidden = pictures.length > 0;
-  $("clear").hidden = pictures.length === 0;
-  for (const picture of pictures) {
-    const tile = tileOf(picture);
-    tile.show(picture);
-    $("results").prepend(tile.node);
-  }
-  learnFrom(pictures);
-}
-
-async function clearHistory() {
-  if (!confirm(text("forget"))) return;
-  await history.clear();
-  $("results").replaceChildren();
-  $("empty").hidden = false;
-  $("clear").hidden = true;
-}
-
-composer.start(send, () => running?.abort());
-viewer.start();
+store.whenInTheWay(
+  () => toast(text("otherTab"), null, 3600),
+  () => toast(text("newerTab"), null, 3600),
+);
 translate();
-$("clear").addEventListener("click", clearHistory);
-$("language").addEventListener("click", () => {
-  switchLanguage();
-  translate();
-  composer.showInputs();
-  costs.show();
+runs.start(events);
+composer.start(ask);
+gallery.start(async (item) => (await viewer()).open(item));
+costs.show();
+onSwitch(costs.show);
+$("language").addEventListener("click", switchLanguage);
+$("spent").addEventListener("click", async () => (await import("./dialogs.js")).spending());
+$("menu").addEventListener("click", showMenu);
+$("find").addEventListener("click", showSearch);
+for (const example of document.querySelectorAll("[data-example]")) {
+  const { example: name, ratio } = example.dataset;
+  example.addEventListener("click", () => composer.example(text(`example_${name}`), ratio));
+}
+addEventListener("keydown", (event) => {
+  const isTyping = event.target.matches("input, textarea, select, pre") || document.querySelector("dialog[open]");
+  if (event.key !== "/" || isTyping) return;
+  event.preventDefault();
+  $("prompt").focus();
 });
-await Promise.all([composer.loadModels(), showHistory()]);
+
+const [, lasting] = await Promise.all([items.load(), store.isLasting()]);
+if (!lasting) toast(text("notLasting"), null, 30);
+await items.purge(items.hidden().map((item) => item.id));
+$("gallery").setAttribute("aria-busy", "false");
+runs.resume();
+await loadModels();

@@ -1,23 +1,53 @@
-// A picture as a file: its bytes, its name, its way to the clipboard.
+// A picture as a file: its measures and its name.
 import { element } from "./dom.js";
+
+export const TYPES = ["image/png", "image/jpeg", "image/webp", "image/heic", "image/heif"];
+const THUMB = { width: 960, height: 480 };
+const SIDES = { 512: 512, "1K": 1024, "2K": 2048, "4K": 4096 };
 
 export const extensionOf = (type) => ({ "image/jpeg": "jpg", "image/png": "png", "image/webp": "webp" })[type] ?? "img";
 
-export function blobOf(base64, type) {
-  const bytes = Uint8Array.fromBase64?.(base64) ?? Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
-  return new Blob([bytes], { type });
-}
-
-export function fileName({ prompt, blob, made }) {
+export function fileName({ prompt, type, made }) {
   const words = prompt.replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "");
-  return `${words.slice(0, 40) || "picture"}-${new Date(made).toISOString().slice(0, 10)}.${extensionOf(blob.type)}`;
+  return `${words.slice(0, 40) || "picture"}-${new Date(made).toISOString().slice(0, 10)}.${extensionOf(type)}`;
 }
 
-export const fileOf = (picture) => new File([picture.blob], fileName(picture), { type: picture.blob.type });
+// The size by name that a picture of so many pixels has.
+export function sizeOf({ width, height }) {
+  const side = Math.log(Math.sqrt(width * height));
+  const far = (name) => Math.abs(Math.log(SIDES[name]) - side);
+  return Object.keys(SIDES).reduce((best, name) => (far(name) < far(best) ? name : best));
+}
 
-export async function copyPicture(image) {
-  const canvas = element("canvas", { width: image.naturalWidth, height: image.naturalHeight });
-  canvas.getContext("2d").drawImage(image, 0, 0);
-  const png = new Promise((resolve) => canvas.toBlob(resolve, "image/png")); // the only type that clipboards take everywhere
-  await navigator.clipboard.write([new ClipboardItem({ "image/png": png })]);
+export const ratioOf = (name) => name.split(":").reduce((wide, high) => wide / high);
+
+// {width, height, thumb}: in pixels, and a small copy; of what the browser cannot open nothing is known.
+export async function measured(blob) {
+  let bitmap;
+  try {
+    bitmap = await createImageBitmap(blob);
+  } catch {
+    return { width: null, height: null, thumb: null };
+  }
+  const { width, height } = bitmap;
+  const scale = Math.min(1, Math.max(THUMB.height / height, 160 / width), THUMB.width / width);
+  const canvas = drawn(bitmap, Math.max(1, Math.round(width * scale)), Math.max(1, Math.round(height * scale)));
+  bitmap.close();
+  return { width, height, thumb: await blobOf(canvas, "image/webp", 0.82) };
+}
+
+export function drawn(image, width, height) {
+  const canvas = element("canvas", { width, height });
+  const context = canvas.getContext("2d");
+  context.imageSmoothingQuality = "high";
+  context.drawImage(image, 0, 0, width, height);
+  return canvas;
+}
+
+export const blobOf = (canvas, type, quality) => new Promise((resolve) => canvas.toBlob(resolve, type, quality));
+
+export function save(blob, name) {
+  const href = URL.createObjectURL(blob);
+  element("a", { href, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(href), 60_000);
 }

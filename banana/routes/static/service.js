@@ -1,54 +1,91 @@
-// The service as the page uses it: its models, its pictures as they are made, its errors as sentences.
-import { events } from "./events.js";
-import { hasText, text } from "./language.js";
+// The service as the page uses it: its models, tasks, pictures. What it refuses is thrown as a Refusal.
+export const getToken = () => sessionStorage.getItem("token") ?? "";
+export const hasToken = () => Boolean(getToken());
 
-export const setToken = (token) => sessionStorage.setItem("token", token);
-export const forgetToken = () => sessionStorage.removeItem("token");
-export const hasToken = () => Boolean(sessionStorage.getItem("token"));
+export function setToken(token) {
+  if (token) sessionStorage.setItem("token", token);
+  else sessionStorage.removeItem("token");
+}
 
-const credentials = () => (hasToken() ? { Authorization: `Bearer ${sessionStorage.getItem("token")}` } : {});
+// An error of the service; `status` is 0 when it was not reached.
+export class Refusal extends Error {
+  constructor(status, { code = "", message = "", request_id = "", retry_after = 0, fields = [] } = {}) {
+    super(message);
+    Object.assign(this, { status, code, requestId: request_id, retryAfter: retry_after, fields });
+  }
+}
 
-// {demo, unauthorized, listed}; null when the service cannot be reached.
+async function ask(path, options = {}) {
+  const headers = { ...options.headers, ...(hasToken() ? { Authorization: `Bearer ${getToken()}` } : {}) };
+  const response = await fetch(path, { ...options, headers }).catch(() => {
+    throw new Refusal(0, { code: options.signal?.aborted ? "cancelled" : "offline" });
+  });
+  if (response.ok) return response;
+  const document = await response.json().catch(() => null);
+  // What stands before the service, and does not reach it.
+  if (!document?.error && response.status >= 500) throw new Refusal(0, { code: "offline" });
+  throw new Refusal(response.status, document?.error ?? { code: "unexpected", message: response.statusText });
+}
+
+// A body that is cut off is a connection that was lost.
+const whole = (body) =>
+  body.catch(() => {
+    throw new Refusal(0, { code: "offline" });
+  });
+
+// {demo, listed}; listed is null where a token is needed first.
 export async function models() {
-  const response = await fetch("/v1/models", { headers: credentials() }).catch(() => null);
-  if (!response) return null;
+  const headers = hasToken() ? { Authorization: `Bearer ${getToken()}` } : {};
+  const response = await fetch("/v1/models", { headers });
   const listed = response.ok ? (await response.json()).data : null;
   return { demo: response.headers.get("x-demo") === "true", unauthorized: response.status === 401, listed };
 }
 
-// Yields {name, data} of each event of /generate. Throws a Refusal.
-export async function* generate(request, count, signal) {
-  const headers = { Accept: "text/event-stream", ...credentials() };
-  const response = await fetch("/generate", { method: "POST", body: form(request, count), headers, signal });
-  if (!response.ok) throw await Refusal.of(response);
-  yield* events(response.body);
+// What is spent, and left of a budget; null where it is not known.
+export const spending = async () =>
+  ask("/v1/key")
+    .then(async (response) => (await response.json()).data)
+    .catch(() => null);
+
+// Begins a task of one picture; the same key again is the same task.
+export async function begin(form, key) {
+  const headers = { Prefer: "respond-async", "Idempotency-Key": key };
+  return whole((await ask("/generate", { method: "POST", body: form, headers })).json());
 }
 
-// An error of the service, instead of events; its message is a sentence in the page's language.
-export class Refusal extends Error {
-  static async of(response) {
-    const unknown = { error: { code: "", message: response.statusText, request_id: "" } };
-    const { error } = await response.json().catch(() => unknown);
-    return Object.assign(new Refusal(explained(error)), { code: error.code, retryAfter: error.retry_after });
+// Makes one picture while one waits, where the service keeps nothing.
+export async function make(form, signal) {
+  const response = await ask("/generate", { method: "POST", body: form, headers: { Accept: "image/*" }, signal });
+  const { headers } = response;
+  const cost = headers.get("x-cost-usd");
+  return {
+    blob: await whole(response.blob()),
+    facts: { cost_usd: cost === null ? undefined : Number(cost), request_id: headers.get("x-request-id") },
+  };
+}
+
+const TASKS = "/v1/images/tasks";
+
+export const task = async (id) => whole((await ask(`${TASKS}/${id}`)).json());
+
+export const tasks = async (limit) => (await whole((await ask(`${TASKS}?limit=${limit}`)).json())).data;
+
+export async function picture(id) {
+  const response = await ask(`${TASKS}/${id}`, { headers: { Accept: "image/*" } });
+  if (!response.headers.get("content-type").startsWith("image/")) throw new Refusal(410, { code: "expired" });
+  return whole(response.blob());
+}
+
+// Cancels a task that runs; false when it has ended: then it stays.
+export async function cancel(id) {
+  try {
+    await ask(`${TASKS}/${id}`, { method: "DELETE", headers: { "If-Match": '"processing"' } });
+    return true;
+  } catch (error) {
+    if (error.status === 412) return false;
+    if (error.status === 404) return true;
+    throw error;
   }
 }
 
-// What happened and what to do, Google's or the service's own words, and the id that finds it in the log.
-export function explained(error) {
-  const limited = error.code === "rate_limited";
-  const ours = limited ? text("limited", error.retry_after) : hasText(error.code) && text(error.code);
-  return [ours, !limited && error.message, `(${text("request")} ${error.request_id})`].filter(Boolean).join(" ");
-}
-
-function form(request, count) {
-  const fields = new FormData();
-  fields.append("prompt", request.prompt);
-  fields.append("number_of_images", count);
-  if (request.ratio) fields.append("aspect_ratio", request.ratio);
-  if (request.size) fields.append("image_size", request.size);
-  if (request.model) fields.append("model", request.model);
-  request.pictures.forEach((picture, number) => {
-    fields.append("image", picture, picture.name ?? `picture${number}`);
-  });
-  return fields;
-}
+export const forget = (id) => ask(`${TASKS}/${id}`, { method: "DELETE", keepalive: true }).catch(() => {});

@@ -1,0 +1,80 @@
+// Pictures leave this browser and come back: one file, several as a ZIP, the whole history with what is known of each.
+import * as items from "./items.js";
+import { fileName, measured, save, TYPES } from "./pictures.js";
+import * as store from "./store.js";
+import { unzip, zip } from "./zip.js";
+
+const INDEX = "pictures.json";
+
+export async function download(list) {
+  if (list.length === 1) return save(await items.blobOf(list[0]), fileName(list[0]));
+  save(await zip(named(list)), `pictures-${new Date().toISOString().slice(0, 10)}.zip`);
+}
+
+// Yields the files of pictures, each with a name of its own.
+async function* named(list, names = new Map()) {
+  const used = new Set();
+  for (const item of list) {
+    const blob = await items.blobOf(item);
+    if (!blob) continue;
+    const [whole, stem, extension] = fileName(item).match(/^(.*)(\.\w+)$/u);
+    let name = whole;
+    for (let number = 2; used.has(name); number++) name = `${stem}-${number}${extension}`;
+    used.add(name);
+    names.set(item.id, name);
+    yield { name, blob, made: item.made };
+  }
+}
+
+export async function exportAll() {
+  const list = items.done();
+  const names = new Map();
+  async function* files() {
+    yield* named(list, names);
+    const inputs = new Map();
+    for (const item of list) {
+      for (const { id, name } of item.inputs)
+        if (!items.get(id) && !inputs.has(id)) inputs.set(id, `inputs/${id}-${name}`);
+    }
+    for (const [id, name] of inputs) {
+      const blob = await store.blob(id);
+      if (blob) yield { name, blob, made: Date.now() };
+    }
+    const facts = list.map((item) => ({ ...item, unkept: undefined, file: names.get(item.id) }));
+    const index = { format: "banana-service", version: 2, items: facts, inputs: Object.fromEntries(inputs) };
+    yield { name: INDEX, blob: new Blob([JSON.stringify(index)]), made: Date.now() };
+  }
+  save(await zip(files()), `banana-service-${new Date().toISOString().slice(0, 10)}.zip`);
+}
+
+// Adds what an exported file holds and is not here yet; returns how many. Throws Error when it is no such file.
+export async function importFrom(file) {
+  const archive = await unzip(file);
+  if (!archive.names.includes(INDEX)) throw new Error("no export");
+  const index = JSON.parse(await (await archive.read(INDEX)).text());
+  let count = 0;
+  for (const { file: name, ...item } of index.items) {
+    if (typeof item.id !== "string" || items.get(item.id) || !archive.names.includes(name)) continue;
+    const bytes = await archive.read(name);
+    const blob = new Blob([bytes], { type: TYPES.includes(item.type) ? item.type : "image/png" });
+    const { thumb, width, height } = await measured(blob);
+    if (!width) continue;
+    const blobs = new Map([[item.id, blob]]);
+    for (const { id, type } of item.inputs ?? []) {
+      if (archive.names.includes(index.inputs?.[id]))
+        blobs.set(id, new Blob([await archive.read(index.inputs[id])], { type }));
+    }
+    const read = {
+      ...item,
+      state: "done",
+      deleted: undefined,
+      inputs: item.inputs ?? [],
+      bytes: blob.size,
+      width,
+      height,
+    };
+    await items.add([read], blobs, new Map(thumb ? [[item.id, thumb]] : []));
+    count++;
+  }
+  return count;
+}

@@ -67,7 +67,7 @@ class Visit:
     def open(self, prompt: str) -> None:
         """Look at a picture closely."""
         self.tile(prompt).first.locator(".open").click()
-        expect(self.page.locator("#image")).to_have_js_property("complete", True)  # noqa: FBT003
+        expect(self.page.locator("#image")).to_have_js_property("complete", True)
         expect(self.page.locator("#viewer-prompt")).to_have_text(prompt)
 
     def choose(self, entry: str, prompt: str) -> None:
@@ -99,11 +99,11 @@ class Visit:
 
     def calls(self) -> int:
         """How many calls to Google the service made."""
-        return sum(line["event"] == "upstream_attempt" for line in self.service.log())
+        return sum(line["event"] == "upstream_attempt" and bool(line["model"]) for line in self.service.log())
 
     def close(self, *allowed: str) -> None:
         self.context.close()
         wrong = [text for text in self.complaints if not any(word in text for word in allowed)]
-        assert not wrong
+        assert not wrong, wrong
         # Chromium asks for blobs and data under their own schemes, which are no hosts.
         assert {host for host in self.hosts if host} <= {self.service.address}

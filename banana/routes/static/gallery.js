@@ -73,11 +73,12 @@ function groups() {
 
 function render() {
   const gallery = $("gallery");
+  const at = boxes.filter((box) => box.entry).findIndex((box) => box.entry.key === current);
   const layout = arranged(groups(), gallery.clientWidth);
   boxes = layout.boxes;
   gallery.style.height = `${layout.height}px`;
   const keys = boxes.filter((box) => box.entry).map((box) => box.entry.key);
-  if (!keys.includes(current)) current = keys[0] ?? null;
+  if (!keys.includes(current)) current = keys[Math.min(Math.max(at, 0), keys.length - 1)] ?? null;
   for (const id of chosen) if (items.get(id)?.state !== "done" || items.get(id).deleted) chosen.delete(id);
   draw();
   showAround(keys.length);
@@ -102,11 +103,18 @@ function draw() {
     if (wanted !== node) gallery.insertBefore(node, wanted);
     before = node;
   }
+  const exist = new Set(boxes.map((box) => box.entry?.key));
+  let isFocusLost = false;
   for (const [key, { node }] of nodes) {
-    if (keep.has(key) || node.contains(document.activeElement)) continue;
+    const isFocused = node.contains(document.activeElement);
+    if (keep.has(key) || (isFocused && exist.has(key))) continue;
     node.remove();
     nodes.delete(key);
+    isFocusLost ||= isFocused;
   }
+  if (!isFocusLost) return;
+  if (current) focus(current);
+  else $("prompt").focus();
 }
 
 function made(key, box) {

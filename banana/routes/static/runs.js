@@ -67,7 +67,10 @@ export function resume() {
   for (const item of items.waiting()) {
     if (here.has(item.id)) continue;
     here.add(item.id);
-    alone(item.id, () => carryOut(item.id)).finally(() => here.delete(item.id));
+    alone(item.id, () => carryOut(item.id)).finally(() => {
+      here.delete(item.id);
+      if (items.get(item.id)?.state === "waiting" && !items.get(item.id).deleted) resume(); // a cancel came too late
+    });
   }
 }
 

@@ -42,9 +42,9 @@ def slow(browser: Browser, slow_service: Service) -> Iterator[Visit]:
     visit.close("ERR_INTERNET_DISCONNECTED", "ERR_FAILED", "412", "net::")
 
 
-def has_begun(page: Page, count: int) -> None:
+def has_begun(visit: Visit, count: int) -> None:
     """Wait until so many tasks are known to the page."""
-    page.wait_for_function(
+    visit.until(
         """async (count) => {
             const request = indexedDB.open("banana-service");
             const database = await new Promise((resolve) => { request.onsuccess = () => resolve(request.result); });
@@ -53,7 +53,7 @@ def has_begun(page: Page, count: int) -> None:
             database.close();
             return items.filter((item) => item.task).length >= count;
         }""",
-        arg=count,
+        count,
     )
 
 
@@ -68,7 +68,7 @@ def test_a_tab_that_goes_loses_nothing(slow: Visit, way: str) -> None:
     """In the middle of four pictures: the same tab or another finds them again, and each was one call."""
     before = slow.calls()
     slow.send("Four bananas", 4)
-    has_begun(slow.page, 4)
+    has_begun(slow, 4)
     if way == "reload":
         slow.reload()
     else:
@@ -114,7 +114,7 @@ def test_a_lost_connection_is_waited_for(slow: Visit) -> None:
     """While it is gone the tile says so; then the picture is there, and was one call."""
     before = slow.calls()
     slow.send("Through a tunnel")
-    has_begun(slow.page, 1)
+    has_begun(slow, 1)
     slow.context.set_offline(True)
     expect(slow.page.locator(".tile.waiting")).to_contain_text("The service cannot be reached. Trying again…")
     slow.context.set_offline(False)
@@ -146,13 +146,13 @@ def test_a_response_that_is_lost_is_asked_for_again(slow: Visit) -> None:
 def test_cancelling_says_what_is_known_and_escape_cancels_nothing(slow: Visit) -> None:
     """Esc, anywhere: it goes on. Cancel: the call to Google ends, and the tile says that it may be billed."""
     slow.send("[fault:hang]")
-    has_begun(slow.page, 1)
+    has_begun(slow, 1)
     for _ in range(3):
         slow.page.keyboard.press("Escape")
     expect(slow.page.locator(".tile.waiting")).to_have_count(1)
     slow.page.locator(".tile.waiting").get_by_role("button", name="Cancel").click()
     expect(slow.page.locator(".tile.cancelled")).to_contain_text("The request was stopped; Google may still bill it.")
-    slow.page.wait_for_function(
+    slow.until(
         """async () => (await (await fetch("/v1/images/tasks?limit=1")).json()).data[0].status === "cancelled" """
     )
     slow.reload()
@@ -163,10 +163,9 @@ def test_a_cancel_that_comes_too_late_costs_no_picture(slow: Visit) -> None:
     """The page does not know yet that it is done: the picture comes all the same."""
     slow.page.route(TASKS, lambda route: route.abort())
     slow.send("Just done")
-    has_begun(slow.page, 1)
-    slow.page.wait_for_function(
+    has_begun(slow, 1)
+    slow.until(
         """async () => (await (await fetch("/v1/images/tasks")).json()).data[0].status === "completed" """,
-        polling=300,
     )
     slow.page.locator(".tile.waiting").get_by_role("button", name="Cancel").click()
     slow.page.unroute(TASKS)
@@ -176,7 +175,7 @@ def test_a_cancel_that_comes_too_late_costs_no_picture(slow: Visit) -> None:
 def test_what_this_browser_has_no_room_for_is_shown_and_found_again(slow: Visit) -> None:
     """The storage is full when the picture comes: it is seen, can be taken home, and after a reload it is kept."""
     slow.send("Too much")
-    has_begun(slow.page, 1)
+    has_begun(slow, 1)
     slow.page.evaluate(
         """() => {
             const put = IDBObjectStore.prototype.put;

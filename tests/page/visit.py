@@ -2,6 +2,7 @@
 
 import base64
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,13 @@ class Visit:
     def ready(self, page: Page) -> None:
         """Wait until the page has its history."""
         expect(page.locator("#gallery")).to_have_attribute("aria-busy", "false")
+
+    def until(self, script: str, argument: Any = None) -> None:
+        """Wait until a script, which may wait itself, gives what is true."""
+        deadline = time.monotonic() + PATIENCE_MILLISECONDS / 1000
+        while not self.page.evaluate(script, argument):
+            assert time.monotonic() < deadline, script
+            self.page.wait_for_timeout(100)
 
     def reload(self) -> None:
         self.page.reload()

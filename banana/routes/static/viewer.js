@@ -32,11 +32,11 @@ export async function open(one) {
   urls = [];
   show();
   compare(false);
+  zoom.reset();
   const url = await urlOf(one);
   if (item !== one) return;
   $("image").src = url;
   $("image").alt = one.prompt;
-  zoom.reset();
   for (const old of before) URL.revokeObjectURL(old);
 }
 

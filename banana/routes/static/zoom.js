@@ -91,7 +91,7 @@ function up(event) {
 export function start(onstage, onimage, ontell, onswipe) {
   [stage, image, tell, swiped] = [onstage, onimage, ontell, onswipe];
   image.draggable = false;
-  image.addEventListener("load", reset);
+  image.addEventListener("load", apply);
   stage.addEventListener(
     "wheel",
     (event) => {

@@ -159,6 +159,20 @@ def test_cancelling_says_what_is_known_and_escape_cancels_nothing(slow: Visit) -
     expect(slow.page.locator(".tile.cancelled")).to_have_count(1)
 
 
+def test_a_cancel_in_a_tab_that_is_closed_is_carried_out_by_the_next(slow: Visit) -> None:
+    """The service has not heard of it yet."""
+    slow.page.route(re.compile("/v1/images/tasks/"), lambda route: route.abort())
+    slow.send("[fault:hang]")
+    has_begun(slow, 1)
+    slow.page.locator(".tile.waiting").get_by_role("button", name="Cancel").click()
+    expect(slow.page.locator(".tile.cancelled")).to_have_count(1)
+    slow.page.close()
+    slow.page = slow.tab()
+    slow.until(
+        """async () => (await (await fetch("/v1/images/tasks?limit=1")).json()).data[0].status === "cancelled" """
+    )
+
+
 def test_a_cancel_that_comes_too_late_costs_no_picture(slow: Visit) -> None:
     """The page does not know yet that it is done: the picture comes all the same."""
     slow.page.route(TASKS, lambda route: route.abort())

@@ -14,7 +14,7 @@ export function toast(message, action = null, seconds = TOAST_SECONDS) {
     };
     const act = action && button(action.label, () => end(true), { class: "link" });
     const node = element(
-      "li",
+      "p",
       {},
       message,
       " ",
@@ -58,7 +58,7 @@ export function menu(anchor, entries) {
     if (node.contains(document.activeElement) || document.activeElement === document.body) anchor.focus();
     node.remove();
   });
-  (anchor.closest("dialog") ?? document.body).append(node);
+  (anchor.closest("dialog, header, main") ?? document.body).append(node);
   anchor.setAttribute("aria-haspopup", "menu");
   anchor.setAttribute("aria-expanded", "true");
   node.showPopover();

@@ -57,10 +57,16 @@ const fresh = (since) => ({
   key: randomId(),
   since,
   task: null,
+  stopped: false,
   sent: false,
   error: null,
   until: null,
 });
+
+// What was cancelled in a tab that was closed before the service heard of it.
+export function stopCancelled() {
+  for (const item of items.sorted()) if (item.state === "cancelled" && item.task && !item.stopped) stop(item);
+}
 
 // Takes up every picture that is on its way, this tab's or one that was closed.
 export function resume() {
@@ -99,7 +105,10 @@ async function cancelOne({ id }) {
 async function stop(item) {
   for (let pause = 1; pause <= MAX_PAUSE_SECONDS; pause *= 2) {
     try {
-      if (await service.cancel(item.task)) return watched.get(item.task)?.({ status: "cancelled" });
+      if (await service.cancel(item.task)) {
+        await items.change(item.id, (one) => ({ ...one, stopped: true }));
+        return watched.get(item.task)?.({ status: "cancelled" });
+      }
       await items.change(item.id, (one) => (one.state === "cancelled" ? { ...one, state: "waiting" } : null));
       return resume();
     } catch {

@@ -79,7 +79,8 @@ export async function picture(id) {
 // Cancels a task that runs; false when it has ended: then it stays.
 export async function cancel(id) {
   try {
-    await ask(`${TASKS}/${id}`, { method: "DELETE", headers: { "If-Match": '"processing"' } });
+    // Also when this tab is closed in the same moment.
+    await ask(`${TASKS}/${id}`, { method: "DELETE", headers: { "If-Match": '"processing"' }, keepalive: true });
     return true;
   } catch (error) {
     if (error.status === 412) return false;

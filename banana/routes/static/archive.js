@@ -1,6 +1,7 @@
 // Pictures leave this browser and come back: one file, several as a ZIP, the whole history with what is known of each.
+import { element } from "./dom.js";
 import * as items from "./items.js";
-import { fileName, measured, save, TYPES } from "./pictures.js";
+import { fileName, measured, TYPES } from "./pictures.js";
 import * as store from "./store.js";
 import { unzip, zip } from "./zip.js";
 
@@ -9,6 +10,12 @@ const INDEX = "pictures.json";
 export async function download(list) {
   if (list.length === 1) return save(await items.blobOf(list[0]), fileName(list[0]));
   save(await zip(named(list)), `pictures-${new Date().toISOString().slice(0, 10)}.zip`);
+}
+
+function save(blob, name) {
+  const href = URL.createObjectURL(blob);
+  element("a", { href, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(href), 60_000);
 }
 
 // Yields the files of pictures, each with a name of its own.

@@ -58,7 +58,9 @@ function shapeOf(item) {
   if (item.width) return item.width / item.height;
   const shape = item.ratio ? ratioOf(item.ratio) : (item.shape ?? 1);
   // Words need room.
-  return item.state === "done" ? shape : Math.max(shape, isOver(item) ? 1.2 : 0.9);
+  return item.state === "done"
+    ? shape
+    : Math.max(shape, isOver(item) ? ($("gallery").clientWidth < 600 ? 2.2 : 1.2) : 0.9);
 }
 
 function groups() {

@@ -21,11 +21,6 @@ export const number = (value, options) => new Intl.NumberFormat(locale(), option
 
 export const time = (milliseconds, options) => new Intl.DateTimeFormat(locale(), options).format(milliseconds);
 
-export function bytes(count) {
-  const [unit, power] = count < 1e6 ? ["kB", 1] : count < 1e9 ? ["MB", 2] : ["GB", 3];
-  return `${number(count / 1000 ** power, { maximumSignificantDigits: power === 1 ? 3 : 2 })} ${unit}`;
-}
-
 // "today", "yesterday", or the day.
 export function dayOf(milliseconds) {
   const midnight = new Date(milliseconds).setHours(0, 0, 0, 0);

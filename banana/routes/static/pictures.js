@@ -3,20 +3,12 @@ import { element } from "./dom.js";
 
 export const TYPES = ["image/png", "image/jpeg", "image/webp", "image/heic", "image/heif"];
 const THUMB = { width: 960, height: 480 };
-const SIDES = { 512: 512, "1K": 1024, "2K": 2048, "4K": 4096 };
 
 export const extensionOf = (type) => ({ "image/jpeg": "jpg", "image/png": "png", "image/webp": "webp" })[type] ?? "img";
 
 export function fileName({ prompt, type, made }) {
   const words = prompt.replace(/[^\p{L}\p{N}]+/gu, "-").replace(/^-|-$/g, "");
   return `${words.slice(0, 40) || "picture"}-${new Date(made).toISOString().slice(0, 10)}.${extensionOf(type)}`;
-}
-
-// The size by name that a picture of so many pixels has.
-export function sizeOf({ width, height }) {
-  const side = Math.log(Math.sqrt(width * height));
-  const far = (name) => Math.abs(Math.log(SIDES[name]) - side);
-  return Object.keys(SIDES).reduce((best, name) => (far(name) < far(best) ? name : best));
 }
 
 export const ratioOf = (name) => name.split(":").reduce((wide, high) => wide / high);
@@ -45,9 +37,3 @@ export function drawn(image, width, height) {
 }
 
 export const blobOf = (canvas, type, quality) => new Promise((resolve) => canvas.toBlob(resolve, type, quality));
-
-export function save(blob, name) {
-  const href = URL.createObjectURL(blob);
-  element("a", { href, download: name }).click();
-  setTimeout(() => URL.revokeObjectURL(href), 60_000);
-}

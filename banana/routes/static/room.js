@@ -4,7 +4,8 @@ import * as archive from "./archive.js";
 import { dialog } from "./dialogs.js";
 import { $, button, element } from "./dom.js";
 import * as items from "./items.js";
-import { bytes, counted, text } from "./language.js";
+import { counted, text } from "./language.js";
+import { bytes } from "./measures.js";
 import { toast } from "./popups.js";
 
 const MONTH = 30 * 86_400_000;

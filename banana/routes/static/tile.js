@@ -95,7 +95,7 @@ function picture({ items: [item] }, { open, select, selected }) {
       ...SHOWN.map((name) =>
         name === "download"
           ? iconButton("down", text(name), () => ACTIONS[name].act(item), { "data-act": name })
-          : button(text(name), () => ACTIONS[name].act(item), { class: `pill ${name}`, "data-act": name }),
+          : button(text(name), () => ACTIONS[name].act(item), { class: "pill", "data-act": name }),
       ),
       more,
     ),

@@ -12,7 +12,7 @@ import statistics
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -45,7 +45,8 @@ def measured(
     """Return each contender's medians over rounds that take turns."""
     rounds: dict[str, list[load.Round]] = defaultdict(list)
     for contender in contenders:
-        load.wrk(contender, body(contender), callers, 1, plan.folder)  # warm
+        with suppress(load.NothingAnsweredError):
+            load.wrk(contender, body(contender), callers, 1, plan.folder)  # warm
     for _ in range(plan.rounds):
         for contender in contenders:
             rounds[contender.name].append(load.wrk(contender, body(contender), callers, plan.seconds, plan.folder))

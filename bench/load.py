@@ -36,6 +36,10 @@ class Round:
     p99_ms: float
 
 
+class NothingAnsweredError(RuntimeError):
+    """A round was over before its first response: it was too short for this machine."""
+
+
 def installed() -> bool:
     """Tell whether wrk is there."""
     return shutil.which("wrk") is not None
@@ -67,7 +71,7 @@ def wrk(server: Server, body: bytes, callers: int, seconds: float, folder: Path)
         raise RuntimeError(f"{server.name}: {wrong}")
     requests = int(re.findall(r"(\d+) requests in", ran.stdout)[0])
     if not requests:
-        raise RuntimeError(f"{server.name}: no request was answered in {seconds} s")
+        raise NothingAnsweredError(f"{server.name}: no request was answered in {seconds} s")
     rate = float(re.findall(r"Requests/sec: +([\d.]+)", ran.stdout)[0])
     return Round(used * 1e3 / requests, rate, _latency(ran.stdout, 50), _latency(ran.stdout, 99))
 

@@ -1,15 +1,29 @@
 """The bench runs and writes its page; its figures are nobody's test."""
 
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from bench import report, scale, servers
 from bench.__main__ import PROMPT, SIZES, Plan, measured
-from bench.load import Round
+from bench.load import NothingAnsweredError, Round
 from tests.services import needs
+
+T = TypeVar("T")
+
+
+def short(measure: Callable[[float], T]) -> T:
+    """Measure a second, and longer on a machine that is too busy to respond within one."""
+    for seconds in (1, 10, 60):
+        try:
+            return measure(seconds)
+        except NothingAnsweredError as error:
+            last = error
+    raise last
 
 
 @pytest.mark.slow
@@ -26,10 +40,14 @@ def test_a_round_measures_every_contender() -> None:
             stack.enter_context(servers.service(folder, upstream)),
             stack.enter_context(servers.plain_relay(folder, upstream)),
         ]
-        rounds = measured(Plan(rounds=1, seconds=1, folder=folder), contenders, lambda _: PROMPT, 4)
+        rounds = short(
+            lambda seconds: measured(
+                Plan(rounds=1, seconds=seconds, folder=folder), contenders, lambda _: PROMPT, callers=4
+            )
+        )
 
     assert set(rounds) == {"nginx", "banana", "plain"}
-    assert all(one.per_second > 10 for one in rounds.values())
+    assert all(one.per_second > 0 for one in rounds.values())
 
 
 def test_the_page_names_every_ratio() -> None:
@@ -60,9 +78,9 @@ def test_a_round_over_two_machines_measures_their_store() -> None:
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patched:
         patched.setattr(scale, "SETUPS", [(2, 1, "Redis")])
         patched.setattr(scale, "KINDS", scale.KINDS[2:3])
-        (row,) = scale.measure(Path(name), rounds=1, seconds=1)
+        (row,) = short(lambda seconds: scale.measure(Path(name), rounds=1, seconds=seconds))
 
-    assert row.per_second > 10
+    assert row.per_second > 0
     assert row.redis_cpu_ms >= 0
     assert row.commands > 3
 

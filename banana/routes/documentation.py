@@ -87,8 +87,7 @@ def request_body(
 
     `example` is what /docs sends when nothing is changed; `pictures` is the field that holds them.
     """
-    schema = model.model_json_schema()
-    schema = _without_references(schema, schema.pop("$defs", {}))
+    schema = schema_of(model)
     content: dict[str, Any] = {"application/json": {"schema": schema, "example": example}}
     if form:
         fields = {name: field for name, field in schema["properties"].items() if name != pictures}
@@ -98,8 +97,14 @@ def request_body(
     return {"required": True, "content": content}
 
 
+def schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    """Return a model's schema with what it refers to in its place: in an OpenAPI document its definitions stand elsewhere."""
+    schema = model.model_json_schema()
+    found: dict[str, Any] = _without_references(schema, schema.pop("$defs", {}))
+    return found
+
+
 def _without_references(schema: Any, definitions: Mapping[str, Any]) -> Any:
-    """Return a schema with what it refers to in its place: in an OpenAPI document its definitions stand elsewhere."""
     match schema:
         case {"$ref": str(reference)}:
             return _without_references(definitions[reference.rpartition("/")[2]], definitions)

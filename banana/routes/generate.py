@@ -158,7 +158,7 @@ ERROR_SCHEMA = {
     },
 }
 _CONTENT: dict[str, Any] = {
-    "application/json": {"schema": GenerateResponse.model_json_schema()},
+    "application/json": {"schema": documentation.schema_of(GenerateResponse)},
     "image/*": {"schema": {"type": "string", "format": "binary"}},
     "text/event-stream": {"schema": {}},
 }

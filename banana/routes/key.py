@@ -58,7 +58,7 @@ def routes(services: Services) -> list[APIRoute]:
         )
         return JSONResponse(KeyResponse(data=data).model_dump(), headers={"Cache-Control": "no-store"})
 
-    content = {"application/json": {"schema": KeyResponse.model_json_schema()}}
+    content = {"application/json": {"schema": documentation.schema_of(KeyResponse)}}
     return [
         DialectRoute(
             "/v1/key",

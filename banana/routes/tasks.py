@@ -180,6 +180,8 @@ def _route(
 ) -> DialectRoute:
     schema = documentation.TASK_SCHEMA if path != TASKS_PATH else documentation.TASK_LIST_SCHEMA
     content = {"application/json": {"schema": schema}}
+    if _ACCEPT in parameters:
+        content["image/*"] = {"schema": {"type": "string", "format": "binary"}}
     return DialectRoute(
         path,
         handler,

@@ -250,7 +250,7 @@ def _listen(host: str, port: int) -> socket.socket:
 def _start_stand_in() -> None:
     """Start the stand-in for Google's API beside the service; it ends when this process does."""
     stand_in = subprocess.Popen(
-        [sys.executable, "-m", "standin", "--until-eof"],
+        [sys.executable, "-m", "standin", "--varies", "--until-eof"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

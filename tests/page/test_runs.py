@@ -264,11 +264,20 @@ def test_those_that_failed_are_retried_together(slow: Visit) -> None:
     expect(details).to_contain_text("blocked")
     expect(details.get_by_role("button", name=re.compile("^Copy [0-9a-f]{32}"))).to_be_visible()
     details.get_by_role("button", name="Close").click()
+    expect(slow.page.locator("#failures")).to_be_hidden()
+    with slow.page.expect_request("**/generate"):
+        card.get_by_role("button", name="Try all 3 again").click()
+    expect(slow.page.locator(".tile.waiting")).to_have_count(0)
+    expect(card).to_have_count(1)
+    assert slow.calls() - before == 6
+
+    slow.send("[fault:image-safety] again")
+    expect(card).to_have_count(2)
     with slow.page.expect_request("**/generate"):
         slow.page.locator("#retry-all").click()
     expect(slow.page.locator(".tile.waiting")).to_have_count(0)
-    expect(card).to_have_count(1)
+    expect(card).to_have_count(2)
+    assert slow.calls() - before == 11
 
-    assert slow.calls() - before == 6
-    card.get_by_role("button", name="Remove this card").click()
+    slow.page.locator("#remove-all").click()
     expect(slow.page.locator("#welcome")).to_be_visible()

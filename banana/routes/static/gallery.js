@@ -36,13 +36,16 @@ function matches(item) {
 
 const isOver = ({ state }) => state === "failed" || state === "cancelled";
 
-// What becomes a tile: an item, or all of a batch that ended alike.
+// Of one tile.
+const alikeOf = (item) => isOver(item) && [item.batch, item.state, item.sent, item.error?.code].join();
+
+// What becomes a tile: an item, or several that are alike.
 function entries() {
   const found = [];
   const together = new Map();
   for (const item of items.sorted()) {
     if (!matches(item)) continue;
-    const alike = isOver(item) && [item.batch, item.state, item.sent, item.error?.code].join();
+    const alike = alikeOf(item);
     if (alike && together.has(alike)) {
       together.get(alike).items.push(item);
       continue;
@@ -148,14 +151,14 @@ function update(key, entry) {
   for (const control of known.node.querySelectorAll("[data-act]")) control.tabIndex = key === current ? 0 : -1;
 }
 
-// What stands around the pictures: nothing yet, nothing found, what failed, what is chosen.
+// What stands around the pictures.
 function showAround(count) {
   const all = items.sorted();
   const over = all.filter((item) => item.state === "failed");
   $("welcome").hidden = all.length > 0;
   $("nothing").hidden = count > 0 || !all.length;
   $("clear-filter").hidden = !isFiltered();
-  $("failures").hidden = over.length < 2;
+  $("failures").hidden = new Set(over.map(alikeOf)).size < 2;
   $("failures-text").textContent = counted("failures", over.length);
   $("chosen").hidden = chosen.size === 0;
   $("chosen-text").textContent = counted("chosen", chosen.size);

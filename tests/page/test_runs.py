@@ -281,3 +281,29 @@ def test_those_that_failed_are_retried_together(slow: Visit) -> None:
 
     slow.page.locator("#remove-all").click()
     expect(slow.page.locator("#welcome")).to_be_visible()
+
+
+def test_a_history_that_is_cleared_elsewhere_leaves_the_tab_alive(slow: Visit) -> None:
+    """Whoever clears the site's data while pictures are made is told to reload; the tab neither hangs nor asks in a circle."""
+    slow.send("Four bananas", 4)
+    has_begun(slow, 4)
+    slow.page.evaluate(
+        """() => new Promise((resolve) => {
+            indexedDB.deleteDatabase("banana-service").onsuccess = resolve;
+        })"""
+    )
+    expect(slow.page.locator("#toasts")).to_contain_text("Reload")
+    asked: list[str] = []
+
+    def gone(route: Route) -> None:
+        asked.append(route.request.url)
+        route.fulfill(status=404, json={"error": {"code": "not_found", "message": "Gone."}})
+
+    slow.page.route(re.compile("/v1/images/tasks"), gone)
+    slow.page.wait_for_timeout(LATENCY_SECONDS * 1000 + 2000)
+
+    assert slow.page.evaluate("1 + 1") == 2
+    assert len(asked) < 40
+    slow.complaints[:] = [text for text in slow.complaints if "404" not in text]
+    assert len(slow.complaints) <= 1, slow.complaints
+    slow.complaints.clear()

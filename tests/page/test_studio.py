@@ -251,11 +251,37 @@ def test_the_history_is_searched_filtered_exported_and_imported(visit: Visit, br
     expect(other.page.locator("#inputs img")).to_have_count(1)
     bring(other, {"name": "x.zip", "mimeType": "application/zip", "buffer": b"no"})
     expect(other.page.locator("#toasts")).to_contain_text("This file is not an export of this page.")
+    bring(other, hostile(saved))
+    expect(other.page.locator("#toasts")).to_contain_text("1 picture imported.")
+    other.reload()
+    other.has(4)
+    other.open("Odd")
+    other.page.keyboard.press("Escape")
     other.close()
 
     with zipfile.ZipFile(saved) as archive:
         index = json.loads(archive.read("pictures.json"))
     assert {item["prompt"] for item in index["items"]} == {"A red boat", "A blue boat", "From a picture"}
+
+
+def hostile(export: Path) -> dict[str, Any]:
+    """An export that somebody else changed: of the wrong kinds are facts that are needed, and others."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(export) as good, zipfile.ZipFile(made, "w") as bad:
+        index = json.loads(good.read("pictures.json"))
+        one = index["items"][0]
+        bad.writestr(one["file"], good.read(one["file"]))
+        odd = {"ratio": 7, "size": [], "cost": "<b>", "usage": {"output_tokens": {}}, "inputs": [None, {"id": 1}]}
+        index["items"] = [
+            None,
+            one | {"id": "a", "prompt": None},
+            one | {"id": "b", "asked": "yesterday"},
+            one | {"id": "c", "made": 1e300},
+            one | {"id": "d", "file": "not there"},
+            one | odd | {"id": "e", "prompt": "Odd", "batch": None, "state": "waiting", "deleted": 1, "type": "text/html"},
+        ]
+        bad.writestr("pictures.json", json.dumps(index))
+    return {"name": "x.zip", "mimeType": "application/zip", "buffer": made.getvalue()}
 
 
 def bring(visit: Visit, file: Any) -> None:

@@ -6,6 +6,13 @@ import * as store from "./store.js";
 import { unzip, zip } from "./zip.js";
 
 const INDEX = "pictures.json";
+// What is known of a picture, by its kind; other things in a file that somebody else made are left out.
+const KINDS = {
+  string: ["id", "batch", "prompt", "ratio", "size", "model", "madeBy", "parent", "requestId", "task", "type"],
+  number: ["asked", "index", "made", "seconds", "cost", "expires"],
+  boolean: ["favourite"],
+};
+const NEEDED = ["id", "prompt", "asked", "made"];
 
 export async function download(list) {
   if (list.length === 1) return save(await items.blobOf(list[0]), fileName(list[0]));
@@ -60,28 +67,43 @@ export async function importFrom(file) {
   if (!archive.names.includes(INDEX)) throw new Error("no export");
   const index = JSON.parse(await (await archive.read(INDEX)).text());
   let count = 0;
-  for (const { file: name, ...item } of index.items) {
-    if (typeof item.id !== "string" || items.get(item.id) || !archive.names.includes(name)) continue;
+  for (const { file: name, ...given } of index.items.filter(Boolean)) {
+    const item = factsOf(given);
+    if (NEEDED.some((fact) => item[fact] === undefined) || items.get(item.id) || !archive.names.includes(name))
+      continue;
     const bytes = await archive.read(name);
     const blob = new Blob([bytes], { type: TYPES.includes(item.type) ? item.type : "image/png" });
     const { thumb, width, height } = await measured(blob);
     if (!width) continue;
     const blobs = new Map([[item.id, blob]]);
-    for (const { id, type } of item.inputs ?? []) {
+    for (const { id, type } of item.inputs) {
       if (archive.names.includes(index.inputs?.[id]))
         blobs.set(id, new Blob([await archive.read(index.inputs[id])], { type }));
     }
-    const read = {
-      ...item,
-      state: "done",
-      deleted: undefined,
-      inputs: item.inputs ?? [],
-      bytes: blob.size,
-      width,
-      height,
-    };
-    await items.add([read], blobs, new Map(thumb ? [[item.id, thumb]] : []));
+    await items.add(
+      [{ ...item, state: "done", bytes: blob.size, width, height }],
+      blobs,
+      new Map(thumb ? [[item.id, thumb]] : []),
+    );
     count++;
   }
   return count;
+}
+
+// A number is one that can be a time.
+const MAX_NUMBER = 8e15;
+const isOfKind = (value, kind) => typeof value === kind && (kind !== "number" || Math.abs(value) < MAX_NUMBER);
+
+function factsOf(given) {
+  const facts = {};
+  for (const [kind, names] of Object.entries(KINDS)) {
+    for (const name of names) if (isOfKind(given?.[name], kind)) facts[name] = given[name];
+  }
+  const inputs = Array.isArray(given?.inputs) ? given.inputs : [];
+  facts.inputs = inputs.filter((input) => typeof input?.id === "string" && TYPES.includes(input.type));
+  facts.inputs = facts.inputs.map(({ id, name, type }) => ({ id, name: String(name), type }));
+  const counts = Object.entries(given?.usage ?? {}).filter(([, count]) => typeof count === "number");
+  const details = given?.usage?.output_tokens_details;
+  if (counts.length) facts.usage = { ...Object.fromEntries(counts), output_tokens_details: details };
+  return facts;
 }

@@ -1,4 +1,4 @@
-// The pictures of the gallery, as all tabs know them: asked for, made, failed or cancelled. The store has them; this is what is in memory.
+// The pictures of the gallery in memory, the same in all tabs; the store has them.
 import * as store from "./store.js";
 
 const all = new Map();
@@ -32,7 +32,7 @@ export async function load() {
   notify();
 }
 
-async function reload(ids) {
+export async function reload(ids) {
   for (const id of ids) {
     const item = await store.item(id);
     if (item) all.set(id, item);
@@ -49,20 +49,21 @@ export async function add(items, blobs, thumbs) {
 
 // Changes one, as `store.change`; what could not be kept is shown all the same, and thrown.
 export async function change(id, act, picture) {
-  const after = await store.change(id, act, picture);
-  if (after) all.set(id, after);
-  if (after) tell([id]);
-  return after;
+  try {
+    const after = await store.change(id, act, picture);
+    if (after) all.set(id, after);
+    if (after) tell([id]);
+    return after;
+  } catch (error) {
+    const after = all.has(id) && act(all.get(id));
+    if (after) all.set(id, { ...after, unkept: picture?.blob });
+    notify();
+    throw error;
+  }
 }
 
 // A picture's bytes, or those of one it started from.
 export const blobOf = async (item) => item.unkept ?? (await store.blob(item.id));
-
-// Shows what the store has no room for.
-export function show(item) {
-  all.set(item.id, item);
-  notify();
-}
 
 // Those an item was made from, the first one first, and itself.
 export function chain(item) {

@@ -68,15 +68,17 @@ export function stopCancelled() {
   for (const item of items.sorted()) if (item.state === "cancelled" && item.task && !item.stopped) stop(item);
 }
 
-// Takes up every picture that is on its way, this tab's or one that was closed.
+// Takes up every picture that is on its way.
 export function resume() {
   for (const item of items.waiting()) {
     if (here.has(item.id)) continue;
     here.add(item.id);
-    alone(item.id, () => carryOut(item.id)).finally(() => {
-      here.delete(item.id);
-      if (items.get(item.id)?.state === "waiting" && !items.get(item.id).deleted) resume(); // a cancel came too late
-    });
+    alone(item.id, () => carryOut(item.id))
+      .catch(() => sleep(MAX_PAUSE_SECONDS * 1000)) // the browser's storage fails
+      .finally(() => {
+        here.delete(item.id);
+        if (items.waiting().some(({ id }) => id === item.id)) resume(); // a cancel came too late
+      });
   }
 }
 
@@ -120,7 +122,7 @@ async function stop(item) {
 async function carryOut(id) {
   for (let pause = 1; ; pause = Math.min(pause * 2, MAX_PAUSE_SECONDS)) {
     const item = await store.item(id);
-    if (item?.state !== "waiting" || item.deleted) return;
+    if (item?.state !== "waiting" || item.deleted) return items.reload([id]);
     try {
       return await (item.task ? finish(item) : begin(item));
     } catch (error) {
@@ -241,7 +243,6 @@ async function keep(item, blob, task) {
   } catch {
     // No room in this browser: it is shown, and found again while the service keeps it.
     await store.change(item.id, (one) => ({ ...one, trouble: "full" })).catch(() => null);
-    items.show({ ...item, ...facts, unkept: blob });
     events.full();
   }
   costs.pay(task.cost_usd);

@@ -1,4 +1,4 @@
-// The service as the page uses it: its models, tasks, pictures. What it refuses is thrown as a Refusal.
+// The service as the page uses it; what it refuses is thrown as a Refusal.
 export const getToken = () => sessionStorage.getItem("token") ?? "";
 export const hasToken = () => Boolean(getToken());
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 def test_nothing_undocumented_is_answered(demo: Service, tmp_path: Path) -> None:
     """Generated requests, good and bad, to every route: no 500, no status and no shape that the document does not tell."""
     command = [
-        Path(sys.executable).with_name("schemathesis"), "run", f"{demo.address}/openapi.json", "--max-examples=5", "--workers=4",
+        Path(sys.executable).with_name("schemathesis"), "run", f"{demo.address}/openapi.json", "--max-examples=5",
         "--checks=all", "--exclude-checks=positive_data_acceptance", "--phases=examples,coverage,fuzzing", "--request-timeout=20", "--seed=1", "--suppress-health-check=all",
     ]  # fmt: skip
     # Not every string that the schema allows is base64 of a picture: that alone is left out.

@@ -6,8 +6,10 @@ no proxy from the environment. What goes wrong is translated here, once, by whet
 
 import asyncio
 import socket
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager
+from functools import cache
 
 import aiohttp
 import httpx
@@ -38,7 +40,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
     def __init__(self, proxy_url: str | None = None, idle_seconds: float = 4) -> None:
         self._proxy_url = proxy_url
         self._idle_seconds = idle_seconds
-        self._ssl_context = httpx.create_ssl_context(trust_env=False)
+        self._ssl_context = ssl_context()
         self._session: aiohttp.ClientSession | None = None
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -84,6 +86,12 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 auto_decompress=False,  # httpx does that, by the response's headers
             )
         return self._session
+
+
+@cache
+def ssl_context() -> ssl.SSLContext:
+    """Return the one context of the process; reading the certificates of all authorities takes 40 ms."""
+    return httpx.create_ssl_context(trust_env=False)
 
 
 def _data_of(request: httpx.Request) -> bytes | httpx.AsyncByteStream | httpx.SyncByteStream | None:

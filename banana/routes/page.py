@@ -6,6 +6,7 @@ It is a client of `/generate`, of its tasks and of `/v1/models` like any other.
 import gzip
 import hashlib
 from collections.abc import Awaitable, Callable
+from functools import cache
 from pathlib import Path
 
 from starlette.requests import Request
@@ -32,6 +33,7 @@ def routes() -> list[BaseRoute]:
     return [Route("/" if path.name == "index.html" else f"/page/{path.name}", _file_handler(path)) for path in files]
 
 
+@cache
 def _file_handler(path: Path) -> Callable[[Request], Awaitable[Response]]:
     content = path.read_bytes()
     # By whether the client takes gzip: each is a representation of its own, with its own entity tag.

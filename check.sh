@@ -37,9 +37,9 @@ step mypy
 step biome ci .
 step shellcheck ./*.sh scripts/*.sh .ci/run
 cores=$(getconf _NPROCESSORS_ONLN)
-# Two processes a core, because many tests mostly wait; of those that start whole services one, a file at a time.
+# Two processes a core, because many tests mostly wait; of those that start whole services one more than cores, a file at a time.
 step pytest -m "not slow" --numprocesses "$((2 * cores))" --dist worksteal
 if [[ $slow == yes ]]; then
   ensure_clients tests/clients
-  step pytest -m slow --numprocesses "$cores" --dist loadfile
+  step pytest -m slow --numprocesses "$((cores + 1))" --dist loadfile
 fi

@@ -7,7 +7,8 @@ import socket
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,18 @@ import pytest
 ROOT = Path(__file__).parent.parent
 REPLACED_SECONDS = 90
 """uvicorn replaces a killed worker at once, but for a kill in the moment of its health check: then when that is over, after 30 s."""
+
+
+@contextmanager
+def stand_in_process(latency_seconds: float) -> Iterator[str]:
+    """The stand-in as a process of its own; yields its base URL."""
+    command = [sys.executable, "-m", "standin", "--latency-seconds", str(latency_seconds), "--until-eof"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:  # it ends with its standard input
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        process.kill()
 
 
 def free_port() -> int:

@@ -3,8 +3,6 @@
 import collections
 import http.client
 import json
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.services import ROOT, Service
+from tests.services import Service, stand_in_process
 
 pytestmark = pytest.mark.slow
 
@@ -22,11 +20,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def google() -> Iterator[str]:
     """The stand-in as a process of its own, answering at once; its base URL."""
-    command = [sys.executable, "-m", "standin", "--latency-seconds", "0", "--until-eof"]
-    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
-        process.kill()
+    with stand_in_process(latency_seconds=0) as base_url:
+        yield base_url
 
 
 def service_of(folder: Path, google: str, **settings: object) -> Service:

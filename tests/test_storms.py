@@ -97,7 +97,7 @@ async def test_those_in_line_are_served_and_those_beyond_are_told_at_once(stand_
     assert all(answer.json()["error"]["code"] == "overloaded" for answer in refused)
     assert all(answer.headers["retry-after"] == "5" for answer in refused)
     assert len(probes) > 50
-    assert probes[-2] < 0.05, probes[-5:]  # three processes share the cores: one pause is forgiven
+    assert probes[-1] < stand_in.latency_seconds, probes[-5:]  # no probe ever stood in that line
 
 
 async def test_random_faults_give_no_500_and_no_wrong_picture(stand_in: StandIn) -> None:

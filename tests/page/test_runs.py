@@ -1,16 +1,14 @@
 """No picture that was paid for is lost: whatever happens to the tab, the connection or the browser's storage."""
 
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from subprocess import PIPE, Popen
 
 import pytest
 from playwright.sync_api import Browser, Error, Page, Route, expect
 
 from tests.page.visit import Visit
-from tests.services import Service, needs
+from tests.services import Service, needs, stand_in_process
 
 pytestmark = [pytest.mark.slow, needs("chromium")]
 LATENCY_SECONDS = 3
@@ -20,19 +18,14 @@ TASKS = re.compile(r"/v1/images/tasks\?")
 @pytest.fixture(scope="module")
 def slow_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service whose Google takes some seconds for a picture."""
-    google = Popen(
-        [sys.executable, "-m", "standin", "--latency-seconds", str(LATENCY_SECONDS), "--until-eof"],
-        stdin=PIPE, stdout=PIPE, text=True,
-    )  # fmt: skip
-    assert google.stdout is not None
-    made = Service(
-        tmp_path_factory.mktemp("page"), workers=2, rate_limit_per_minute=1000, gemini_api_key="k",
-        gemini_base_url=google.stdout.readline().strip(),
-    )  # fmt: skip
-    assert made.run("start.sh").returncode == 0
-    yield made
-    made.run("stop.sh")
-    google.communicate()
+    with stand_in_process(LATENCY_SECONDS) as google:
+        made = Service(
+            tmp_path_factory.mktemp("page"), workers=2, rate_limit_per_minute=1000, gemini_api_key="k",
+            gemini_base_url=google,
+        )  # fmt: skip
+        assert made.run("start.sh").returncode == 0
+        yield made
+        made.run("stop.sh")
 
 
 @pytest.fixture

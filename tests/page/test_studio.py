@@ -278,7 +278,9 @@ def hostile(export: Path) -> dict[str, Any]:
             one | {"id": "b", "asked": "yesterday"},
             one | {"id": "c", "made": 1e300},
             one | {"id": "d", "file": "not there"},
-            one | odd | {"id": "e", "prompt": "Odd", "batch": None, "state": "waiting", "deleted": 1, "type": "text/html"},
+            one
+            | odd
+            | {"id": "e", "prompt": "Odd", "batch": None, "state": "waiting", "deleted": 1, "type": "text/html"},
         ]
         bad.writestr("pictures.json", json.dumps(index))
     return {"name": "x.zip", "mimeType": "application/zip", "buffer": made.getvalue()}

@@ -31,7 +31,7 @@ from banana.google.models import ModelNames
 from banana.google.prices import ModelPrice, Prices
 from banana.google.retries import RetryPolicy
 from banana.google.slots import Slots
-from banana.google.transport import AiohttpTransport, Transport
+from banana.google.transport import HttpTransport, Transport
 from banana.http.addresses import ForwardedAddress
 from banana.http.bodies import BodyReader
 from banana.http.descriptors import requests_within_limit
@@ -278,8 +278,8 @@ def _client(
     settings: Settings, transport: Transport | None, keys: KeyRing, buffers: Buffers, recording: _Recording
 ) -> GeminiClient:
     return GeminiClient(
-        transport=transport or AiohttpTransport(settings.upstream_proxy, settings.upstream_idle_seconds),
-        base_url=settings.gemini_base_url,
+        transport=transport
+        or HttpTransport(settings.gemini_base_url, settings.upstream_proxy, settings.upstream_idle_seconds),
         keys=keys,
         slots=Slots(settings.max_connections, settings.max_waiting),
         retry_policy=RetryPolicy(settings.retries, settings.retry_backoff_seconds),

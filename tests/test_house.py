@@ -100,10 +100,11 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_foreign_parts_stay_in_their_rooms(path: Path) -> None:
-    """Only google's transport and client know the HTTP client, only main and app the settings, and nobody the stand-in."""
+    """Only the two ends know HTTP's parser, only main and app the settings, and nobody the stand-in or a client of HTTP."""
     name, top_level = name_of(path), {imported.split(".")[0] for imported in imports_of(path)}
 
-    assert name in ("banana.google.transport", "banana.google.client") or not top_level & {"httpx", "aiohttp"}
+    assert not top_level & {"httpx", "aiohttp"}
+    assert name in ("banana.google.connection", "banana.http.protocol") or "httptools" not in top_level
     assert name in ("main", "banana.app") or "config" not in top_level
     assert "standin" not in top_level
 

@@ -23,17 +23,19 @@ from banana.google.models import ModelNames
 from banana.google.prices import Prices
 from banana.google.retries import RetryPolicy
 from banana.google.slots import Slots
+from banana.google.transport import Transport
 from banana.images import Images, Order, Outcome, Outcomes
 from banana.payload.memory import Buffers
 from banana.payload.pictures import EncodedPicture
 from standin.server import answer
 from tests.pictures import encoded, opened, png
+from tests.upstream import BASE_URL, HttpxTransport
 
 pytestmark = pytest.mark.anyio
 PRICES = Prices()
 
 
-class Google(httpx.AsyncBaseTransport):
+class Google(HttpxTransport):
     """A network that answers with what is in `plan`: a picture as base64, a response, or an exception to raise."""
 
     def __init__(self, *plan: str | httpx.Response | Exception) -> None:
@@ -49,10 +51,9 @@ class Google(httpx.AsyncBaseTransport):
         return planned if isinstance(planned, httpx.Response) else httpx.Response(200, json=answer("m", planned))
 
 
-def images_of(google: httpx.AsyncBaseTransport, **options: Any) -> Images:
+def images_of(google: Transport, **options: Any) -> Images:
     client = GeminiClient(
         transport=google,
-        base_url="http://google/v1beta/",
         keys=KeyRing(["k"]),
         slots=Slots(10, 10),
         retry_policy=RetryPolicy(2, 0),
@@ -214,7 +215,7 @@ async def test_the_call_is_what_the_order_says() -> None:
     )
 
     (request,) = google.requests
-    assert request.url == "http://google/v1beta/models/default-model:generateContent"
+    assert request.url == f"{BASE_URL}/models/default-model:generateContent"
     body = await request.aread()
     assert b'"data":"QUJD"' in body
     assert b'"imageConfig":{"aspectRatio":"16:9","imageSize":"2K"}' in body

@@ -1,46 +1,42 @@
 """The calls to Google: within the deadline, in a slot, with a key, retried only when nothing can have been billed.
 
-One client a worker for life. It uses httpx' requests and responses and calls the transport directly: httpx' own client
-would look for cookies and redirects, which Google's API has not.
+One client a worker for life.
 """
 
 import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import aclosing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from functools import lru_cache
 from typing import Any, TypeVar
 
-import httpx
 import structlog
 
 from banana import errors, metrics
 from banana.errors import UpstreamResponse
 from banana.exchange import Exchange, unknown_limit
 from banana.google import wire
+from banana.google.connection import Sink
 from banana.google.contents import request_size
 from banana.google.key_spend import KeySpend
 from banana.google.keys import REFUSED_SECONDS, Key, KeyRing
 from banana.google.prices import Prices
 from banana.google.retries import RetryPolicy
 from banana.google.slots import Slots
-from banana.google.transport import PiecesStream, chunks_of
+from banana.google.transport import HttpResponse, Request, Transport
 from banana.google.usage import Usage, UsageFinder
 from banana.payload.memory import Buffers
-from banana.payload.pieces import Pieces, size_of
+from banana.payload.pieces import Pieces
 
 # An error's body is a few hundred bytes; of one that is not, this much is read.
 MAX_ERROR_BYTES = 64 * 1024
-# Below this the pieces of a body are sent as one.
-SMALL_BODY_BYTES = 64 * 1024
 # Google refuses X-Server-Timeout below this.
 MIN_SERVER_TIMEOUT_SECONDS = 10
 
 T = TypeVar("T")
-Reader = Callable[[httpx.Response, "_Sending"], Awaitable[T]]
+Reader = Callable[[HttpResponse, "_Sending"], Awaitable[T]]
 
 log = structlog.get_logger(__name__)
 
@@ -51,7 +47,7 @@ class Call:
 
     Attributes:
         model: as the log has it; empty where it is no model's.
-        path: below the base URL, with its query.
+        path: below the API's address, with its query.
         body: in pieces; they are sent again when the call is retried.
         method: of HTTP.
         other_quota: what it is, where it does not count against the model's quota of images.
@@ -81,8 +77,7 @@ class GeminiClient:
     """Google's image API.
 
     Args:
-        transport: the network; raises `banana.errors` for what goes wrong on it.
-        base_url: where the API is, with its version.
+        transport: the network, up to the API's address; raises `banana.errors` for what goes wrong on it.
         keys: the API keys of this worker.
         slots: room for calls.
         retry_policy: when a call is retried.
@@ -96,8 +91,7 @@ class GeminiClient:
     def __init__(
         self,
         *,
-        transport: httpx.AsyncBaseTransport,
-        base_url: str,
+        transport: Transport,
         keys: KeyRing,
         slots: Slots,
         retry_policy: RetryPolicy,
@@ -114,12 +108,10 @@ class GeminiClient:
         self._slots = slots
         self._retry_policy = retry_policy
         self._max_response_bytes = max_response_bytes
-        base_url = base_url.rstrip("/")
-        self._url = lru_cache(lambda path: httpx.URL(f"{base_url}/{path}"))
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._transport.aclose()
+        await self._transport.close()
         await self._key_spend.close()
 
     def check_room(self) -> None:
@@ -133,12 +125,10 @@ class GeminiClient:
     async def image(self, call: Call, exchange: Exchange, *, takes_words: bool = False) -> wire.Image | wire.Words:
         """Make a call of `generateContent` once; return its image, or words where they count. Raises BananaError."""
 
-        async def read(response: httpx.Response, sending: _Sending) -> wire.Image | wire.Words:
+        async def read(response: HttpResponse, sending: _Sending) -> wire.Image | wire.Words:
             parser = wire.ImageParser(takes_words=takes_words)
             try:
-                async with aclosing(self._chunks(response, exchange)) as chunks:
-                    async for chunk in chunks:
-                        parser.feed(chunk)
+                await response.read(self._counted(parser.feed, exchange))
                 image = parser.close()
             except errors.UpstreamError as cut:
                 image = _whole_image(parser, cut)
@@ -156,12 +146,15 @@ class GeminiClient:
         An error that Google answered holds its response, as it came, in `upstream_response`.
         """
 
-        async def read(response: httpx.Response, sending: _Sending) -> UpstreamResponse:
-            finder, pieces = UsageFinder(), []
-            async with aclosing(self._chunks(response, exchange)) as chunks:
-                async for chunk in chunks:
-                    finder.feed(chunk)
-                    pieces.append(chunk)
+        async def read(response: HttpResponse, sending: _Sending) -> UpstreamResponse:
+            finder = UsageFinder()
+            pieces: list[bytes] = []
+
+            def take(chunk: bytes) -> None:
+                finder.feed(chunk)
+                pieces.append(chunk)
+
+            await response.read(self._counted(take, exchange))
             self._read_usage(finder.close(), call, exchange, sending)
             return UpstreamResponse(200, _content_type(response), pieces, sending.cost_usd or None)
 
@@ -175,12 +168,14 @@ class GeminiClient:
         # Unbounded but for the limit of a response: a caller who reads slowly does not let the deadline pass.
         parts: asyncio.Queue[UpstreamResponse | Exception | None] = asyncio.Queue()
 
-        async def read(response: httpx.Response, sending: _Sending) -> None:
-            finder = UsageFinder()
-            async with aclosing(self._chunks(response, exchange)) as chunks:
-                async for chunk in chunks:
-                    finder.feed(chunk)
-                    parts.put_nowait(UpstreamResponse(200, _content_type(response), [chunk]))
+        async def read(response: HttpResponse, sending: _Sending) -> None:
+            finder, content_type = UsageFinder(), _content_type(response)
+
+            def take(chunk: bytes) -> None:
+                finder.feed(chunk)
+                parts.put_nowait(UpstreamResponse(200, content_type, [chunk]))
+
+            await response.read(self._counted(take, exchange))
             self._read_usage(finder.close(), call, exchange, sending)
 
         async def work() -> None:
@@ -279,9 +274,9 @@ class GeminiClient:
 
     async def _attempt(self, key: Key, call: Call, exchange: Exchange, read: Reader[T], sending: "_Sending") -> T:
         """Send `call` once with `key`."""
-        response = await self._transport.handle_async_request(self._request(key, call, exchange.deadline))
+        response = await self._transport.send(_request(key, call, exchange.deadline))
         try:
-            if response.status_code != 200:
+            if response.status != 200:
                 sending.in_doubt = False
                 raise await self._error(response)
             sending.is_answered = True
@@ -291,42 +286,30 @@ class GeminiClient:
                 # No tokens at all for what was made are no count.
                 sending.cost_usd = sending.cost_usd or None
         finally:
-            await response.aclose()
+            response.close()
         if self._keys.accepted(key):
             self._count_keys()
         return result
 
-    async def _error(self, response: httpx.Response) -> errors.BananaError:
+    async def _error(self, response: HttpResponse) -> errors.BananaError:
         body = self._keys.redact((await _read_error_body(response)).decode("utf-8", "replace")).encode()
-        error = wire.error_of(response.status_code, body)
-        error.upstream_response = UpstreamResponse(response.status_code, _content_type(response), [body])
+        error = wire.error_of(response.status, body)
+        error.upstream_response = UpstreamResponse(response.status, _content_type(response), [body])
         return error
 
-    async def _chunks(self, response: httpx.Response, exchange: Exchange) -> AsyncGenerator[bytes, None]:
-        """Yield the response's body as it arrives. Raises InvalidResponse when it is too long."""
+    def _counted(self, sink: Sink, exchange: Exchange) -> Sink:
+        """Return `sink`, counting what it is given, which raises InvalidResponse when that is too much."""
         left_bytes = self._max_response_bytes
-        async for chunk in chunks_of(response):
+
+        def take(chunk: bytes) -> None:
+            nonlocal left_bytes
             self._buffers.hold(exchange, len(chunk))
             left_bytes -= len(chunk)
             if left_bytes < 0:
                 raise errors.InvalidResponse(f"Google's response is over {self._max_response_bytes} bytes.")
-            yield chunk
+            sink(chunk)
 
-    def _request(self, key: Key, call: Call, deadline: float) -> httpx.Request:
-        size_bytes = size_of(call.body)
-        left_seconds = deadline - asyncio.get_running_loop().time()
-        headers = {
-            "x-goog-api-key": key.secret,
-            "Content-Type": "application/json",
-            "Content-Length": str(size_bytes),
-            "Accept-Encoding": "identity",
-            "User-Agent": "banana-service",
-            "X-Server-Timeout": str(max(MIN_SERVER_TIMEOUT_SECONDS, math.ceil(left_seconds))),
-        }
-        url = self._url(call.path)
-        if size_bytes < SMALL_BODY_BYTES:
-            return httpx.Request(call.method, url, headers=headers, content=b"".join(call.body))
-        return httpx.Request(call.method, url, headers=headers, stream=PiecesStream(call.body))
+        return take
 
 
 @dataclass(slots=True)
@@ -414,17 +397,36 @@ def _whole_image(parser: wire.ImageParser, cut: errors.UpstreamError) -> wire.Im
     return image
 
 
-def _content_type(response: httpx.Response) -> str:
-    content_type = str(response.headers.get("content-type", ""))
+def _request(key: Key, call: Call, deadline: float) -> Request:
+    left_seconds = deadline - asyncio.get_running_loop().time()
+    headers = (
+        ("x-goog-api-key", key.secret),
+        ("Content-Type", "application/json"),
+        ("Accept-Encoding", "identity"),
+        ("User-Agent", "banana-service"),
+        ("X-Server-Timeout", str(max(MIN_SERVER_TIMEOUT_SECONDS, math.ceil(left_seconds)))),
+    )
+    return Request(call.method, call.path, headers, call.body)
+
+
+def _content_type(response: HttpResponse) -> str:
+    content_type = response.header(b"content-type").decode("latin-1")
     return content_type if content_type.isascii() and content_type.isprintable() else "application/octet-stream"
 
 
-async def _read_error_body(response: httpx.Response) -> bytes:
+class _EnoughError(Exception):
+    """As much was read as is wanted."""
+
+
+async def _read_error_body(response: HttpResponse) -> bytes:
     """Return what there is of an error's body: its status counts even when the body is cut short."""
     start = bytearray()
-    with suppress(errors.UpstreamError):
-        async for chunk in chunks_of(response):
-            start += chunk
-            if len(start) > MAX_ERROR_BYTES:
-                break
+
+    def take(chunk: bytes) -> None:
+        start.extend(chunk)
+        if len(start) > MAX_ERROR_BYTES:
+            raise _EnoughError
+
+    with suppress(errors.UpstreamError, _EnoughError):
+        await response.read(take)
     return bytes(start[:MAX_ERROR_BYTES])

@@ -23,10 +23,11 @@ from banana.google.keys import KeyRing
 from banana.google.prices import Prices
 from banana.google.retries import RetryPolicy
 from banana.google.slots import Slots
-from banana.google.transport import AiohttpTransport
+from banana.google.transport import HttpTransport, Transport
 from banana.payload.memory import Buffers
 from standin import faults
 from standin.server import StandIn
+from tests.upstream import HttpxTransport
 
 pytestmark = pytest.mark.anyio
 MODEL = "gemini-3-pro-image"
@@ -52,13 +53,12 @@ async def wired(
     slots: tuple[int, int] = (100, 100),
     backoff_seconds: float = 0,
     retries: int = 2,
-    transport: httpx.AsyncBaseTransport | None = None,
+    transport: Transport | None = None,
     key_spend: KeySpend = UNLIMITED,
 ) -> AsyncIterator[Wired]:
     ring, room = KeyRing(keys), Slots(*slots)
     client = GeminiClient(
-        transport=transport or AiohttpTransport(),
-        base_url=stand_in.base_url,
+        transport=transport or HttpTransport(stand_in.base_url),
         keys=ring,
         slots=room,
         retry_policy=RetryPolicy(retries, backoff_seconds),
@@ -185,7 +185,7 @@ async def test_a_refused_connection_is_tried_again_and_told(stand_in: StandIn) -
     assert "nothing was sent" in failure.message
 
 
-class Failing(httpx.AsyncBaseTransport):
+class Failing(HttpxTransport):
     """A network on which everything fails in one way."""
 
     def __init__(self, error: Exception) -> None:

@@ -6,11 +6,10 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-import httpx
 import pytest
 
 from banana import errors
-from banana.google.transport import AiohttpTransport, PiecesStream, chunks_of, keepalive_socket
+from banana.google.transport import HttpResponse, HttpTransport, Request, keepalive_socket
 from tests.services import free_port
 
 pytestmark = pytest.mark.anyio
@@ -46,23 +45,27 @@ def answering(response: bytes) -> Peer:
     return peer
 
 
+GET = Request("GET", "")
+POST = Request("POST", "", body=[b"{}"])
+
+
+async def body_of(response: HttpResponse) -> bytes:
+    """The body, to its end."""
+    chunks: list[bytes] = []
+    await response.read(chunks.append)
+    return b"".join(chunks)
+
+
 async def fetched(
-    url: str, transport: AiohttpTransport | None = None, body: bytes = b""
-) -> tuple[httpx.Response, bytes]:
+    url: str, transport: HttpTransport | None = None, request: Request = POST
+) -> tuple[HttpResponse, bytes]:
     """A response, and its body to the end."""
-    transport = transport or AiohttpTransport()
-    headers = {"Content-Length": str(len(body))}
+    transport = transport or HttpTransport(url)
     try:
-        response = await transport.handle_async_request(
-            httpx.Request("POST", url, headers=headers, stream=PiecesStream([body]))
-        )
-        try:
-            content = b"".join([chunk async for chunk in chunks_of(response)])
-        finally:
-            await response.aclose()
-        return response, content
+        response = await transport.send(request)
+        return response, await body_of(response)
     finally:
-        await transport.aclose()
+        await transport.close()
 
 
 async def test_a_response_comes_as_it_was_sent() -> None:
@@ -70,7 +73,7 @@ async def test_a_response_comes_as_it_was_sent() -> None:
     async with listening(answering(OK + b"Content-Length: 5\r\n\r\nhello")) as url:
         response, content = await fetched(url)
 
-    assert (response.status_code, response.headers["content-type"], content) == (200, "text/plain", b"hello")
+    assert (response.status, response.header(b"content-type"), content) == (200, b"text/plain", b"hello")
 
 
 PACKED = gzip.compress(b"hello" * 100, mtime=0)
@@ -113,41 +116,37 @@ async def test_a_stale_connection_costs_a_list_of_models_nothing() -> None:
         await reader.read(4096)  # the second request is taken, and the connection closed without a word
 
     async with listening(once_a_connection) as url:
-        transport = AiohttpTransport()
+        transport = HttpTransport(url)
         statuses = []
         for _ in range(2):
-            request = httpx.Request("GET", url, headers={"Content-Length": "0"}, content=b"")
-            response = await transport.handle_async_request(request)
-            await response.aread()
-            statuses.append(response.status_code)
-        await transport.aclose()
+            response = await transport.send(GET)
+            await body_of(response)
+            statuses.append(response.status)
+        await transport.close()
 
     assert (statuses, connections) == ([200, 200], 2)
 
 
-@pytest.mark.parametrize("stream", [PiecesStream([b"{}"]), None], ids=["pieces", "bytes"])
-async def test_a_call_is_never_sent_twice_on_a_stale_connection(stream: PiecesStream | None) -> None:
+@pytest.mark.parametrize("body", [[b"{}"], [b"x" * 100_000] * 2], ids=["small", "large"])
+async def test_a_call_is_never_sent_twice_on_a_stale_connection(body: list[bytes]) -> None:
     """A POST may have been billed, however the connection ended: the transport itself repeats none."""
     requests = 0
 
     async def closes_at_the_second(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal requests
         for response in (OK + b"Content-Length: 2\r\n\r\nhi", b""):
-            if not await reader.read(4096):
+            if not await reader.readuntil(b"\r\n\r\n"):
                 return
+            await reader.readexactly(sum(map(len, body)))
             requests += 1
             writer.write(response)
 
     async with listening(closes_at_the_second) as url:
-        transport = AiohttpTransport()
-        body = {"stream": stream} if stream else {"content": b"{}"}
-        first = await transport.handle_async_request(
-            httpx.Request("POST", url, headers={"Content-Length": "2"}, **body)
-        )
-        await first.aread()
-        with pytest.raises(errors.UpstreamError):
-            await transport.handle_async_request(httpx.Request("POST", url, headers={"Content-Length": "2"}, **body))
-        await transport.aclose()
+        transport = HttpTransport(url)
+        await body_of(await transport.send(Request("POST", "", body=body)))
+        with pytest.raises(errors.ConnectionLost):
+            await transport.send(Request("POST", "", body=body))
+        await transport.close()
 
     assert requests == 2
 
@@ -156,7 +155,7 @@ async def test_a_proxy_that_refuses_was_sent_nothing() -> None:
     """A refused CONNECT is no answer of Google's: nothing was billed."""
     async with listening(answering(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")) as url:
         with pytest.raises(errors.NotConnected, match=r"The proxy refused the connection \(407\)"):
-            await fetched("https://google.invalid/v1beta", AiohttpTransport(url))
+            await fetched("", HttpTransport("https://google.invalid/v1beta", url))
 
 
 async def test_redirects_are_not_followed_and_cookies_not_kept() -> None:
@@ -169,13 +168,13 @@ async def test_redirects_are_not_followed_and_cookies_not_kept() -> None:
             writer.write(b"HTTP/1.1 302 Found\r\nLocation: /x\r\nSet-Cookie: a=b\r\nContent-Length: 0\r\n\r\n")
 
     async with listening(peer) as url:
-        transport = AiohttpTransport()
+        transport = HttpTransport(url)
         statuses = []
         for _ in range(2):
-            response = await transport.handle_async_request(httpx.Request("GET", url))
-            await response.aread()
-            statuses.append(response.status_code)
-        await transport.aclose()
+            response = await transport.send(GET)
+            await body_of(response)
+            statuses.append(response.status)
+        await transport.close()
 
     assert statuses == [302, 302]
     assert b"cookie" not in heads[1].lower()
@@ -231,11 +230,11 @@ async def test_a_body_that_is_closed_early_closes_its_connection() -> None:
         gone.set()
 
     async with listening(peer) as url:
-        transport = AiohttpTransport()
-        response = await transport.handle_async_request(httpx.Request("GET", url))
-        await response.aclose()
+        transport = HttpTransport(url)
+        response = await transport.send(GET)
+        response.close()
         await asyncio.wait_for(gone.wait(), 5)
-        await transport.aclose()
+        await transport.close()
 
 
 def test_the_socket_notices_a_peer_that_is_gone() -> None:
@@ -250,13 +249,19 @@ async def test_a_proxy_is_used_when_it_is_named() -> None:
     lines = []
 
     async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        lines.append((await reader.readuntil(b"\r\n\r\n")).splitlines()[0])
+        lines.extend((await reader.readuntil(b"\r\n\r\n")).splitlines())
         writer.write(OK + b"Content-Length: 2\r\n\r\nhi")
 
     async with listening(proxy) as url:
-        _, content = await fetched("http://google.invalid/v1beta", AiohttpTransport(url))
+        _, content = await fetched(
+            "",
+            HttpTransport("http://google.invalid/v1beta", url.replace("//", "//me:s%20t@")),
+            Request("POST", "models"),
+        )
 
-    assert (content, lines) == (b"hi", [b"POST http://google.invalid/v1beta HTTP/1.1"])
+    assert (content, lines[0]) == (b"hi", b"POST http://google.invalid/v1beta/models HTTP/1.1")
+    assert b"Host: google.invalid" in lines
+    assert b"Proxy-Authorization: Basic bWU6cyB0" in lines
 
 
 async def test_an_unused_connection_is_closed_before_the_peer_does() -> None:
@@ -270,11 +275,10 @@ async def test_an_unused_connection_is_closed_before_the_peer_does() -> None:
             writer.write(OK + b"Content-Length: 2\r\n\r\nok")
 
     async with listening(peer) as url:
-        transport = AiohttpTransport(idle_seconds=0.2)
+        transport = HttpTransport(url, idle_seconds=0.2)
         for pause_seconds in (0, 0, 0.7):
             await asyncio.sleep(pause_seconds)
-            response = await transport.handle_async_request(httpx.Request("GET", url))
-            assert b"".join([chunk async for chunk in chunks_of(response)]) == b"ok"
-        await transport.aclose()
+            assert await body_of(await transport.send(GET)) == b"ok"
+        await transport.close()
 
     assert connections == ["new", "new"]

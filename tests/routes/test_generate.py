@@ -15,6 +15,7 @@ from standin import faults
 from standin.server import StandIn, answer
 from tests.conftest import KEY, client_of, error_of, settings_for
 from tests.pictures import encoded, opened, png
+from tests.upstream import HttpxTransport
 
 pytestmark = pytest.mark.anyio
 
@@ -93,18 +94,19 @@ async def test_n_images_are_n_calls_and_keep_their_order(stand_in: StandIn) -> N
     waits = [0.1, 0.05, 0.0, 0.0]  # the first ends last
     calls = 0
 
-    async def google(_: httpx.Request) -> httpx.Response:
-        nonlocal calls
-        calls += 1
-        index = calls - 1
-        await asyncio.sleep(waits[index])
-        if index == 1:
-            return httpx.Response(200, json={"promptFeedback": {"blockReason": "OTHER"}})
-        if index == 3:
-            return httpx.Response(400, json={"error": {"message": "Request contains an invalid argument."}})
-        return httpx.Response(200, json=answer("m", base64.b64encode(b"picture %d" % index).decode()))
+    class Google(HttpxTransport):
+        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+            nonlocal calls
+            calls += 1
+            index = calls - 1
+            await asyncio.sleep(waits[index])
+            if index == 1:
+                return httpx.Response(200, json={"promptFeedback": {"blockReason": "OTHER"}})
+            if index == 3:
+                return httpx.Response(400, json={"error": {"message": "Request contains an invalid argument."}})
+            return httpx.Response(200, json=answer("m", base64.b64encode(b"picture %d" % index).decode()))
 
-    app = create_app(settings_for(stand_in), httpx.MockTransport(google))
+    app = create_app(settings_for(stand_in), Google())
     async with client_of(app) as client:
         response = await client.post("/generate", json={"prompt": "four", "number_of_images": 4})
 

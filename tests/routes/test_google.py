@@ -16,13 +16,14 @@ from banana.routes.google import METHODS, PREFIXES
 from standin import faults
 from standin.server import StandIn
 from tests.conftest import client_of, served, settings_for
+from tests.upstream import BASE_URL, HttpxTransport
 
 pytestmark = pytest.mark.anyio
 BODY = {"contents": [{"role": "user", "parts": [{"text": "a banana"}]}]}
 PATH = "/v1beta/models/gemini-3-pro-image:generateContent"
 
 
-class Echo(httpx.AsyncBaseTransport):
+class Echo(HttpxTransport):
     """A network that remembers what was sent, and answers with it."""
 
     def __init__(self) -> None:
@@ -45,7 +46,7 @@ async def test_bytes_pass_both_ways(stand_in: StandIn, prefix: str, method: str)
 
     (request,) = google.requests
     assert (response.status_code, response.content, response.headers["content-type"]) == (200, body, "application/odd")
-    assert str(request.url) == f"{stand_in.base_url}/models/gemini-3-pro-image{method}?alt=sse"
+    assert str(request.url) == f"{BASE_URL}/models/gemini-3-pro-image{method}?alt=sse"
     assert "mine" not in str(request.headers)
 
 
@@ -93,7 +94,7 @@ async def test_an_error_inside_a_stream_is_an_event(client: httpx.AsyncClient, s
     path = PATH.replace(":generate", ":streamGenerate") + "?alt=sse"
     whole = await client.post(path, json=BODY)
 
-    class Cut(httpx.AsyncBaseTransport):
+    class Cut(HttpxTransport):
         async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
             async def parts() -> AsyncIterator[bytes]:
                 yield b'data: {"candidates":[]}\r\n\r\n'
@@ -144,7 +145,7 @@ async def test_a_content_type_that_cannot_be_a_header_is_replaced(client: httpx.
 async def test_a_stream_that_breaks_inside_an_event_is_cut(stand_in: StandIn) -> None:
     """An event of ours would fuse with the half one: nothing more is sent, and the log has no traceback."""
 
-    class Half(httpx.AsyncBaseTransport):
+    class Half(HttpxTransport):
         async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
             async def parts() -> AsyncIterator[bytes]:
                 yield b'data: {"candidates":[]}\r\n\r\ndata: {"cand'
@@ -172,7 +173,7 @@ async def test_a_callers_credentials_go_no_further(stand_in: StandIn) -> None:
     """With them Google would refuse the call, and it would look as if our key were wrong."""
     asked: list[httpx.URL] = []
 
-    class Recorded(httpx.AsyncBaseTransport):
+    class Recorded(HttpxTransport):
         async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
             asked.append(request.url)
             return httpx.Response(200, content=b"{}")

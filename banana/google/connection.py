@@ -1,0 +1,359 @@
+"""One HTTP/1.1 connection to Google: a request goes out in pieces, and its response is handed on as it arrives.
+
+Heads, and bodies in chunks, are parsed by httptools. A body with a length, or one that ends with the connection, is not
+parsed: what the socket gave is handed on as it is. Source: RFC 9112.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from typing import cast
+
+import httptools
+
+from banana import errors
+from banana.payload.pieces import Pieces, size_of
+
+Sink = Callable[[bytes], None]
+Headers = list[tuple[bytes, bytes]]
+
+# The status line and all headers; Google's are under 2 KB.
+MAX_HEAD_BYTES = 64 * 1024
+# Of a body that nobody reads yet; then the socket is left alone.
+MAX_UNREAD_BYTES = 256 * 1024
+# Below this the pieces of a body are sent as one.
+SMALL_BODY_BYTES = 64 * 1024
+_END_OF_HEAD = b"\r\n\r\n"
+# The length of a body that ends with the connection.
+_UNTIL_CLOSE = -1
+_WITHOUT_BODY = (204, 304)
+
+
+class Response:
+    """A response whose head is there.
+
+    Attributes:
+        status: of HTTP; 0 until the head is there.
+        headers: as they came, their names in lower case.
+
+    """
+
+    __slots__ = ("_connection", "_error", "_is_whole", "_sink", "_unread", "_waiter", "headers", "status")
+
+    def __init__(self, connection: "Connection") -> None:
+        self.status = 0
+        self.headers: Headers = []
+        self._connection = connection
+        self._unread: list[bytes] = []
+        self._sink: Sink | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._is_whole = False
+        self._error: Exception | None = None
+
+    async def read(self, sink: Sink) -> None:
+        """Give `sink` the body as it arrives; return at its end. Raises CutResponse, and what `sink` raises."""
+        self._sink = sink
+        unread, self._unread = self._unread, []
+        try:
+            for chunk in unread:
+                sink(chunk)
+            if self._error is not None:
+                raise self._error
+            if not self._is_whole:
+                self._waiter = asyncio.get_running_loop().create_future()
+                self._connection.resume_reading()
+                await self._waiter
+        except BaseException:
+            self.close()
+            raise
+
+    def header(self, name: bytes) -> bytes:
+        """Return the value of a header, its last where it came several times; empty when there is none."""
+        return next((value for header, value in reversed(self.headers) if header == name), b"")
+
+    def close(self) -> None:
+        """Want no more of it: the connection of a response that is not whole is closed."""
+        if not self._is_whole:
+            self._connection.close()
+
+    def take(self, chunk: bytes) -> bool:
+        """Take a part of the body from the connection; return whether more of it should come by now."""
+        if self._sink is not None:
+            self._sink(chunk)
+            return True
+        self._unread.append(chunk)
+        return size_of(self._unread) < MAX_UNREAD_BYTES
+
+    def end(self) -> None:
+        """End it: it is whole."""
+        self._is_whole = True
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def fail(self, error: Exception) -> None:
+        """End it with an error."""
+        self._error = error
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(error)
+
+
+class Connection(asyncio.Protocol):
+    """A connection: one request at a time.
+
+    Attributes:
+        on_free, on_close: called with it when a response was whole and another request may follow, and when it is gone.
+        was_used: whether a response came on it: the peer may close it in the moment of the next request.
+
+    """
+
+    def __init__(self) -> None:
+        self.on_free: Callable[[Connection], object] = Connection.close
+        self.on_close: Callable[[Connection], object] = lambda _: None
+        self.was_used = False
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._is_paused = False  # whether the peer does not read
+        self._response: Response | None = None  # that is awaited or under way
+        self._was_sent = False  # whether its request was handed to the transport whole
+        self._waiter: asyncio.Future[None] | None = None  # for the response's head, or for the peer to read
+        self._error: errors.UpstreamError | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a request can be sent on it."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    async def send(self, head: bytes, body: Pieces) -> Response:
+        """Send a request; return its response when the head is there.
+
+        Raises NotConnected when a part of the request was never handed to the connection, ConnectionLost when it ended
+        before there was a response, and CutResponse when what came is not HTTP. Cancelled, it closes the connection.
+        """
+        response = self._response = Response(self)
+        self._expect_head()
+        try:
+            await self._write(head, body, response)
+            while not response.status:
+                await self._wait()
+        except BaseException:
+            self.close()
+            raise
+        return response
+
+    async def open_tunnel(self, head: bytes) -> int:
+        """Send a CONNECT; return the status. Behind 200 the connection is the target's."""
+        response = await self.send(head, ())
+        self._response = None
+        return response.status
+
+    def use(self, transport: asyncio.BaseTransport | None) -> None:
+        """Take the transport, and another one with TLS."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    async def start_tls(self, context: ssl.SSLContext, host: str) -> None:
+        """Go on encrypted, with `host`. Raises OSError."""
+        assert self._transport is not None
+        self.use(await self._loop.start_tls(self._transport, self, context, server_hostname=host))
+
+    def resume_reading(self) -> None:
+        """Go on reading."""
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        """Close it at once."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    connection_made = use
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End what is under way."""
+        self.on_close(self)
+        response = self._response
+        if response is None:
+            return
+        if response.status and self._left_bytes == _UNTIL_CLOSE and not self._is_parsed and exc is None:
+            self._end()
+        elif response.status:
+            self._fail(errors.CutResponse("Google's response was cut short."))
+        elif not self._was_sent:
+            message = "The connection to Google was lost before the request was sent whole; it was not carried out."
+            self._fail(errors.NotConnected(message))
+        else:
+            name = type(exc or ConnectionResetError()).__name__
+            self._fail(errors.ConnectionLost(f"The connection to Google was lost after the request was sent ({name})."))
+
+    def pause_writing(self) -> None:
+        """Wait until the peer reads."""
+        self._is_paused = True
+
+    def resume_writing(self) -> None:
+        """Go on writing."""
+        self._is_paused = False
+        self._wake()
+
+    def data_received(self, data: bytes) -> None:
+        """Take what came."""
+        response = self._response
+        if response is None:
+            self.close()  # what nobody asked for would be taken for the next response
+        elif not response.status:
+            self._take_head(response, data)
+        elif self._is_parsed:
+            self._parse(data)
+        else:
+            self._take_body(response, data)
+
+    def on_message_begin(self) -> None:
+        """Take no message from httptools behind the one that was asked for."""
+        if self._response is None:
+            self.close()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header from httptools; what comes behind a body is none."""
+        if self._response is not None and not self._response.status:
+            self._response.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """Take from httptools what it forgets with a body of no length."""
+        self._is_head_whole = True
+        self._keeps_alive = self._parser.should_keep_alive()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a part of a body in chunks from httptools."""
+        if self._response is not None:
+            self._hand_on(self._response, body)
+
+    def on_message_complete(self) -> None:
+        """Take the end of a body in chunks from httptools."""
+        if self._is_parsed:
+            self._end()
+
+    def _expect_head(self, *, was_sent: bool = False) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._head = b""
+        self._is_head_whole = False
+        self._is_parsed = False  # whether httptools parses the body
+        self._left_bytes = 0  # of a body that it does not
+        self._keeps_alive = False
+        self._was_sent = was_sent
+
+    async def _write(self, head: bytes, body: Pieces, response: Response) -> None:
+        """Write a request, no faster than the peer reads, and no further once it has answered."""
+        if not self.is_open or self._transport is None:
+            raise errors.NotConnected("The connection to Google was lost; nothing was sent.")
+        if size_of(body) < SMALL_BODY_BYTES:
+            self._transport.write(b"".join((head, *body)))
+            self._was_sent = True
+            return
+        self._transport.write(head)
+        for piece in body:
+            # What Google has already answered is read before more is sent: an early 400 or 413 is followed by a reset,
+            # and the failed write would hide it.
+            await asyncio.sleep(0)
+            while self._is_paused and not response.status:
+                await self._wait()
+            if response.status:
+                return
+            if self._error is not None:
+                raise self._error
+            self._transport.write(piece)
+        self._was_sent = True
+
+    async def _wait(self) -> None:
+        """Wait until something happens. Raises what ended the connection."""
+        if self._error is not None:
+            raise self._error
+        self._waiter = self._loop.create_future()
+        await self._waiter
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _take_head(self, response: Response, data: bytes) -> None:
+        """Take a part of the head, and what comes behind it."""
+        data = self._head + data if self._head else data
+        end = data.find(_END_OF_HEAD)
+        if end < 0 and len(data) <= MAX_HEAD_BYTES and b"HTTP/".startswith(data[:5]) and b"\n\n" not in data:
+            self._head = data
+            return
+        end = end + len(_END_OF_HEAD) if end >= 0 else len(data)
+        self._head = b""
+        try:
+            self._parser.feed_data(data[:end])
+            status = self._parser.get_status_code()
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._fail(errors.CutResponse(f"Google's response is not HTTP ({type(error).__name__})."))
+            return
+        if end > MAX_HEAD_BYTES or not self._is_head_whole:
+            self._fail(errors.CutResponse("Google's response is not HTTP: its head has no end."))
+            return
+        self._frame(response, status)
+        if status < 200:  # an interim response; the one that counts follows
+            self._expect_head(was_sent=self._was_sent)
+            response.headers = []
+        else:
+            response.status = status
+            self._wake()
+            if not (self._is_parsed or self._left_bytes):
+                self._end()
+        if rest := data[end:]:
+            self.data_received(rest)
+
+    def _frame(self, response: Response, status: int) -> None:
+        """Find out where the body ends. httptools has refused what contradicts itself."""
+        has_body = status not in _WITHOUT_BODY
+        length = response.header(b"content-length")
+        self._is_parsed = has_body and bool(response.header(b"transfer-encoding"))
+        self._left_bytes = (int(length) if length else _UNTIL_CLOSE) if has_body else 0
+
+    def _parse(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._fail(errors.CutResponse("Google's response was cut short."))
+
+    def _take_body(self, response: Response, data: bytes) -> None:
+        if self._left_bytes == _UNTIL_CLOSE:
+            self._hand_on(response, data)
+            return
+        if len(data) > self._left_bytes:
+            self._keeps_alive = False
+            data = data[: self._left_bytes]
+        self._left_bytes -= len(data)
+        self._hand_on(response, data)
+        if not self._left_bytes:
+            self._end()
+
+    def _hand_on(self, response: Response, chunk: bytes) -> None:
+        try:
+            if not response.take(chunk) and self._transport is not None:
+                self._transport.pause_reading()
+        except Exception as error:
+            self._fail(error)
+
+    def _end(self) -> None:
+        """End a response that is whole."""
+        response, self._response = self._response, None
+        if response is None:
+            return
+        self.was_used = True
+        self.resume_reading()
+        if self._was_sent and self._keeps_alive and self.is_open:
+            self.on_free(self)
+        else:
+            self.close()
+        response.end()
+
+    def _fail(self, error: Exception) -> None:
+        """End what is under way with an error."""
+        response, self._response = self._response, None
+        self.close()
+        if response is None:
+            return
+        if not response.status and isinstance(error, errors.UpstreamError):
+            self._error = error
+        response.fail(error)
+        self._wake()

@@ -1,0 +1,281 @@
+"""HTTP/1.1 as peers speak it, well and badly: what is whole is handed on, and what is not is never passed off as whole."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from banana import errors
+from banana.google import transport as network
+from banana.google.connection import MAX_HEAD_BYTES, MAX_UNREAD_BYTES
+from banana.google.transport import HttpTransport, Request
+from tests.google.test_transport import GET, OK, POST, answering, body_of, fetched, listening
+
+pytestmark = pytest.mark.anyio
+HELLO = OK + b"Content-Length: 5\r\n\r\nhello"
+CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n3;x=y\r\nhel\r\n2\r\nlo\r\n0\r\nX-Trailer: 1\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        HELLO,
+        CHUNKED,
+        OK + b"\r\nhello",
+        b"HTTP/1.0 200 OK\r\nContent-Type: text/plain\r\n\r\nhello",
+        b"HTTP/1.1 100 Continue\r\n\r\n" + HELLO,
+        b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n" + CHUNKED,
+        HELLO.replace(b"Content-Type", b"X-Empty:\r\ncontent-TYPE"),
+    ],
+    ids=["length", "chunked", "until close", "HTTP/1.0", "100", "103", "case"],
+)
+@pytest.mark.parametrize("is_slow", [False, True], ids=["at once", "byte by byte"])
+async def test_every_form_of_a_body_is_read(response: bytes, is_slow: bool) -> None:
+    """With a length, in chunks, until the end of the connection; behind interim responses; however TCP cuts it."""
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        for start in range(0, len(response), 1 if is_slow else len(response)):
+            writer.write(response[start : start + 1] if is_slow else response)
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    async with listening(peer) as url:
+        found, content = await fetched(url)
+
+    assert (found.status, found.header(b"content-type"), content) == (200, b"text/plain", b"hello")
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        OK + b"X: " + b"x" * MAX_HEAD_BYTES + b"\r\n\r\n",
+        OK + b"X: " + b"x" * MAX_HEAD_BYTES,
+        b"HTTP/1.1 200 OK\nContent-Length: 2\n\nhi",
+        OK + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello",
+        OK + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\nhello",
+        OK + b"Content-Length: -5\r\n\r\nhello",
+        b"HTTP/1.1 abc OK\r\n\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+        b"<html>\r\n\r\n",
+    ],
+)
+async def test_a_head_that_cannot_be_trusted_is_none(response: bytes) -> None:
+    """Too long, without its end, contradicting itself: said at once, before the peer closes."""
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await answering(response)(reader, writer)
+        await reader.read()
+
+    async with listening(peer) as url:
+        with pytest.raises(errors.CutResponse, match="not HTTP"):
+            await asyncio.wait_for(fetched(url), 10)
+
+
+async def test_a_chunk_that_is_none_cuts_the_response() -> None:
+    """What came before it is handed on, and not as the whole."""
+    taken: list[bytes] = []
+    async with listening(answering(OK + b"Transfer-Encoding: chunked\r\n\r\n3\r\nhel\r\nzz\r\n")) as url:
+        transport = HttpTransport(url)
+        response = await transport.send(POST)
+        with pytest.raises(errors.CutResponse):
+            await response.read(taken.append)
+        await transport.close()
+
+    assert taken == [b"hel"]
+
+
+@pytest.mark.parametrize("surplus", [b"x", b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"])
+@pytest.mark.parametrize("first", [HELLO, CHUNKED], ids=["length", "chunked"])
+@pytest.mark.parametrize("is_late", [False, True], ids=["at once", "later"])
+async def test_what_nobody_asked_for_is_nobodys_response(first: bytes, surplus: bytes, is_late: bool) -> None:
+    """A peer that sends two responses for a request: the next request goes over another connection."""
+    connections = 0
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        while await reader.readline():
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(first if is_late else first + surplus)
+            await asyncio.sleep(0.05)
+            if is_late:
+                writer.write(surplus)
+
+    async with listening(peer) as url:
+        transport = HttpTransport(url)
+        contents = []
+        for _ in range(3):
+            contents.append(await body_of(await transport.send(GET)))
+            await asyncio.sleep(0.15)
+        await transport.close()
+
+    assert contents == [b"hello"] * 3
+    assert connections == 3
+
+
+async def test_a_response_that_is_read_late_is_still_its_requests() -> None:
+    """Its connection serves the next request meanwhile."""
+    connections = 0
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        while line := await reader.readline():
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(OK + b"Content-Length: 6\r\n\r\n" + line.split()[1][-6:])
+
+    async with listening(peer) as url:
+        transport = HttpTransport(url)
+        first = await transport.send(Request("GET", "number-1"))
+        await asyncio.sleep(0.1)
+        second = await transport.send(Request("GET", "number-2"))
+        contents = [await body_of(second), await body_of(first)]
+        await transport.close()
+
+    assert (contents, connections) == ([b"mber-2", b"mber-1"], 1)
+
+
+async def test_a_body_that_nobody_reads_is_not_taken_into_memory() -> None:
+    """The peer is left to wait, and the rest comes when somebody reads."""
+    sent_bytes, size_bytes = 0, 64 << 20
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent_bytes
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK + b"Content-Length: %d\r\n\r\n" % size_bytes)
+        for _ in range(size_bytes >> 20):
+            writer.write(bytes(1 << 20))
+            await writer.drain()
+            sent_bytes += 1 << 20
+
+    async with listening(peer) as url:
+        transport = HttpTransport(url)
+        response = await transport.send(GET)
+        await asyncio.sleep(0.3)
+        waiting_bytes = sent_bytes
+        content = await body_of(response)
+        await transport.close()
+
+    assert waiting_bytes < size_bytes / 2  # the system's own buffers take some
+    assert size_bytes / 8 > MAX_UNREAD_BYTES
+    assert len(content) == size_bytes
+
+
+async def test_an_early_refusal_is_read_while_the_body_is_still_sent() -> None:
+    """413 in the middle of a large body is the response, though the peer reads no further and resets."""
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 3\r\n\r\nbig")
+        await writer.drain()
+        await asyncio.sleep(0.1)
+
+    async with listening(peer) as url:
+        transport = HttpTransport(url)
+        response = await transport.send(Request("POST", "", body=[bytes(100_000)] * 500))
+        assert (response.status, await body_of(response)) == (413, b"big")
+        await transport.close()
+
+
+async def test_a_peer_that_hangs_up_inside_the_body_was_not_asked() -> None:
+    """A request that was never handed over whole was not carried out, and may be sent again."""
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.transport.abort()
+
+    async with listening(peer) as url:
+        with pytest.raises(errors.NotConnected, match="before the request was sent whole"):
+            await fetched(url, request=Request("POST", "", body=[bytes(1 << 20)] * 100))
+
+
+async def test_a_cancelled_request_takes_its_connection_with_it() -> None:
+    """What comes for it must never be the next one's."""
+    gone = asyncio.Event()
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        gone.set()
+
+    async with listening(peer) as url:
+        transport = HttpTransport(url)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(transport.send(POST), 0.1)
+        await asyncio.wait_for(gone.wait(), 5)
+        await transport.close()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate of `localhost`, signed by itself, with its key."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = tmp_path_factory.mktemp("tls") / "localhost.pem"
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
+    return path
+
+
+@asynccontextmanager
+async def encrypted(certificate: Path) -> AsyncIterator[int]:
+    """A peer that speaks TLS and sends three megabytes; its port."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readline():
+            await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(2)
+            writer.write(OK + b"Content-Length: 3000000\r\n\r\n" + b"x" * 3_000_000)
+
+    server = await asyncio.start_server(peer, "127.0.0.1", 0, ssl=context)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+
+
+@pytest.mark.parametrize("through_proxy", [False, True], ids=["direct", "proxy"])
+async def test_it_speaks_tls(certificate: Path, monkeypatch: pytest.MonkeyPatch, through_proxy: bool) -> None:
+    """With the peer itself, also behind a proxy, which is asked for a tunnel; a certificate that is not trusted ends it."""
+    asked: list[bytes] = []
+
+    async with encrypted(certificate) as port:
+
+        async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            asked.append((await reader.readuntil(b"\r\n\r\n")).splitlines()[0])
+            there_reader, there_writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            await asyncio.gather(piped(reader, there_writer), piped(there_reader, writer))
+
+        async with listening(proxy) as proxy_url:
+            url, way = f"https://localhost:{port}", proxy_url if through_proxy else None
+            with pytest.raises(errors.NotConnected, match="nothing was sent"):
+                await fetched("", HttpTransport(url, way))
+            monkeypatch.setattr(network, "ssl_context", lambda: ssl.create_default_context(cafile=certificate))
+            transport = HttpTransport(url, way)
+            contents = [await body_of(await transport.send(POST)) for _ in range(3)]
+            await transport.close()
+
+    assert contents == [b"x" * 3_000_000] * 3
+    assert asked == ([b"CONNECT localhost:%d HTTP/1.1" % port] * 2 if through_proxy else [])
+
+
+async def piped(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(1 << 16):
+        writer.write(data)
+        await writer.drain()
+    writer.close()

@@ -33,7 +33,7 @@ stacks, path = collections.Counter(), os.path.join({folder!r}, "samples-%d.json"
 def sample(_, frame):
     names = []
     while frame is not None:
-        names.append(frame.f_code.co_filename)
+        names.append(frame.f_code.co_filename + ":" + frame.f_code.co_qualname)
         frame = frame.f_back
     stacks["\\n".join(names)] += 1
     if sum(stacks.values()) % {batch} == 0:  # a worker has no moment at its end

@@ -136,7 +136,8 @@ class Connection(asyncio.Protocol):
             while not response.status:
                 await self._wait()
         except BaseException:
-            self.close()
+            if self._response is response:  # else it is free, and may serve another request by now
+                self.close()
             raise
         return response
 

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from banana import errors
 from banana.google import transport as network
-from banana.google.connection import MAX_HEAD_BYTES, MAX_UNREAD_BYTES
+from banana.google.connection import MAX_HEAD_BYTES, MAX_UNREAD_BYTES, Connection
 from banana.google.transport import HttpTransport, Request
 from tests.google.test_transport import GET, OK, POST, answering, body_of, fetched, listening
 
@@ -211,6 +211,41 @@ async def test_a_cancelled_request_takes_its_connection_with_it() -> None:
             await asyncio.wait_for(transport.send(POST), 0.1)
         await asyncio.wait_for(gone.wait(), 5)
         await transport.close()
+
+
+async def test_who_is_cancelled_as_the_response_ends_leaves_the_connection_to_the_next() -> None:
+    """It is free by then, and may be under another request already: closing it would cost that one its picture."""
+    free: list[Connection] = []
+    connection = Connection()
+    connection.on_free = free.append
+    connection.connection_made(Silent())
+    task = asyncio.create_task(connection.send(b"GET / HTTP/1.1\r\n\r\n", ()))
+    await asyncio.sleep(0)
+    connection.data_received(HELLO)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert free == [connection]
+    assert connection.is_open
+
+
+class Silent(asyncio.Transport):
+    """A transport on which nothing arrives."""
+
+    is_aborted = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        pass
+
+    def resume_reading(self) -> None:
+        pass
+
+    def is_closing(self) -> bool:
+        return self.is_aborted
+
+    def abort(self) -> None:
+        self.is_aborted = True
 
 
 @pytest.fixture(scope="module")

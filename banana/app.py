@@ -138,7 +138,9 @@ def create_app(
     upkeep = keeping.upkeep({route: task_format.job_of for route, task_format in formats.items()})
     lifespan = _lifespan(settings, client, rate_limit, converter, buffers, recording, upkeep)
     app = _app_without_routes(settings, buffers, lifespan)
-    app.router.routes += [
+    # In front of what FastAPI adds: a request walks past as many as stand before its own.
+    app.router.routes[:0] = [
+        *(route for api_format in API_FORMATS for route in api_format.routes(services)),
         *ops.routes(
             __version__,
             reasons=lambda: _not_ready(keys),
@@ -146,7 +148,6 @@ def create_app(
             metrics_folder=metrics_folder,
             metrics_token=settings.metrics_token,
         ),
-        *(route for api_format in API_FORMATS for route in api_format.routes(services)),
         *tasks.routes(services, formats),
         *key.routes(services),
         *results.routes(keeping.files, keeping.links, rate_limit),

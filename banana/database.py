@@ -76,7 +76,12 @@ class Database:
     def execute(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """Run one statement by itself; return its rows."""
         with self._lock:
-            return self._connection().execute(statement, values).fetchall()
+            connection = self._connection()
+            try:
+                return connection.execute(statement, values).fetchall()
+            except sqlite3.DatabaseError as error:
+                self._move_aside_if_broken(error)
+                raise
 
     @contextmanager
     def transaction(self) -> Iterator[tuple[Execute, float]]:
@@ -94,8 +99,7 @@ class Database:
             except BaseException as error:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
-                if is_broken(error) and self._moves_broken_aside:
-                    self._move_aside()
+                self._move_aside_if_broken(error)
                 raise
 
     def close(self) -> None:
@@ -158,6 +162,10 @@ class Database:
             return os.stat(self._path).st_ino if self._path else 0  # noqa: PTH116 # a path object is slower
         except FileNotFoundError:
             return 0
+
+    def _move_aside_if_broken(self, error: BaseException) -> None:
+        if is_broken(error) and self._moves_broken_aside:
+            self._move_aside()
 
     def _move_aside(self) -> None:
         """Move a broken file out of the way. Of several workers that find it broken, one does it."""

@@ -13,9 +13,13 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import msgspec
 import structlog
@@ -24,6 +28,8 @@ import structlog
 _QUIET = ("httpx", "httpcore", "aiohttp", "asyncio", "limits", "watchfiles")
 _STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2
 _FIRST = ("timestamp", "level", "event", "request_id")
+# What every line of a request has: its id, and that of its trace.
+request_fields: ContextVar[Mapping[str, str]] = ContextVar("request_fields", default=MappingProxyType({}))
 
 
 def configure(log_file: str, level: str, max_bytes: int = 0, backups: int = 0) -> "Sink":
@@ -36,7 +42,7 @@ def configure(log_file: str, level: str, max_bytes: int = 0, backups: int = 0) -
     sink = Sink(log_file, max_bytes, backups)
     structlog.configure(
         processors=[
-            structlog.contextvars.merge_contextvars,
+            _with_request,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
@@ -45,6 +51,8 @@ def configure(log_file: str, level: str, max_bytes: int = 0, backups: int = 0) -
         logger_factory=lambda *_: sink,
         cache_logger_on_first_use=False,
     )
+    global _lines
+    _lines = _Lines(sink, logging.getLevelNamesMapping()[level.upper()])
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if isinstance(handler, _Foreign)]:
         root.removeHandler(handler)
@@ -58,9 +66,46 @@ def configure(log_file: str, level: str, max_bytes: int = 0, backups: int = 0) -
     return sink
 
 
+def write(level: int, event: str, fields: Mapping[str, Any]) -> None:
+    """Write a line as structlog would, without what it builds anew for each: a request has two of these.
+
+    `level` is that of the standard library's logging.
+    """
+    if _lines is None:
+        structlog.get_logger().log(level, event, **fields)
+    elif level >= _lines.level:
+        at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        name = logging.getLevelName(level).lower()
+        _lines.sink.append({"timestamp": at, "level": name, "event": event, **request_fields.get(), **fields})
+
+
+@contextmanager
+def lines_of(request_id: str, trace_id: str | None = None) -> Iterator[None]:
+    """Let every line written meanwhile be one of this request."""
+    token = request_fields.set({"request_id": request_id} | ({"trace_id": trace_id} if trace_id else {}))
+    try:
+        yield
+    finally:
+        request_fields.reset(token)
+
+
+def _with_request(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    return {**request_fields.get(), **event}
+
+
 def digest_of(secret: str) -> str:
     """Return eight characters that stand for a secret where people look."""
     return hashlib.sha256(secret.encode()).hexdigest()[:8]
+
+
+class _Lines(NamedTuple):
+    """Where `write` writes, and from which level on."""
+
+    sink: "Sink"
+    level: int
+
+
+_lines: _Lines | None = None
 
 
 class LogFileError(Exception):
@@ -80,7 +125,7 @@ class Sink:
         self._max_bytes = max_bytes
         self._backups = backups
         self._file = -1
-        self._inode = 0
+        self._inode = self._size_bytes = 0
         self.fails = False
         self._lock = threading.Lock()  # not only the event loop writes
         self._has_terminal = sys.stdout.isatty()
@@ -91,6 +136,10 @@ class Sink:
                 raise LogFileError(f"LOG_FILE: {log_file!r} cannot be opened: {error.strerror}") from error
 
     def write(self, **event: Any) -> None:
+        """Write one line."""
+        self.append(event)
+
+    def append(self, event: Mapping[str, Any]) -> None:
         """Write one line, whole, in one system call; a log that cannot be written never costs a request."""
         try:
             with self._lock:
@@ -106,9 +155,9 @@ class Sink:
 
     def _write(self, event: Mapping[str, Any]) -> None:
         if self._path:
-            file = self._open(self._path)
-            _append(file, _json(event))
-            if self._max_bytes and os.fstat(file).st_size >= self._max_bytes:
+            file, line = self._open(self._path), _json(event)
+            _append(file, line)
+            if self._max_bytes and self._size_bytes + len(line) >= self._max_bytes:
                 self._rotate(self._path)
         elif not self._has_terminal:
             _write_all(_STANDARD_OUTPUT, _json(event))
@@ -139,9 +188,10 @@ class Sink:
     def _open(self, path: Path) -> int:
         """Return the file of that name, opened anew when another one has the name by now."""
         try:
-            inode = os.stat(path).st_ino  # noqa: PTH116 # a path object is slower
+            found = os.stat(path)  # noqa: PTH116 # a path object is slower
+            inode, self._size_bytes = found.st_ino, found.st_size
         except FileNotFoundError:
-            inode = 0
+            inode = self._size_bytes = 0
         if inode == 0 or inode != self._inode:
             self.close()
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -174,7 +224,7 @@ class _Foreign(logging.Handler):
             "event": record.getMessage(),
             "logger": record.name,
             "level": record.levelname.lower(),
-            **structlog.contextvars.get_contextvars(),
+            **request_fields.get(),
         }
         stamped = structlog.processors.TimeStamper(fmt="iso", utc=True)(None, "", event)
         if record.exc_info:

@@ -36,9 +36,12 @@ def sample(_, frame):
         names.append(frame.f_code.co_filename + ":" + frame.f_code.co_qualname)
         frame = frame.f_back
     stacks["\\n".join(names)] += 1
-    if sum(stacks.values()) % {batch} == 0:  # a worker has no moment at its end
-        with open(path, "w") as file:
+    if stacks.total() % {batch} == 0:  # a worker has no moment at its end
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        with open(path + ".new", "w") as file:
             json.dump(stacks, file)
+        os.replace(path + ".new", path)
+        signal.setitimer(signal.ITIMER_PROF, 0.001, 0.001)
 signal.signal(signal.SIGPROF, sample)
 signal.setitimer(signal.ITIMER_PROF, 0.001, 0.001)
 """

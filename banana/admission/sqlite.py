@@ -19,8 +19,9 @@ from banana.database import Database
 
 # Longest wait for another process's transaction, in seconds; one takes some 20 µs.
 LOCK_SECONDS = 0.1
-# Expired rows that one decision sweeps away, so that the file grows no further than its live callers need.
-SWEEP_ROWS = 20
+# Expired rows that are swept away, and after how many entries, so that the file grows no further than its live callers need.
+SWEEP_ROWS = 320
+SWEEP_EVERY = 16
 # A store that lives as long as its process, for one worker.
 IN_MEMORY = ":memory:"
 
@@ -35,6 +36,18 @@ CREATE TABLE IF NOT EXISTS counters (key TEXT PRIMARY KEY, amount INTEGER NOT NU
 _SWEEP = "DELETE FROM hits WHERE (key, number) IN (SELECT key, number FROM hits WHERE expires_at < ? LIMIT ?)"
 _LAST = "SELECT number, at FROM hits WHERE key = ? ORDER BY number DESC LIMIT 1"
 _OLDEST = "SELECT at, number FROM hits WHERE key = ? AND at >= ? ORDER BY at, number LIMIT 1"
+# One more entry, where there is room for it: were it made, the one `limit` before it must have left the window. No counting,
+# whatever the limit. A clock that was set back a little does not make room; one that was far ahead is looked into elsewhere.
+_TAKE = """
+INSERT INTO hits (key, number, at, expires_at)
+SELECT ?1, next.number, next.at, next.at + ?4 FROM (
+    SELECT coalesce(last.number, 0) + 1 AS number, max(?3, coalesce(last.at, 0)) AS at
+    FROM (SELECT 1) LEFT JOIN (SELECT number, at FROM hits WHERE key = ?1 ORDER BY number DESC LIMIT 1) AS last
+) AS next
+WHERE next.at <= ?3 + ?4
+    AND NOT EXISTS (SELECT 1 FROM hits WHERE key = ?1 AND number = next.number - ?2 AND at >= next.at - ?4)
+RETURNING number, at
+"""
 # Made when the clock was ahead by more than their window.
 _FUTURE = "DELETE FROM hits WHERE at + at - expires_at > ?"
 
@@ -59,6 +72,7 @@ class SQLiteStorage(Storage, MovingWindowSupport):
             moves_broken_aside=True,
         )
         self._database.open()
+        self._unswept = 0
 
     @property
     def base_exceptions(self) -> tuple[type[Exception], ...]:
@@ -75,19 +89,25 @@ class SQLiteStorage(Storage, MovingWindowSupport):
         Returns whether there was room, when the window's oldest entry was made (seconds of the epoch), and how many
         entries there are.
         """
+        if amount == 1 and (taken := self._execute(_TAKE, key, limit, time.time(), expiry)):
+            last, at = taken
+            oldest_at, number = self._execute(_OLDEST, key, at - expiry) or (at, last)
+            self._unswept += 1
+            if self._unswept >= SWEEP_EVERY:
+                self._unswept = 0
+                self._execute(_SWEEP, at, SWEEP_ROWS)
+            return True, oldest_at, last - number + 1
         with self._transaction() as (execute, now):
             last, at = execute(_LAST, key) or (0, 0)
             if at > now + expiry:  # the clock was far ahead: that counts as nothing, now and in 200 days
                 execute(_FUTURE, now)
                 last, at = execute(_LAST, key) or (0, 0)
             now = max(now, at)  # a clock that was set back a little does not make room
-            # Were this entry made, the one `limit` before it must have left the window: no counting, whatever the limit.
             blocking = execute("SELECT at FROM hits WHERE key = ? AND number = ?", key, last + amount - limit)
             allowed = amount <= limit and not (blocking and blocking[0] >= now - expiry)
             if allowed:
                 for number in range(last + 1, last + 1 + amount):
                     execute("INSERT INTO hits VALUES (?, ?, ?, ?)", key, number, now, now + expiry)
-                execute(_SWEEP, now, SWEEP_ROWS)
                 last += amount
             oldest_at, number = execute(_OLDEST, key, now - expiry) or (now, last + 1)
             return allowed, oldest_at, last - number + 1

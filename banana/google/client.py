@@ -4,6 +4,7 @@ One client a worker for life.
 """
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 
 import structlog
 
-from banana import errors, metrics
+from banana import errors, logs, metrics
 from banana.errors import UpstreamResponse
 from banana.exchange import Exchange, unknown_limit
 from banana.google import wire
@@ -377,14 +378,8 @@ def _logged_attempt(number: int, key: Key, call: Call, exchange: Exchange) -> It
         exchange.count_attempt(seconds)
         metrics.upstream_calls.labels(outcome).inc()
         metrics.upstream_seconds.observe(seconds)
-        log.info(
-            "upstream_attempt",
-            attempt=number,
-            model=call.model,
-            key=key.digest,
-            outcome=outcome,
-            duration_ms=round(seconds * 1000, 1),
-        )
+        fields = {"attempt": number, "model": call.model, "key": key.digest, "outcome": outcome}
+        logs.write(logging.INFO, "upstream_attempt", fields | {"duration_ms": round(seconds * 1000, 1)})
 
 
 def _whole_image(parser: wire.ImageParser, cut: errors.UpstreamError) -> wire.Image | wire.Words:

@@ -5,10 +5,11 @@ leaves.
 """
 
 import asyncio
+import logging
 import re
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import structlog
 from starlette.datastructures import Headers
@@ -16,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from banana import errors, metrics
+from banana import errors, logs, metrics
 from banana.exchange import CALLER_LEFT, Exchange, Progress
 from banana.payload.memory import Buffers
 
@@ -61,10 +62,7 @@ class RequestLog:
             return await self._app(scope, receive, send)
         exchange = self._exchange(scope)
         scope.setdefault("state", {})["exchange"] = exchange
-        bound = {"request_id": exchange.request_id}
-        if exchange.trace_id:
-            bound["trace_id"] = exchange.trace_id
-        with structlog.contextvars.bound_contextvars(**bound):
+        with logs.lines_of(exchange.request_id, exchange.trace_id):
             metrics.in_flight.inc()
             try:
                 await self._app(scope, receive, _watched(send, exchange))
@@ -122,16 +120,16 @@ def _record(exchange: Exchange, route: str) -> None:
     if not has_left and exchange.images_returned and exchange.idempotency_key is None:
         label = metrics.model_label(exchange.model or "")
         metrics.images.labels(label, exchange.caller_label).inc(exchange.images_returned)
-    _level_of(exchange)("request", route=route, **exchange.log_fields(seconds))
+    logs.write(_level_of(exchange), "request", {"route": route, **exchange.log_fields(seconds)})
 
 
-def _level_of(exchange: Exchange) -> Callable[..., Any]:
-    """Return the log's method for a request: quiet for probes that went well, loud for what went wrong."""
+def _level_of(exchange: Exchange) -> int:
+    """Return the log's level of a request: quiet for probes that went well, loud for what went wrong."""
     if exchange.status >= 500:
-        return cast(Callable[..., Any], log.error)
+        return logging.ERROR
     if exchange.status >= 400:
-        return cast(Callable[..., Any], log.warning)
-    return cast(Callable[..., Any], log.debug if exchange.path in PROBES else log.info)
+        return logging.WARNING
+    return logging.DEBUG if exchange.path in PROBES else logging.INFO
 
 
 class ErrorResponses:

@@ -17,8 +17,8 @@ from banana.payload.pieces import Bytes, Pieces, head, size_of
 # What msgspec raises for bytes that are not JSON.
 _MALFORMED = (msgspec.MsgspecError, ValueError, RecursionError)
 
-# A string this long stays in place. Below it, the copy is cheaper than the bookkeeping.
-LONG_STRING_BYTES = 1024
+# A string this long stays in place. Below it, the copy is cheaper than the bookkeeping; a document below it has none.
+LONG_STRING_BYTES = 4096
 # A document without its long strings; a real request or response has a few kilobytes.
 MAX_DOCUMENT_BYTES = 1 << 20
 # Each is a step in Python: so many take some 20 ms. A real request has a few hundred.
@@ -100,6 +100,7 @@ class LazyJsonParser:
         self._lenient = lenient
         self._strings = 0
         self._document = bytearray()
+        self._is_small = True  # whether all of it is in `_document`, as it came
         self._long_strings: list[LongString] = []
         self._pieces: list[Bytes] | None = None  # of the string that is open, or None outside one
         self._first_escape: tuple[int, int] | None = None  # of the open string
@@ -107,6 +108,16 @@ class LazyJsonParser:
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes of the document. Raises InvalidJson when it cannot become one we read."""
+        if self._is_small:
+            if len(self._document) + len(chunk) < LONG_STRING_BYTES:
+                self._document += chunk
+                return
+            small, self._document, self._is_small = bytes(self._document), bytearray(), False
+            self._scan(small)
+        self._scan(chunk)
+
+    def _scan(self, chunk: bytes) -> None:
+        """Take bytes of a document that may have long strings."""
         position = 0
         end = len(chunk)
         while position < end:

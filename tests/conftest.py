@@ -31,11 +31,12 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 @pytest.fixture(autouse=True)
 def clean_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """An empty folder, no settings and no proxies from outside, and no log handlers left behind."""
+    """An empty folder, no settings and no proxies from outside; no log handlers and no shutdown left behind."""
     for name in list(os.environ):
         if name.lower() in config.Settings.model_fields or name.lower().endswith("_proxy") or name.startswith("AWS_"):
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
+    ServerProtocol.draining = False  # of the whole process: a server of an earlier test may have ended in it
     yield
     for handler in list(logging.getLogger().handlers):
         if type(handler).__module__ == "banana.logs":
@@ -113,7 +114,7 @@ async def served(app: FastAPI, http: Any = None) -> AsyncIterator[str]:
             proxy_headers=False,
         )
     )
-    ServerProtocol.draining = False  # of the whole process: an earlier server may have ended in it
+    ServerProtocol.draining = False  # an earlier server of the same test may have ended
     task = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)

@@ -1,12 +1,16 @@
 """The door: what is said before anything is served."""
 
+import asyncio
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import uvloop
 
+import main
 from tests.redis_server import RedisServer
 from tests.services import ROOT, free_port, needs
 
@@ -71,3 +75,28 @@ def test_what_can_never_be_used_is_one_line(tmp_path: Path, settings: dict[str, 
     assert refused.stderr.startswith("banana-service: ")
     assert line in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
+
+
+def test_callers_who_come_together_are_accepted_together() -> None:
+    """Several in each turn of the loop: under load a turn is long, and the last of a hundred would wait for a hundred."""
+    accepted: list[int] = []
+
+    class Caller(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            accepted[-1] += 1
+            transport.close()
+
+    async def serve() -> None:
+        loop = asyncio.get_running_loop()
+        listeners = main.copies_of(socket.create_server(("127.0.0.1", 0), backlog=100))
+        callers = [socket.create_connection(listeners[0].getsockname()) for _ in range(40)]
+        servers = [await loop.create_server(Caller, sock=listener) for listener in listeners]
+        while sum(accepted) < len(callers):
+            accepted.append(0)
+            await asyncio.sleep(0)
+        for closed in [*callers, *servers]:
+            closed.close()
+
+    uvloop.run(asyncio.wait_for(serve(), 30))
+
+    assert max(accepted) == main.ACCEPTED_AT_ONCE

@@ -94,8 +94,10 @@ def test_callers_who_come_together_are_accepted_together() -> None:
         while sum(accepted) < len(callers):
             accepted.append(0)
             await asyncio.sleep(0)
-        for closed in [*callers, *servers]:
-            closed.close()
+        for caller in callers:
+            caller.close()
+        for server in servers:
+            server.close()
 
     uvloop.run(asyncio.wait_for(serve(), 30))
 

@@ -54,6 +54,7 @@ class CallerTransport(asyncio.Transport):
         self._on_linger = on_linger
         # What is called for every piece of a response goes to the transport without a step between.
         self.write = transport.write  # type: ignore[method-assign]
+        self.writelines = transport.writelines  # type: ignore[method-assign]
         self.pause_reading = transport.pause_reading  # type: ignore[method-assign]
         self.resume_reading = transport.resume_reading  # type: ignore[method-assign]
         self._closing = False

@@ -9,7 +9,6 @@ import logging
 import re
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import structlog
 from starlette.datastructures import Headers
@@ -19,7 +18,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from banana import errors, logs, metrics
 from banana.exchange import CALLER_LEFT, Exchange, Progress
+from banana.http.cycle import DISCONNECT, PIECES
 from banana.payload.memory import Buffers
+from banana.payload.pieces import size_of
 
 log = structlog.get_logger(__name__)
 
@@ -98,7 +99,7 @@ def _watched(send: Send, exchange: Exchange) -> Send:
             message["headers"] = kept + [(name, value.encode("latin-1")) for name, value in own.items()]
             await send(message)
             return
-        exchange.bytes_out += len(message.get("body", b""))
+        exchange.bytes_out += size_of(message["pieces"]) if message["type"] == PIECES else len(message.get("body", b""))
         await send(message)
         if not message.get("more_body", False):
             exchange.progress = Progress.COMPLETE
@@ -240,26 +241,41 @@ class CancelOnDisconnect:
         """Serve one request for as long as its caller stays."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        task = asyncio.current_task()
+        task, exchange = asyncio.current_task(), exchange_of(scope)
         assert task is not None
-        watch = _DisconnectWatch(receive, exchange_of(scope), task)
+
+        def leave() -> None:
+            if exchange.progress is not Progress.COMPLETE:
+                exchange.caller_left = True
+                task.cancel()
+
+        extension = scope.get("extensions", {}).get(DISCONNECT)
         try:
-            await self._app(scope, watch.receive, send)
+            if extension is None:
+                await self._watching(scope, receive, send, leave)
+            else:
+                extension["call"](leave)
+                await self._app(scope, receive, send)
         except asyncio.CancelledError:
-            if not exchange_of(scope).caller_left:
+            if not exchange.caller_left:
                 raise
             task.uncancel()
+
+    async def _watching(self, scope: Scope, receive: Receive, send: Send, leave: Callable[[], None]) -> None:
+        """Serve one request of a server that says only to whoever asks that the caller left."""
+        watch = _DisconnectWatch(receive, leave)
+        try:
+            await self._app(scope, watch.receive, send)
         finally:
             watch.close()
 
 
 class _DisconnectWatch:
-    """Reads on behind the body, and cancels `task` when the caller leaves before the response is complete."""
+    """Reads on behind the body, and calls `leave` when the caller leaves."""
 
-    def __init__(self, receive: Receive, exchange: Exchange, task: "asyncio.Task[Any]") -> None:
+    def __init__(self, receive: Receive, leave: Callable[[], None]) -> None:
         self._receive = receive
-        self._exchange = exchange
-        self._task = task
+        self._leave = leave
         self._watch: asyncio.Task[None] | None = None
 
     async def receive(self) -> Message:
@@ -282,8 +298,3 @@ class _DisconnectWatch:
         while (await self._receive())["type"] != "http.disconnect":
             pass
         self._leave()
-
-    def _leave(self) -> None:
-        if self._exchange.progress is not Progress.COMPLETE:
-            self._exchange.caller_left = True
-            self._task.cancel()

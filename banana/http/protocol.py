@@ -7,25 +7,26 @@ What is different from uvicorn's own:
 - A head of more than `MAX_HEAD_BYTES` is refused as it arrives, and one that is not whole in time is ended.
 - Connections are limited; the one that has waited longest for a request goes first, so that a new one is always served.
 - An `Upgrade` is ignored, as RFC 9110 (section 7.8) allows: the body is the body. httptools takes it for the next request.
-- A response before the end of the request's body says `Connection: close`, and nothing more is read as a request.
-- A caller who only stopped sending is still answered. HTTP/1.0 gets no chunks. Trailers are not headers.
+- A caller who only stopped sending is still answered. Trailers are not headers.
+- How a response is sent is in `http/cycle`.
 """
 
-import sys
-import uuid
-from collections.abc import Awaitable, Callable
+import asyncio
+import secrets
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from itertools import chain
 from typing import Any
+from urllib.parse import unquote
 
 import httptools
 import msgspec
 import structlog
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from banana import errors
 from banana.http.connection import CallerTransport
+from banana.http.cycle import Cycle
 from banana.http.descriptors import SPARE_CONNECTIONS, requests_within_limit
 
 # How long a retiring worker listens on an idle connection; a busy client's pauses are milliseconds.
@@ -92,7 +93,8 @@ class ServerProtocol(HttpToolsProtocol):
         self._head_bytes = 0  # that came and were no body
         self._reads_no_more = False
         # Whose response is being made; uvicorn's own `cycle` is the newest, which may have to wait its turn.
-        self._answering: RequestResponseCycle | None = None
+        self._answering: Cycle | None = None
+        self._idle_since = 0.0  # in seconds of the loop's clock
 
     def connection_made(self, transport: Any) -> None:
         """Take a connection; one that a retiring worker still accepted is to be short."""
@@ -110,9 +112,10 @@ class ServerProtocol(HttpToolsProtocol):
         """End what belongs to the connection."""
         self._of_worker.forget(self)
         self._unset_head_timer()
+        self._unset_keepalive_if_required()
         self._caller.lost()
         if self._answering is not None:
-            _disconnect(self._answering)
+            self._answering.disconnect()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -120,7 +123,8 @@ class ServerProtocol(HttpToolsProtocol):
         if self.transport.is_closing() or self._reads_no_more:
             self._caller.discard(len(data))
             return
-        self._unset_keepalive_if_required()
+        if self.draining:
+            self._unset_keepalive_if_required()
         rest = memoryview(data)
         while rest and not self.transport.is_closing() and not self._reads_no_more:
             rest = self._parse(rest)
@@ -155,9 +159,7 @@ class ServerProtocol(HttpToolsProtocol):
         self._in_head = False
         self._of_worker.forget(self)
         self._unset_head_timer()
-        super().on_headers_complete()
-        if 0 < len(self.pipeline) < MAX_PIPELINED:
-            self.flow.resume_reading()  # else nobody would see that the caller left
+        self._begin(self._completed_scope())
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
@@ -172,10 +174,18 @@ class ServerProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """Wait for the next request."""
-        super().on_response_complete()
-        if not self.pipeline and not self.transport.is_closing():
-            self._of_worker.waiting[self] = None
+        """Begin the request that waits, or wait for the next one."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self._of_worker.waiting[self] = None
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._close_when_idle()
 
     def pause_writing(self) -> None:
         """Wait until the caller reads, but not for ever."""
@@ -198,6 +208,55 @@ class ServerProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answer what is not HTTP."""
         self._refuse(errors.InvalidRequest("The request is not HTTP/1.1."), HTTPStatus.BAD_REQUEST)
+
+    def _completed_scope(self) -> Any:
+        """Return the scope of the request, with what its first line says."""
+        version = self.parser.get_http_version()
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        self.scope["method"] = self.parser.get_method().decode("ascii")
+        self.scope["http_version"] = version
+        self.scope["path"] = self.root_path + (unquote(path) if "%" in path else path)
+        self.scope["raw_path"] = self.root_path.encode("ascii") + url.path
+        self.scope["query_string"] = url.query or b""
+        return self.scope
+
+    def _begin(self, scope: Any) -> None:
+        """Serve a request when those before it on its connection are answered."""
+        earlier = self.cycle
+        cycle = self.cycle = Cycle(
+            scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=False,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue,
+            keep_alive=scope["http_version"] != "1.0" and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+        if earlier is None or earlier.response_complete:
+            self._start_asgi_task(cycle, self.app)
+            return
+        self.pipeline.appendleft((cycle, self.app))
+        if len(self.pipeline) >= MAX_PIPELINED:  # below it is read on: else nobody would see that the caller left
+            self.flow.pause_reading()
+
+    def _close_when_idle(self) -> None:
+        """Close the connection when nothing came for long enough; else look again by then.
+
+        One timer for all requests of a connection: one for each took 6 µs of every request.
+        """
+        self.timeout_keep_alive_task = None
+        if self._head_timer is not None or (self.cycle is not None and not self.cycle.response_complete):
+            return
+        left_seconds = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left_seconds > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(left_seconds, self._close_when_idle)
+        else:
+            self.timeout_keep_alive_handler()
 
     def _wait_for_end(self) -> None:
         self._of_worker.lingering[self] = None
@@ -257,11 +316,11 @@ class ServerProtocol(HttpToolsProtocol):
         lines += [b"%s: %s" % (name, value) for name, value in self.headers if name != b"upgrade"]
         return b"\r\n".join([*lines, b"", b""])
 
-    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:
         self._answering = cycle
         if self.draining:
             cycle.keep_alive = False
-        super()._start_asgi_task(cycle, _framed(app, cycle))
+        super()._start_asgi_task(cycle, app)
 
     def _drain(self) -> None:
         self._unset_keepalive_if_required()
@@ -285,7 +344,7 @@ class ServerProtocol(HttpToolsProtocol):
                 # A whole request stands before it, and may have been paid for: that one is answered first.
                 self._end_after_whole_requests()
                 return
-            _disconnect(cycle)
+            cycle.disconnect()
             if cycle.response_started:
                 self._caller.abort()
                 return
@@ -298,7 +357,7 @@ class ServerProtocol(HttpToolsProtocol):
         # Not at the top: the launcher imports this module, and prepares the files of the metrics only afterwards.
         from banana import metrics
 
-        request_id = uuid.uuid4().hex
+        request_id = secrets.token_hex(16)
         metrics.requests.labels("unmatched", str(status.value)).inc()
         caller = self.client[0] if self.client else None
         log.warning("request_refused", request_id=request_id, status=status.value, code=error.code, caller=caller)
@@ -311,40 +370,3 @@ class ServerProtocol(HttpToolsProtocol):
             "connection: close",
         ]
         return "\r\n".join([*lines, "", ""]).encode() + body
-
-
-def _disconnect(cycle: RequestResponseCycle) -> None:
-    if not cycle.response_complete:
-        cycle.disconnected = True
-        cycle.message_event.set()
-
-
-def _framed(app: Any, cycle: RequestResponseCycle) -> Callable[..., Awaitable[None]]:
-    """Return `app`, whose responses end as the connection needs it."""
-
-    async def framed_app(scope: Any, receive: Any, send: Any) -> None:
-        async def framed_send(message: Any) -> None:
-            if cycle.more_body and not cycle.response_started:  # what is left of it must not be read as a request
-                cycle.keep_alive = False
-            await send(message)
-
-        await app(scope, receive, framed_send if scope["http_version"] != "1.0" else _until_close(framed_send, cycle))
-
-    return framed_app
-
-
-def _until_close(send: Any, cycle: RequestResponseCycle) -> Any:
-    """Return `send` for HTTP/1.0, which knows no chunks: a body without a length ends with the connection."""
-    is_unframed = False
-
-    async def unframed_send(message: Any) -> None:
-        nonlocal is_unframed
-        if message["type"] == "http.response.start":
-            is_unframed = not any(name.lower() == b"content-length" for name, _ in message["headers"])
-            if is_unframed:
-                cycle.chunked_encoding, cycle.expected_content_length = False, sys.maxsize
-        elif is_unframed and not message.get("more_body", False):
-            cycle.expected_content_length = len(message.get("body", b""))
-        await send(message)
-
-    return unframed_send

@@ -9,6 +9,7 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from banana.http.cycle import PIECES
 from banana.payload.pieces import Bytes, Pieces, joined, size_of
 
 # Proxies are not to wait for more before they pass on what there is; X-Accel-Buffering is nginx's word for it.
@@ -38,9 +39,9 @@ class PiecesResponse(Response):
         super().__init__(media_type=media_type, headers={"content-length": str(size_of(pieces))} | dict(headers or {}))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the pieces, each as the connection takes it."""
+        """Send the pieces."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        await _send_pieces(self.pieces, send)
+        await _send_pieces(self.pieces, scope, send)
 
 
 class BegunResponse(Response):
@@ -92,7 +93,7 @@ class KeepAliveResponse(BegunResponse):
             await _cancelled(self._work)
             raise
         response = await self._work
-        await _send_pieces(response.pieces if isinstance(response, PiecesResponse) else [response.body], send)
+        await _send_pieces(response.pieces if isinstance(response, PiecesResponse) else [response.body], scope, send)
 
 
 class PiecesStreamResponse(BegunResponse):
@@ -117,8 +118,8 @@ class PiecesStreamResponse(BegunResponse):
         async with aclosing(self._source), aclosing(self._parts) as parts:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             async for pieces in parts:
-                for piece in joined(pieces):
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                if size_of(pieces):
+                    await _send_pieces(pieces, scope, send, more_body=True)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -128,11 +129,14 @@ async def _cancelled(task: asyncio.Task[Any]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def _send_pieces(pieces: Pieces, send: Send) -> None:
-    """Send a body, each piece as the connection takes it; one without pieces is empty."""
+async def _send_pieces(pieces: Pieces, scope: Scope, send: Send, *, more_body: bool = False) -> None:
+    """Send a body, or a part of one: at once where the server takes pieces, else each as the connection takes it."""
+    if PIECES in scope.get("extensions", ()):
+        await send({"type": PIECES, "pieces": list(joined(pieces)), "more_body": more_body})
+        return
     last: Bytes = b""
     for piece in joined(pieces):
         if last:
             await send({"type": "http.response.body", "body": last, "more_body": True})
         last = piece
-    await send({"type": "http.response.body", "body": last, "more_body": False})
+    await send({"type": "http.response.body", "body": last, "more_body": more_body})

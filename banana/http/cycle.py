@@ -1,0 +1,145 @@
+"""One request on a caller's connection and its response, as uvicorn has it, but for how the response is sent.
+
+What is different from uvicorn's own:
+
+- A response is handed to the connection whole, head and pieces in one system call: as `http.response.pieces`, an
+  extension of ASGI, whose message has `pieces` and `more_body`.
+- It is complete when the connection has taken it, not when it waits in this process.
+- Whoever works for the request can be called when its caller leaves: the extension `http.disconnect`.
+- A response before the end of the request's body says `Connection: close`. HTTP/1.0 gets no chunks.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+from banana.payload.pieces import Bytes, size_of
+
+# Names of extensions in the scope.
+PIECES = "http.response.pieces"
+DISCONNECT = "http.disconnect"
+# What may not stand in a header's name or value (RFC 9110, section 5); each header would be searched by uvicorn.
+_NOT_IN_NAME = re.compile(rb'[\x00-\x1f\x7f()<>@,;:\[\]={} \t\\"]')
+_NOT_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_WITHOUT_BODY = (204, 304)
+# Names that were found to be well-formed; they are our own, and few.
+_names: set[bytes] = set()
+
+
+class Cycle(RequestResponseCycle):
+    """A request and its response; `scope` gets what it can do beside ASGI."""
+
+    def __init__(self, scope: Any, **of_uvicorn: Any) -> None:
+        super().__init__(scope=scope, **of_uvicorn)
+        self._on_disconnect: Callable[[], object] | None = None
+        self._head: Sequence[Bytes] = ()  # that waits for the body, to go with it
+        self._ends_with_connection = False
+        scope["extensions"] = {PIECES: {}, DISCONNECT: {"call": self._call_on_disconnect}}
+
+    def disconnect(self) -> None:
+        """Take notice that the caller left, unless it has its response."""
+        if self.response_complete or self.disconnected:
+            return
+        self.disconnected = True
+        self.message_event.set()
+        if self._on_disconnect is not None:
+            self._on_disconnect()
+
+    async def send(self, message: Any) -> None:
+        """Send a message of ASGI, or pieces. Raises RuntimeError for what is not to come now."""
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        if not self.response_started:
+            self._start(message)
+        elif self.response_complete:
+            raise RuntimeError(f"Unexpected ASGI message {message['type']!r}, after the response was complete.")
+        else:
+            self._write(message)
+            if not message.get("more_body", False):
+                await self._complete()
+
+    def _call_on_disconnect(self, callback: Callable[[], object]) -> None:
+        """Call `callback` when the caller leaves, at once where it has left."""
+        self._on_disconnect = callback
+        if self.disconnected:
+            callback()
+
+    def _start(self, message: Any) -> None:
+        """Write the head; one with a length goes with the body."""
+        if message["type"] != "http.response.start":
+            raise RuntimeError(f"Expected ASGI message 'http.response.start', but got {message['type']!r}.")
+        self.response_started = True
+        self.waiting_for_100_continue = False
+        if self.more_body:  # what is left of it must not be read as a request
+            self.keep_alive = False
+        status: int = message["status"]
+        lines = [STATUS_LINE[status]]
+        for name, value in (*self.default_headers, *message.get("headers", ())):
+            self._take_header(name, value)
+            lines += (name, b": ", value, b"\r\n")
+        lines.append(self._framing(status))
+        if self.chunked_encoding or self._ends_with_connection:
+            self.transport.write(b"".join(lines))
+        else:
+            self._head = (b"".join(lines),)
+
+    def _take_header(self, name: bytes, value: bytes) -> None:
+        """Look at a header of the response. Raises RuntimeError for one that would end it early."""
+        if name not in _names:
+            if _NOT_IN_NAME.search(name):
+                raise RuntimeError("Invalid HTTP header name.")
+            _names.add(name)
+        if _NOT_IN_VALUE.search(value):
+            raise RuntimeError("Invalid HTTP header value.")
+        if name == b"content-length":
+            self.expected_content_length, self.chunked_encoding = int(value), False
+        elif name == b"connection" and value.lower() == b"close":
+            self.keep_alive = False
+
+    def _framing(self, status: int) -> bytes:
+        """Return the end of the head: how the body ends, and the connection."""
+        end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
+        if self.chunked_encoding is not None or self.scope["method"] == "HEAD" or status in _WITHOUT_BODY:
+            return end
+        if self.scope["http_version"] == "1.0":
+            self._ends_with_connection = True
+            self.expected_content_length = sys.maxsize
+            return end
+        self.chunked_encoding = True
+        return b"transfer-encoding: chunked\r\n" + end
+
+    def _write(self, message: Any) -> None:
+        """Write a part of the body, and what waits for it."""
+        pieces: Sequence[Bytes] = message["pieces"] if message["type"] == PIECES else (message.get("body", b""),)
+        length, head = size_of(pieces), self._head
+        self._head = ()
+        if self.scope["method"] == "HEAD":
+            pieces, self.expected_content_length = (), 0
+        elif self.chunked_encoding:
+            is_last = not message.get("more_body", False)
+            chunk = (b"%x\r\n" % length, *pieces, b"\r\n") if length else ()
+            pieces = (*chunk, b"0\r\n\r\n") if is_last else chunk
+        elif length > self.expected_content_length:
+            raise RuntimeError("Response content longer than Content-Length")
+        else:
+            self.expected_content_length -= length
+        self.transport.writelines((*head, *pieces))
+
+    async def _complete(self) -> None:
+        """End the response when the connection has taken it."""
+        if self.flow.write_paused:
+            await self.flow.drain()
+            if self.disconnected:
+                return
+        if self.expected_content_length and not self._ends_with_connection:
+            raise RuntimeError("Response content shorter than Content-Length")
+        self.response_complete = True
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()

@@ -369,7 +369,10 @@ def _lifespan(
             upstream=without_userinfo(settings.gemini_base_url),
             keys=len(settings.gemini_api_key),
         )
-        running = (buffers.trim_when_quiet(), recording.beat.run(), upkeep.run(), recording.budgets.run())
+        running = (
+            *(buffers.trim_when_quiet(), recording.beat.run(), upkeep.run(), recording.budgets.run()),
+            metrics.write_regularly(),
+        )
         beside = [asyncio.create_task(work) for work in running]
         yield
         await upkeep.drain()

@@ -5,12 +5,13 @@ metrics are read from its attributes; the log line is written from them, and dec
 """
 
 import enum
+import secrets
 import time
-import uuid
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
+
+from msgspec import Struct, field
 
 from banana.money import rounded
 
@@ -37,8 +38,7 @@ def unknown_limit() -> Decimal | None:
     return None
 
 
-@dataclass(slots=True)
-class Exchange:
+class Exchange(Struct):
     """One request and its response.
 
     Attributes:
@@ -79,7 +79,7 @@ class Exchange:
     """
 
     deadline: float
-    request_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    request_id: str = field(default_factory=lambda: secrets.token_hex(16))
     trace_id: str | None = None
     started_at: float = field(default_factory=time.perf_counter)
     method: str = ""

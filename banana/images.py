@@ -8,11 +8,12 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
 import structlog
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from banana import errors
 from banana.exchange import Exchange
@@ -30,8 +31,7 @@ DEFAULT_QUALITY = 90
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(Struct, frozen=True):
     """What a caller wants, whatever its API format.
 
     Attributes:
@@ -68,8 +68,7 @@ class Order:
         return "\n".join(part.text for part in self.turns[-1].parts if part.text) if self.turns else ""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What one call became.
 
     Attributes:
@@ -88,16 +87,14 @@ class Outcome:
     url: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """An outcome that is an error."""
 
     index: int
     error: errors.BananaError
 
 
-@dataclass(frozen=True, slots=True)
-class Outcomes:
+class Outcomes(Struct, frozen=True):
     """What an order became, in the order of its calls.
 
     Attributes:

@@ -1,9 +1,11 @@
 """The log: one JSON object a line, in the same shape for this service and for the libraries below it.
 
 Lines are appended whole, so that several workers can share one file; one that is full is renamed, and every worker opens
-the new one with its next line, as it does after logrotate, without a signal. Bodies, prompts and keys are never given to it.
+the new one with its next line, as it does after logrotate, without a signal. What is logged in one turn of the event loop
+is written at its end, together. Bodies, prompts and keys are never given to it.
 """
 
+import asyncio
 import contextlib
 import errno
 import fcntl
@@ -28,6 +30,7 @@ import structlog
 _QUIET = ("httpx", "httpcore", "aiohttp", "asyncio", "limits", "watchfiles")
 _STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2
 _FIRST = ("timestamp", "level", "event", "request_id")
+_LEVELS = {level: name.lower() for name, level in logging.getLevelNamesMapping().items()}
 # What every line of a request has: its id, and that of its trace.
 request_fields: ContextVar[Mapping[str, str]] = ContextVar("request_fields", default=MappingProxyType({}))
 
@@ -75,8 +78,7 @@ def write(level: int, event: str, fields: Mapping[str, Any]) -> None:
         structlog.get_logger().log(level, event, **fields)
     elif level >= _lines.level:
         at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        name = logging.getLevelName(level).lower()
-        _lines.sink.append({"timestamp": at, "level": name, "event": event, **request_fields.get(), **fields})
+        _lines.sink.append({"timestamp": at, "level": _LEVELS[level], "event": event, **request_fields.get(), **fields})
 
 
 @contextmanager
@@ -126,6 +128,8 @@ class Sink:
         self._backups = backups
         self._file = -1
         self._inode = self._size_bytes = 0
+        self._unwritten: list[bytes] = []
+        self._writes_on: asyncio.AbstractEventLoop | None = None  # at the end of whose turn they are written
         self.fails = False
         self._lock = threading.Lock()  # not only the event loop writes
         self._has_terminal = sys.stdout.isatty()
@@ -140,11 +144,27 @@ class Sink:
         self.append(event)
 
     def append(self, event: Mapping[str, Any]) -> None:
-        """Write one line, whole, in one system call; a log that cannot be written never costs a request."""
+        """Write one line, whole, at the end of the event loop's turn, where one runs; it never costs a request."""
+        loop = _running_loop()
+        with self._lock, self._noticed():
+            self._take(event)
+            if loop is None:
+                self._write()
+            elif self._unwritten and self._writes_on is not loop:
+                loop.call_soon(self.write_taken)
+                self._writes_on = loop
+
+    def write_taken(self) -> None:
+        """Write the lines of the turn, in one system call."""
+        with self._lock, self._noticed():
+            self._writes_on = None
+            self._write()
+
+    @contextmanager
+    def _noticed(self) -> Iterator[None]:
+        """Notice whether the log can be written."""
         try:
-            with self._lock:
-                self._write(event)
-            self.fails = False
+            yield
         except Exception as error:  # a full disk, a text that is no Unicode
             if not self.fails:
                 # Past Python's buffers, here and below: what cannot be flushed stays in them, and makes the next flush fail,
@@ -153,21 +173,34 @@ class Sink:
                     os.write(_STANDARD_ERROR, f"the log cannot be written: {error}\n".encode())
             self.fails = True
 
-    def _write(self, event: Mapping[str, Any]) -> None:
-        if self._path:
-            file, line = self._open(self._path), _json(event)
-            _append(file, line)
-            if self._max_bytes and self._size_bytes + len(line) >= self._max_bytes:
-                self._rotate(self._path)
-        elif not self._has_terminal:
-            _write_all(_STANDARD_OUTPUT, _json(event))
+    def _take(self, event: Mapping[str, Any]) -> None:
+        if self._path or not self._has_terminal:
+            self._unwritten.append(_json(event))
         if self._has_terminal:
             _write_all(_STANDARD_OUTPUT, f"{readable(event, in_colour=True)}\n".encode())
+
+    def _write(self) -> None:
+        """Write what was taken; where that fails, it is lost. Raises OSError."""
+        lines, self._unwritten = b"".join(self._unwritten), []
+        if not lines:
+            return
+        if self._path is None:
+            _write_all(_STANDARD_OUTPUT, lines)
+        else:
+            _append(self._open(self._path), lines)
+            if self._max_bytes and self._size_bytes + len(lines) >= self._max_bytes:
+                self._rotate(self._path)
+        self.fails = False
 
     debug = info = warning = error = critical = exception = msg = write
 
     def close(self) -> None:
-        """Close the file; the next line opens it again."""
+        """Write what was taken, and close the file; the next line opens it again."""
+        if self._unwritten:
+            self.write_taken()
+        self._close_file()
+
+    def _close_file(self) -> None:
         if self._file >= 0:
             os.close(self._file)
         self._file, self._inode = -1, 0
@@ -193,7 +226,7 @@ class Sink:
         except FileNotFoundError:
             inode = self._size_bytes = 0
         if inode == 0 or inode != self._inode:
-            self.close()
+            self._close_file()
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
             self._inode = os.fstat(self._file).st_ino
@@ -275,6 +308,13 @@ def _head(event: Mapping[str, Any]) -> str:
     return name if event.get("level") == "info" else f"{event.get('level', '')}: {name}"
 
 
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
 def _append(file: int, line: bytes) -> None:
     """Append a line whole, or raise OSError and leave no part of it."""
     written = os.write(file, line)
@@ -292,8 +332,9 @@ def _write_all(descriptor: int, line: bytes) -> None:
 
 def _json(event: Mapping[str, Any]) -> bytes:
     """Return the line, what people look for first in front."""
-    first = {name: event[name] for name in _FIRST if name in event}
-    line = first | dict(event)
+    line: Mapping[str, Any] = event
+    if next(iter(event), None) != _FIRST[0]:
+        line = {name: event[name] for name in _FIRST if name in event} | dict(event)
     try:
         return msgspec.json.encode(line, enc_hook=str) + b"\n"
     except UnicodeEncodeError:  # half a surrogate pair: escaped, it can be written

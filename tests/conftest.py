@@ -84,10 +84,19 @@ def settings_for(stand_in: StandIn, **values: Any) -> config.Settings:
 
 @asynccontextmanager
 async def client_of(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    """A client that speaks ASGI to the app, without a socket."""
+    """A client that speaks ASGI to the app, without a socket; with a response, its log line is written."""
+
+    async def turn_ended(_: httpx.Response) -> None:
+        await asyncio.sleep(0)
+
     async with (
         app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1", timeout=30) as client,
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(app),
+            base_url="http://127.0.0.1",
+            timeout=30,
+            event_hooks={"response": [turn_ended]},
+        ) as client,
     ):
         yield client
 

@@ -1,8 +1,10 @@
 """The log: one JSON object a line, one request traceable, nothing secret in it."""
 
+import asyncio
 import json
 import logging
 import multiprocessing
+import os
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +115,31 @@ async def test_a_trace_is_honoured_and_prompts_are_logged_when_asked_for(stand_i
     assert (request["attempts"], request["tokens"], request["caller"]) == (1, 1353, "127.0.0.1")
     assert request["upstream_ms"] > 0
     assert request["bytes_in"] > 20
+
+
+async def test_what_is_logged_in_a_turn_is_written_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In one system call at its end; what another thread logs is written at once, and closing loses nothing."""
+    sink = logs.configure("logs/app.log", "info")
+    written: list[bytes] = []
+
+    def write(_: int, line: bytes) -> int:
+        written.append(line)
+        return len(line)
+
+    monkeypatch.setattr(os, "write", write)
+    for number in range(3):
+        logs.write(logging.INFO, "request", {"number": number})
+    before = list(written)
+    await asyncio.sleep(0)
+    in_turn = list(written)
+    logs.write(logging.INFO, "request", {"number": 3})
+    await asyncio.to_thread(logs.write, logging.INFO, "request", {"number": 4})
+    logs.write(logging.INFO, "request", {"number": 5})
+    sink.close()
+
+    assert before == []
+    assert [line.count(b"\n") for line in in_turn] == [3]
+    assert [json.loads(line)["number"] for line in b"".join(written).splitlines()] == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize("file", ["/proc/nowhere/app.log", "/dev/null/app.log", "."])

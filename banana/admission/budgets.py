@@ -81,21 +81,20 @@ class Spending:
 
     async def settle(self) -> None:
         """Charge what the calls that have ended cost; nothing happens while one is still on its way."""
-        if not self.is_settled and not self._exchange.open_calls:
-            # To its end, whoever is cancelled meanwhile.
-            await asyncio.shield(asyncio.create_task(self._settle()))
-
-    async def _settle(self) -> None:
-        if self.is_settled:
+        if self.is_settled or self._exchange.open_calls:
             return
         charged, self._settled = self._exchange.charged_usd - self._settled, self._exchange.charged_usd
         reserving, self._reserving = self._reserving, None
-        if reserving is not None:
-            await asyncio.wait([reserving])
-            if reserving.exception() is None and self._id is not None:
-                await self._budgets.settle(self._id, charged)
-        else:
+        if reserving is None:
             self._budgets.add(self._exchange, charged)
+        else:
+            # To its end, whoever is cancelled meanwhile.
+            await asyncio.shield(asyncio.create_task(self._settle(reserving, charged)))
+
+    async def _settle(self, reserving: "asyncio.Task[None]", charged: Decimal) -> None:
+        await asyncio.wait([reserving])
+        if reserving.exception() is None and self._id is not None:
+            await self._budgets.settle(self._id, charged)
 
 
 class Budgets:

@@ -9,11 +9,12 @@ import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, TypeVar
 
 import structlog
+from msgspec import Struct
+from msgspec.structs import replace
 
 from banana import errors, logs, metrics
 from banana.errors import UpstreamResponse
@@ -42,8 +43,7 @@ Reader = Callable[[HttpResponse, "_Sending"], Awaitable[T]]
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True):
     """A call to Google's API.
 
     Attributes:
@@ -313,8 +313,7 @@ class GeminiClient:
         return take
 
 
-@dataclass(slots=True)
-class _Sending:
+class _Sending(Struct):
     """What is known of the last attempt of a call.
 
     Attributes:

@@ -5,10 +5,11 @@ The pictures stay the pieces they came in. Source: Google's REST reference for `
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from banana.payload.lazyjson import InvalidJson, LazyJsonParser, LongString
 from banana.payload.pictures import EncodedPicture
@@ -20,8 +21,7 @@ _PICTURE_FIELDS = ("inlineData", "inline_data", "fileData", "file_data")
 _NUMBER_BYTES = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(Struct, frozen=True):
     """One part of a turn: words, or a picture.
 
     Attributes:
@@ -38,8 +38,7 @@ class Part:
     reference: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(Struct, frozen=True):
     """What one side said: the caller, or with `is_model` the model."""
 
     parts: Sequence[Part]
@@ -62,8 +61,7 @@ def conversation(turns: Iterable[Turn]) -> list[Turn]:
     return together
 
 
-@dataclass(frozen=True, slots=True)
-class GenerateContentRequest:
+class GenerateContentRequest(Struct, frozen=True):
     """What to make.
 
     Attributes:
@@ -162,4 +160,10 @@ def field_of(mapping: dict[str, Any], name: str) -> Any:
     """Return a field by its JSON name or its proto name (`inlineData`, `inline_data`): Google's side knows both."""
     if name in mapping:
         return mapping[name]
-    return mapping.get(re.sub("([A-Z])", r"_\1", name).lower())
+    return mapping.get(_proto_name(name))
+
+
+@cache
+def _proto_name(name: str) -> str:
+    """Return a field's proto name by its JSON name, of which there are a dozen."""
+    return re.sub("([A-Z])", r"_\1", name).lower()

@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import aiohappyeyeballs
 import certifi
+from msgspec import Struct
 from opentelemetry import trace
 
 from banana import errors
@@ -33,8 +34,7 @@ _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 _UNPACKED_BYTES = 256 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(Struct, frozen=True):
     """A request, without what belongs to the connection: `Host`, `Content-Length` and the credentials of a proxy.
 
     Attributes:
@@ -100,7 +100,7 @@ class HttpTransport:
         self._free: list[tuple[float, Connection]] = []
         self._all: set[Connection] = set()
         self._sweep: asyncio.TimerHandle | None = None
-        self._tracer = _tracer()
+        self._tracer = trace.get_tracer("banana") if collects_traces() else None
 
     async def send(self, request: Request) -> HttpResponse:
         """Send `request`; return its response when the head is there.
@@ -274,10 +274,9 @@ def keepalive_socket(address: Any) -> socket.socket:
     return tcp_socket
 
 
-def _tracer() -> trace.Tracer | None:
-    """Return what makes spans; None where nothing collects them."""
-    provider = trace.get_tracer_provider()
-    return None if isinstance(provider, trace.ProxyTracerProvider) else provider.get_tracer("banana")
+def collects_traces() -> bool:
+    """Return whether something collects traces in this process."""
+    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
 
 
 def _unpacked(response: Response) -> HttpResponse:

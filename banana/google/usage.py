@@ -3,10 +3,10 @@
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
 import msgspec
+from msgspec import Struct
 
 # Google's counts are int32: one beyond this is no count.
 MAX_TOKENS = (1 << 31) - 1
@@ -18,8 +18,7 @@ _DECODER = json.JSONDecoder()
 _IMAGE_MODALITIES = ("IMAGE", "DOCUMENT")
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     """How many tokens a call took; what is missing or no count is 0.
 
     Attributes:
@@ -44,7 +43,7 @@ class Usage:
     @classmethod
     def sum(cls, usages: Sequence["Usage"]) -> "Usage":
         """Return the count of several calls together."""
-        names = [field.name for field in fields(cls)]
+        names = [field.name for field in msgspec.structs.fields(cls)]
         return cls(**{name: sum(getattr(usage, name) or 0 for usage in usages) for name in names})
 
     @property

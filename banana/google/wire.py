@@ -7,11 +7,11 @@ behaviour differ, the careful reading.
 import re
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from banana import errors
 from banana.google.contents import field_of
@@ -38,8 +38,7 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)s")
 _MAX_MESSAGE_CHARACTERS = 500
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(Struct, frozen=True):
     """The one image of a response that counts, still as base64.
 
     Attributes:
@@ -54,15 +53,14 @@ class Image:
 
     picture: EncodedPicture
     mime_type: str
-    usage: dict[str, Any] = field(default_factory=dict)
+    usage: dict[str, Any] = {}
     cost_usd: Decimal | None = None
     text: str = ""
     model: str = ""
     signature: Pieces = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Words:
+class Words(Struct, frozen=True):
     """A response without an image, where that is an answer too: the model's words, or those of a refusal.
 
     Attributes:
@@ -76,7 +74,7 @@ class Words:
     text: str
     finish_reason: str
     is_refusal: bool = False
-    usage: dict[str, Any] = field(default_factory=dict)
+    usage: dict[str, Any] = {}
     cost_usd: Decimal | None = None
     model: str = ""
 

@@ -6,9 +6,9 @@ names what is wrong. It does no I/O and knows no API format.
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import pybase64
+from msgspec import Struct
 
 from banana.payload.lazyjson import LongString
 from banana.payload.pieces import Bytes, Pieces, head, size_of, without_head
@@ -48,8 +48,7 @@ class PictureError(ValueError):
     """What was given is not a picture this service takes; the message names what was found."""
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedPicture:
+class EncodedPicture(Struct, frozen=True):
     """A picture as base64 that was checked.
 
     Attributes:

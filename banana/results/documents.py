@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 import msgspec
 import pybase64
+from msgspec.structs import replace
 
 from banana import errors
 from banana.errors import UpstreamResponse

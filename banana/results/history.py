@@ -5,9 +5,10 @@ import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Protocol
 from urllib.parse import parse_qs, urlsplit
+
+from msgspec.structs import replace
 
 from banana import errors
 from banana.exchange import Exchange

@@ -11,6 +11,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 
 import structlog
+from msgspec import structs
 
 from banana import errors, images, metrics
 from banana.exchange import Exchange
@@ -247,7 +248,7 @@ class KeptRequests:
             return outcome
         expires_at = outcome.created_at + int(self._files.keep_seconds)
         try:
-            return replace(outcome, url=self._links.url(base_url, outcome.file, expires_at))
+            return structs.replace(outcome, url=self._links.url(base_url, outcome.file, expires_at))
         except OSError as error:
             if size_of_content(outcome):
                 return outcome

@@ -9,6 +9,7 @@ from decimal import Decimal
 from typing import Any
 
 import structlog
+from msgspec import structs
 
 from banana import errors, images, metrics
 from banana.admission.budgets import Budgets, Spending
@@ -258,7 +259,7 @@ class Works:
         if isinstance(outcome.result, errors.BananaError):
             error = errors.OutcomeUnknown() if outcome.result.in_doubt else outcome.result
             error.request_id = work.entry.request_id
-            return replace(outcome, result=error)
+            return structs.replace(outcome, result=error)
         return await self.keep(outcome, work.entry.id)
 
     async def _keep_late(self, work: Work) -> None:

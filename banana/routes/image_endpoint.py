@@ -6,11 +6,12 @@ The format itself is two pure parts: `order_of` reads a body into an order, and 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Generic, TypeVar
 
 import msgspec
+from msgspec.structs import replace
 from pydantic import BaseModel
 from starlette.datastructures import Headers
 from starlette.requests import Request

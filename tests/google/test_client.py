@@ -7,11 +7,12 @@ import threading
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from decimal import Decimal
 
 import httpx
 import pytest
+from msgspec.structs import replace
 
 from banana import errors, metrics
 from banana.exchange import Exchange, unknown_limit

@@ -504,7 +504,7 @@ class TestNothingKept:
         assert (response.status_code in (400, 422), stand_in.calls) == (True, [])
         assert name in response.text
         assert "KEEP_RESULTS_SECONDS" in response.text
-        assert not Path(".state/ledger.db").exists()
+        assert not list(Path(".state").rglob("results/*"))
 
     async def test_openai_gets_a_data_uri(self, worker: MakeClient) -> None:
         """Which is a URL, and works."""

@@ -84,10 +84,9 @@ def _latency(text: str, percentile: int) -> float:
 async def crowd(server: Server, size: int) -> float:
     """Let `size` callers wait at once for one small answer each; return the growth of memory in bytes a caller."""
     body = json.dumps({"prompt": "a banana"}).encode()
-    request = (
-        f"POST {server.path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-        + body
-    )
+    # The service answers only to hosts that it knows.
+    host = f"Host: 127.0.0.1:{server.port}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    request = f"POST {server.path} HTTP/1.1\r\n{host}\r\n\r\n".encode() + body
     before = server.memory_bytes("VmRSS")
     connections = []
     for _ in range(size):

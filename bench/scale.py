@@ -79,7 +79,7 @@ def store(folder: Path) -> Iterator[Store]:
     """Run one."""
     port = servers.free_port()
     command = ["redis-server", "--port", str(port), "--save", "", "--appendonly", "yes", "--appendfsync", "always"]
-    with servers.running("redis", command, port, "", servers.LOAD_CORE, folder) as server:
+    with servers.running("redis", command, port, "", servers.LOAD_CORE, folder, is_ready=servers.accepts) as server:
         yield Store(server)
 
 

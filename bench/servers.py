@@ -1,6 +1,7 @@
 """What is measured and what it is measured against, each a process pinned to a core, on ports of loopback."""
 
 import asyncio
+import http.client
 import json
 import os
 import shutil
@@ -8,10 +9,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 import pybase64
 
@@ -20,7 +22,11 @@ ROOT = Path(__file__).parent.parent
 SERVER_CORE, LOAD_CORE = 0, (os.cpu_count() or 1) - 1
 CHAT_PATH = "/v1/chat/completions"
 GOOGLE_PATH = "/v1beta/models/gemini-3-pro-image:generateContent"
-READY_SECONDS = 30
+READY_SECONDS = 60
+# A server is quiet that took less processor time than two ticks of the kernel's clock in so many seconds.
+QUIET_SECONDS, QUIET_CPU_SECONDS = 0.1, 0.015
+# Bytes of base64 in an answer.
+SIZES = {"1 KB": 1000, "0.1 MB": 100_000, "1.4 MB": 1_400_000, "14 MB": 14_000_000}
 
 _NGINX = """
 daemon off; worker_processes 1; pid {folder}/{name}.pid; error_log {folder}/{name}.log;
@@ -49,7 +55,7 @@ def nginx_command() -> str | None:
 
 @dataclass
 class Server:
-    """A server that runs: its process, its address, the path that makes a picture, and its seconds to ready.
+    """A server that runs: its process, its address, the path that makes a picture, and its seconds to its first response.
 
     With `new_keys` each request of the load has an Idempotency-Key of its own.
     """
@@ -76,6 +82,14 @@ class Server:
         fields = (Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split() for pid in self.pids())
         return sum(int(field[11]) + int(field[12]) for field in fields) / os.sysconf("SC_CLK_TCK")
 
+    def settle(self, most_seconds: float = 10) -> None:
+        """Wait until it is quiet: started in all its workers, and through with what its callers left behind."""
+        until = time.monotonic() + most_seconds
+        before, now = float("-inf"), self.cpu_seconds()
+        while now - before > QUIET_CPU_SECONDS and time.monotonic() < until:
+            time.sleep(QUIET_SECONDS)
+            before, now = now, self.cpu_seconds()
+
     def forget_peak(self) -> None:
         """Let the kernel count the peak of memory anew."""
         for pid in self.pids():
@@ -87,23 +101,58 @@ class Server:
         return sum(int(line.split()[1]) for line in lines if line.startswith(f"{what}:")) * 1024
 
 
+def status_of(port: int, path: str) -> int | None:
+    """Return the status of the response to a GET, None where none came."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=READY_SECONDS)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
+
+
+def responds(port: int) -> bool:
+    """Tell whether an HTTP response comes, of whatever status."""
+    return status_of(port, "/health") is not None
+
+
+def is_healthy(port: int) -> bool:
+    """Tell whether the service can answer; its socket accepts connections before its workers are there."""
+    return status_of(port, "/health") == 200
+
+
+def accepts(port: int) -> bool:
+    """Tell whether a connection is accepted; for what does not speak HTTP."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 @contextmanager
 def running(
-    name: str, command: list[str], port: int, path: str, core: int | None, folder: Path, **environment: str
+    name: str,
+    command: list[str],
+    port: int,
+    path: str,
+    core: int | None,
+    folder: Path,
+    environment: Mapping[str, str] = MappingProxyType({}),
+    is_ready: Callable[[int], bool] = responds,
 ) -> Iterator[Server]:
-    """Run a server on a core, None for all of them, until it is no longer needed; yields it once it accepts connections."""
+    """Run a server on a core, None for all of them, until it is no longer needed; yields it once it is ready."""
     kept = {key: os.environ[key] for key in ("PATH", "HOME") if key in os.environ}
     started = time.perf_counter()
     with (folder / f"{name}.out").open("wb") as out:
         process = subprocess.Popen(
             [*([] if core is None else ["taskset", "-c", str(core)]), *command],
             cwd=folder,
-            env=kept | environment,
+            env={**kept, **environment},
             stdout=out,
             stderr=out,
         )
     try:
-        while not _accepts(port):
+        while not is_ready(port):
             if process.poll() is not None or time.perf_counter() - started > READY_SECONDS:
                 raise RuntimeError(f"{name} did not start: {(folder / f'{name}.out').read_text()[-2000:]}")
             time.sleep(0.01)
@@ -111,11 +160,6 @@ def running(
     finally:
         process.terminate()
         process.wait(30)
-
-
-def _accepts(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 # As Google counts a picture of 1K.
@@ -179,7 +223,7 @@ def service(
         "KEEP_RESULTS_BYTES": "500000000",
     }
     command = [sys.executable, str(ROOT / "main.py")]
-    return running("banana", command, port, "/generate", core, folder, **given | settings)
+    return running("banana", command, port, "/generate", core, folder, given | settings, is_healthy)
 
 
 def plain_relay(folder: Path, upstream: Server) -> AbstractContextManager[Server]:
@@ -187,18 +231,21 @@ def plain_relay(folder: Path, upstream: Server) -> AbstractContextManager[Server
     port = free_port()
     command = [sys.executable, "-m", "uvicorn", "bench.plain_relay:app", "--port", str(port), "--no-access-log"]
     environment = {"GEMINI_BASE_URL": f"http://127.0.0.1:{upstream.port}/v1beta", "PYTHONPATH": str(ROOT)}
-    return running("plain", command, port, "/generate", SERVER_CORE, folder, **environment)
+    return running("plain", command, port, "/generate", SERVER_CORE, folder, environment)
 
 
 def slow_upstream(folder: Path, seconds: float) -> AbstractContextManager[Server]:
     """Return an upstream that answers a small picture after so many seconds, to thousands at once."""
     port = free_port()
     command = [sys.executable, "-m", "bench.servers", str(port), str(seconds)]
-    return running("slow", command, port, GOOGLE_PATH, LOAD_CORE, folder, PYTHONPATH=str(ROOT))
+    return running("slow", command, port, GOOGLE_PATH, LOAD_CORE, folder, {"PYTHONPATH": str(ROOT)})
 
 
 class _Slow(asyncio.Protocol):
-    """Answers each request of a kept connection after a pause; looks at nothing but where a request ends."""
+    """Answers each POST of a kept connection after a pause; looks at nothing but where a request ends.
+
+    Whether it is ready it says at once.
+    """
 
     def __init__(self, answer: bytes, seconds: float) -> None:
         self._answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(answer) + answer
@@ -209,7 +256,9 @@ class _Slow(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        if data.endswith(b"}"):  # the end of a small JSON body
+        if data.startswith(b"GET /health "):
+            self._transport.write(self._answer)
+        elif data.endswith(b"}"):  # the end of a small JSON body
             asyncio.get_running_loop().call_later(self._seconds, self._transport.write, self._answer)
 
 

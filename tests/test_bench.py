@@ -1,9 +1,12 @@
 """The bench runs and writes its page; its figures are nobody's test."""
 
+import http.server
+import socket
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Thread
 from typing import TypeVar
 
 import pytest
@@ -96,3 +99,46 @@ def test_the_page_of_several_machines_says_where_the_wall_is() -> None:
 
     assert "| plain | 0.250 ms | 2000 |" in page
     assert "take 0.2 % of the core" in page
+
+
+def test_what_accepts_connections_is_not_ready_before_it_responds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service's socket is open before its workers are there."""
+    monkeypatch.setattr(servers, "READY_SECONDS", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+        assert servers.accepts(port)
+        assert not servers.responds(port)
+        assert not servers.is_healthy(port)
+
+
+@pytest.mark.parametrize(("status", "healthy"), [(200, True), (404, False), (503, False)])
+def test_the_service_is_ready_when_its_health_is_200(status: int, healthy: bool) -> None:
+    """Of the others any response will do."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Keep the tests' output clean."""
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}).start()
+        try:
+            assert servers.responds(server.server_port)
+            assert servers.is_healthy(server.server_port) == healthy
+        finally:
+            server.shutdown()
+
+
+def test_a_server_has_settled_when_it_takes_no_more_processor_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And is waited for no longer than that."""
+    taken = iter([1.0, 1.5, 2.0, 2.01, 9.0])
+    monkeypatch.setattr(servers.Server, "cpu_seconds", lambda _: next(taken))
+    monkeypatch.setattr(servers, "QUIET_SECONDS", 0)
+
+    servers.Server("x", 1, 1, "/").settle()
+
+    assert next(taken) == 9

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pybase64
 
-from bench import load, report, scale, servers
+from bench import load, profile, report, scale, servers
 from bench.servers import Server
 
 PROMPT = json.dumps({"prompt": "a banana"}).encode()
@@ -148,6 +148,7 @@ def main() -> None:
     parser.add_argument(
         "--scale", action="store_true", help="measure several workers and machines on one store instead"
     )
+    parser.add_argument("--profile", action="store_true", help="only print where a request's processor time goes")
     arguments = parser.parse_args()
     if not load.installed() or servers.nginx_command() is None:
         parser.exit(1, "the bench needs nginx and wrk: apt-get install nginx-light wrk\n")
@@ -159,6 +160,13 @@ def main() -> None:
         text = scale.markdown(rows, idle, machine, arguments.rounds)
         (arguments.out / "SCALE.md").write_text(text, encoding="utf-8")
         print(text)
+        return
+    if arguments.profile:
+        with tempfile.TemporaryDirectory() as folder:
+            Path(folder).chmod(0o755)  # nginx's workers are another user's when root starts it
+            for size in ("1 KB", "1.4 MB"):
+                parts = profile.profile(Path(folder), servers.SIZES[size], 16, arguments.seconds)
+                print(f"\nAnswers of {size}, 16 callers\n\n{profile.markdown(parts)}", flush=True)
         return
     results = report.Results(machine=machine)
     with tempfile.TemporaryDirectory() as folder:

@@ -3,6 +3,7 @@
 import http.server
 import socket
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TypeVar
 
 import pytest
 
-from bench import report, scale, servers
+from bench import profile, report, scale, servers
 from bench.__main__ import PROMPT, SIZES, Plan, measured
 from bench.load import NothingAnsweredError, Round
 from tests.services import needs
@@ -142,3 +143,38 @@ def test_a_server_has_settled_when_it_takes_no_more_processor_time(monkeypatch: 
     servers.Server("x", 1, 1, "/").settle()
 
     assert next(taken) == 9
+
+
+@pytest.mark.slow
+@needs("wrk")
+@needs("nginx")
+def test_the_profile_has_no_part_for_the_start() -> None:
+    """What the workers do before they are under load, which is imports, is not in it."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        parts = short(lambda seconds: profile.profile(folder, 1000, 4, seconds))
+
+    whole = parts.pop("all")
+    assert sum(parts.values()) == pytest.approx(whole)
+    assert parts.get(profile.OTHER, 0) < whole / 2
+    assert {"rate limit", "HTTP to callers", "HTTP to Google"} & set(parts)
+
+
+def test_every_part_of_the_profile_is_there() -> None:
+    """No part names a module that has moved."""
+    for _, prefixes in profile.PARTS:
+        for prefix in prefixes:
+            assert not prefix.startswith("banana/") or [*servers.ROOT.glob(f"{prefix}*")], prefix
+
+
+def test_a_sample_counts_for_the_innermost_part() -> None:
+    """The rate limit that a middleware calls is the rate limit's; the loop below all of them is nobody's."""
+    loop = f"/x/site-packages/uvicorn/server.py\n{servers.ROOT}/main.py"
+    middleware = f"{servers.ROOT}/banana/http/middleware.py\n{loop}"
+    samples = Counter({loop: 1, middleware: 2, f"/lib/json/encoder.py\n/x/site-packages/limits/x.py\n{middleware}": 5})
+
+    parts = profile.shares(samples, 80)
+
+    assert parts == {"all": 80, "rate limit": 50, "middleware": 20, profile.OTHER: 10}
+    assert "| rate limit | 50 |" in profile.markdown(parts)

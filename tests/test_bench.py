@@ -1,7 +1,9 @@
 """The bench runs and writes its page; its figures are nobody's test."""
 
 import http.server
+import json
 import socket
+import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from typing import TypeVar
 
 import pytest
 
-from bench import profile, report, scale, servers
+from bench import litellm, profile, report, scale, servers
 from bench.__main__ import PROMPT, SIZES, Plan, measured
 from bench.load import NothingAnsweredError, Round
 from tests.services import needs
@@ -178,3 +180,34 @@ def test_a_sample_counts_for_the_innermost_part() -> None:
 
     assert parts == {"all": 80, "rate limit": 50, "middleware": 20, profile.OTHER: 10}
     assert "| rate limit | 50 |" in profile.markdown(parts)
+
+
+def test_litellm_relays_to_the_upstream() -> None:
+    """Its one model is the upstream's."""
+    upstream = servers.Server("upstream", 1, 8001, servers.GOOGLE_PATH)
+
+    (model,) = json.loads(litellm.configuration(upstream))["model_list"]
+
+    assert model["litellm_params"]["api_base"] == "http://127.0.0.1:8001/v1beta"
+    assert model["model_name"] == json.loads(litellm.IMAGES_BODY)["model"]
+    assert f"/{model['model_name']}:" in servers.GOOGLE_PATH
+
+
+def test_litellm_is_installed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And again where an installation was cut off."""
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        commands.append(command)
+        tmp_path.joinpath("installed").mkdir(exist_ok=True)
+        return subprocess.CompletedProcess(command, 0, stdout="1.2.3")
+
+    monkeypatch.setattr(subprocess, "run", run)
+
+    first = litellm.installed(tmp_path / "installed")
+    count = len(commands)
+    again = litellm.installed(tmp_path / "installed")
+
+    assert first == again == litellm.Installation(tmp_path / "installed", "1.2.3")
+    assert any("litellm[proxy]" in command for command in commands)
+    assert len(commands) == count

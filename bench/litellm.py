@@ -41,6 +41,7 @@ def installed(folder: Path = FOLDER) -> Installation:
     complete = folder / "version"
     if not complete.exists():
         print("installing litellm[proxy]", flush=True)
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # .state is its owner's alone
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
         python = str(folder / "bin/python")
         subprocess.run([python, "-m", "pip", "install", "--quiet", "litellm[proxy]"], check=True)

@@ -60,7 +60,7 @@ class UpstreamResponse:
 
     status: int
     content_type: str
-    pieces: Sequence[bytes]
+    pieces: Sequence[bytes | bytearray]
     cost_usd: Decimal | None = None
 
 

@@ -33,7 +33,7 @@ class HttpxResponse:
     def header(self, name: bytes) -> bytes:
         return str(self._response.headers.get(name.decode(), "")).encode()
 
-    async def read(self, sink: Sink) -> None:
+    async def read(self, sink: Sink, *, as_it_comes: bool = False) -> None:
         async for chunk in self._response.aiter_bytes():
             sink(chunk)
 

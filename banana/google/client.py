@@ -30,7 +30,7 @@ from banana.google.slots import Slots
 from banana.google.transport import HttpResponse, Request, Transport
 from banana.google.usage import Usage, UsageFinder
 from banana.payload.memory import Buffers
-from banana.payload.pieces import Pieces
+from banana.payload.pieces import Chunk, Pieces
 
 # An error's body is a few hundred bytes; of one that is not, this much is read.
 MAX_ERROR_BYTES = 64 * 1024
@@ -149,9 +149,9 @@ class GeminiClient:
 
         async def read(response: HttpResponse, sending: _Sending) -> UpstreamResponse:
             finder = UsageFinder()
-            pieces: list[bytes] = []
+            pieces: list[Chunk] = []
 
-            def take(chunk: bytes) -> None:
+            def take(chunk: Chunk) -> None:
                 finder.feed(chunk)
                 pieces.append(chunk)
 
@@ -172,11 +172,11 @@ class GeminiClient:
         async def read(response: HttpResponse, sending: _Sending) -> None:
             finder, content_type = UsageFinder(), _content_type(response)
 
-            def take(chunk: bytes) -> None:
+            def take(chunk: Chunk) -> None:
                 finder.feed(chunk)
                 parts.put_nowait(UpstreamResponse(200, content_type, [chunk]))
 
-            await response.read(self._counted(take, exchange))
+            await response.read(self._counted(take, exchange), as_it_comes=True)
             self._read_usage(finder.close(), call, exchange, sending)
 
         async def work() -> None:
@@ -302,7 +302,7 @@ class GeminiClient:
         """Return `sink`, counting what it is given, which raises InvalidResponse when that is too much."""
         left_bytes = self._max_response_bytes
 
-        def take(chunk: bytes) -> None:
+        def take(chunk: Chunk) -> None:
             nonlocal left_bytes
             self._buffers.hold(exchange, len(chunk))
             left_bytes -= len(chunk)
@@ -416,7 +416,7 @@ async def _read_error_body(response: HttpResponse) -> bytes:
     """Return what there is of an error's body: its status counts even when the body is cut short."""
     start = bytearray()
 
-    def take(chunk: bytes) -> None:
+    def take(chunk: Chunk) -> None:
         start.extend(chunk)
         if len(start) > MAX_ERROR_BYTES:
             raise _EnoughError

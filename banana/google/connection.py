@@ -1,7 +1,7 @@
 """One HTTP/1.1 connection to Google: a request goes out in pieces, and its response is handed on as it arrives.
 
-Heads, and bodies in chunks, are parsed by httptools. A body with a length, or one that ends with the connection, is not
-parsed: what the socket gave is handed on as it is. Source: RFC 9112.
+Heads, and bodies in chunks, are parsed by httptools. A body with a length is not parsed: it is read from the socket into
+the blocks that are handed on. Source: RFC 9112.
 """
 
 import asyncio
@@ -12,9 +12,9 @@ from typing import cast
 import httptools
 
 from banana import errors
-from banana.payload.pieces import Pieces, size_of
+from banana.payload.pieces import Chunk, Pieces, size_of
 
-Sink = Callable[[bytes], None]
+Sink = Callable[[Chunk], None]
 Headers = list[tuple[bytes, bytes]]
 
 # The status line and all headers; Google's are under 2 KB.
@@ -23,6 +23,11 @@ MAX_HEAD_BYTES = 64 * 1024
 MAX_UNREAD_BYTES = 256 * 1024
 # Below this the pieces of a body are sent as one.
 SMALL_BODY_BYTES = 64 * 1024
+# What is read at once, where it is not known how much there will be: of a head, of a body in chunks.
+READ_HEAD_BYTES = 16 * 1024
+READ_BYTES = 256 * 1024
+# The blocks of a body with a length; a shorter one is a block by itself.
+BLOCK_BYTES = 256 * 1024
 _END_OF_HEAD = b"\r\n\r\n"
 # The length of a body that ends with the connection.
 _UNTIL_CLOSE = -1
@@ -44,14 +49,19 @@ class Response:
         self.status = 0
         self.headers: Headers = []
         self._connection = connection
-        self._unread: list[bytes] = []
+        self._unread: list[Chunk] = []
         self._sink: Sink | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._is_whole = False
         self._error: Exception | None = None
 
-    async def read(self, sink: Sink) -> None:
-        """Give `sink` the body as it arrives; return at its end. Raises CutResponse, and what `sink` raises."""
+    async def read(self, sink: Sink, *, as_it_comes: bool = False) -> None:
+        """Give `sink` the body, in blocks, or each part `as_it_comes`; return at its end.
+
+        Raises CutResponse, and what `sink` raises.
+        """
+        if as_it_comes:
+            self._connection.read_as_it_comes()
         self._sink = sink
         unread, self._unread = self._unread, []
         try:
@@ -76,7 +86,7 @@ class Response:
         if not self._is_whole:
             self._connection.close()
 
-    def take(self, chunk: bytes) -> bool:
+    def take(self, chunk: Chunk) -> bool:
         """Take a part of the body from the connection; return whether more of it should come by now."""
         if self._sink is not None:
             self._sink(chunk)
@@ -97,8 +107,10 @@ class Response:
             self._waiter.set_exception(error)
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """A connection: one request at a time.
+
+    `scratch` is what all connections of an event loop read into, where they cannot read into a block: at least `READ_BYTES`.
 
     Attributes:
         on_free, on_close: called with it when a response was whole and another request may follow, and when it is gone.
@@ -106,7 +118,10 @@ class Connection(asyncio.Protocol):
 
     """
 
-    def __init__(self) -> None:
+    def __init__(self, scratch: bytearray) -> None:
+        self._scratch = memoryview(scratch)
+        self._block: bytearray | None = None  # of a body, that is read into
+        self._block_bytes = 0  # that are in it
         self.on_free: Callable[[Connection], object] = Connection.close
         self.on_close: Callable[[Connection], object] = lambda _: None
         self.was_used = False
@@ -156,6 +171,12 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         self.use(await self._loop.start_tls(self._transport, self, context, server_hostname=host))
 
+    def read_as_it_comes(self) -> None:
+        """Let no part of the body wait for a block to be full."""
+        self._reads_blocks = False
+        if self._response is not None:
+            self._hand_on_started_block(self._response)
+
     def resume_reading(self) -> None:
         """Go on reading."""
         if self._transport is not None:
@@ -174,6 +195,7 @@ class Connection(asyncio.Protocol):
         response = self._response
         if response is None:
             return
+        self._hand_on_started_block(response)
         if response.status and self._left_bytes == _UNTIL_CLOSE and not self._is_parsed and exc is None:
             self._end()
         elif response.status:
@@ -194,17 +216,35 @@ class Connection(asyncio.Protocol):
         self._is_paused = False
         self._wake()
 
-    def data_received(self, data: bytes) -> None:
-        """Take what came."""
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return where the next bytes are to be written."""
+        if self._reads_blocks:
+            if self._block is None:  # not before there is something to read: a peer that only announces takes no memory
+                self._block = bytearray(min(self._left_bytes, BLOCK_BYTES))
+            return memoryview(self._block)[self._block_bytes :]
+        return self._scratch if self._is_in_body else self._scratch[:READ_HEAD_BYTES]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Take the bytes that were written there."""
         response = self._response
         if response is None:
             self.close()  # what nobody asked for would be taken for the next response
-        elif not response.status:
+        elif self._block is not None:
+            self._block_bytes += nbytes
+            self._take_block(response, self._block)
+        else:
+            self._take(response, bytes(self._scratch[:nbytes]))
+
+    def _take(self, response: Response, data: bytes) -> None:
+        """Take a part of a head, or of a body that is not read in blocks."""
+        if not response.status:
             self._take_head(response, data)
         elif self._is_parsed:
             self._parse(data)
+        elif self._left_bytes == _UNTIL_CLOSE:
+            self._hand_on(response, data)
         else:
-            self._take_body(response, data)
+            self._take_counted(response, data)
 
     def on_message_begin(self) -> None:
         """Take no message from httptools behind the one that was asked for."""
@@ -237,6 +277,10 @@ class Connection(asyncio.Protocol):
         self._is_head_whole = False
         self._is_parsed = False  # whether httptools parses the body
         self._left_bytes = 0  # of a body that it does not
+        self._is_in_body = False
+        self._reads_blocks = False  # of a body with a length
+        self._block = None
+        self._block_bytes = 0
         self._keeps_alive = False
         self._was_sent = was_sent
 
@@ -300,8 +344,55 @@ class Connection(asyncio.Protocol):
             self._wake()
             if not (self._is_parsed or self._left_bytes):
                 self._end()
-        if rest := data[end:]:
-            self.data_received(rest)
+        rest = memoryview(data)[end:]
+        if self._response is None:
+            if rest:
+                self.close()
+        elif response.status and self._left_bytes > 0:
+            self._begin_blocks(rest)
+        else:
+            self._is_in_body = bool(response.status)
+            if rest:
+                self._take(response, bytes(rest))
+
+    def _take_counted(self, response: Response, data: bytes) -> None:
+        """Take a part of a body with a length."""
+        if len(data) > self._left_bytes:
+            self._keeps_alive = False
+            data = data[: self._left_bytes]
+        self._left_bytes -= len(data)
+        self._hand_on(response, data)
+        if not self._left_bytes:
+            self._end()
+
+    def _begin_blocks(self, start: memoryview) -> None:
+        """Read a body with a length in blocks, of which the `start` is here."""
+        self._reads_blocks = True
+        if len(start) > self._left_bytes:  # more than was announced
+            self._keeps_alive = False
+        if start:
+            buffer = self.get_buffer(-1)
+            length = min(len(start), len(buffer))
+            buffer[:length] = start[:length]
+            self.buffer_updated(length)
+
+    def _take_block(self, response: Response, block: bytearray) -> None:
+        """Hand on a block that is full."""
+        if self._block_bytes < len(block):
+            return
+        self._block, self._block_bytes = None, 0
+        self._left_bytes -= len(block)
+        self._hand_on(response, block)
+        if not self._left_bytes and self._response is response:  # else its reader had enough
+            self._end()
+
+    def _hand_on_started_block(self, response: Response) -> None:
+        """Hand on what there is of a block."""
+        block, length = self._block, self._block_bytes
+        self._block, self._block_bytes = None, 0
+        if block is not None:
+            self._left_bytes -= length
+            self._hand_on(response, bytes(memoryview(block)[:length]))
 
     def _frame(self, response: Response, status: int) -> None:
         """Find out where the body ends. httptools has refused what contradicts itself."""
@@ -316,19 +407,7 @@ class Connection(asyncio.Protocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
             self._fail(errors.CutResponse("Google's response was cut short."))
 
-    def _take_body(self, response: Response, data: bytes) -> None:
-        if self._left_bytes == _UNTIL_CLOSE:
-            self._hand_on(response, data)
-            return
-        if len(data) > self._left_bytes:
-            self._keeps_alive = False
-            data = data[: self._left_bytes]
-        self._left_bytes -= len(data)
-        self._hand_on(response, data)
-        if not self._left_bytes:
-            self._end()
-
-    def _hand_on(self, response: Response, chunk: bytes) -> None:
+    def _hand_on(self, response: Response, chunk: Chunk) -> None:
         try:
             if not response.take(chunk) and self._transport is not None:
                 self._transport.pause_reading()
@@ -338,6 +417,7 @@ class Connection(asyncio.Protocol):
     def _end(self) -> None:
         """End a response that is whole."""
         response, self._response = self._response, None
+        self._reads_blocks = self._is_in_body = False
         if response is None:
             return
         self.was_used = True

@@ -21,8 +21,8 @@ from msgspec import Struct
 from opentelemetry import trace
 
 from banana import errors
-from banana.google.connection import Connection, Response, Sink
-from banana.payload.pieces import Pieces, size_of
+from banana.google.connection import READ_BYTES, Connection, Response, Sink
+from banana.payload.pieces import Chunk, Pieces, size_of
 
 # A connection that takes longer than this is given up, and the call may be sent on another: nothing was sent yet.
 CONNECT_SECONDS = 10
@@ -60,8 +60,8 @@ class HttpResponse(Protocol):
         """Return the value of a header, by its name in lower case; empty when there is none."""
         ...
 
-    async def read(self, sink: Sink) -> None:
-        """Give `sink` the body as it arrives; return at its end."""
+    async def read(self, sink: Sink, *, as_it_comes: bool = False) -> None:
+        """Give `sink` the body, in blocks, or each part `as_it_comes`; return at its end."""
         ...
 
     def close(self) -> None:
@@ -99,6 +99,7 @@ class HttpTransport:
         # The last one used is the first to be used again; those that are not needed any more grow old.
         self._free: list[tuple[float, Connection]] = []
         self._all: set[Connection] = set()
+        self._scratch = bytearray(READ_BYTES)
         self._sweep: asyncio.TimerHandle | None = None
         self._tracer = trace.get_tracer("banana") if collects_traces() else None
 
@@ -170,7 +171,7 @@ class HttpTransport:
 
     async def _connected(self) -> Connection:
         """Return a new connection. Raises NotConnected."""
-        connection = Connection()
+        connection = Connection(self._scratch)
         connection.on_free = self._keep
         connection.on_close = self._all.discard
         try:
@@ -297,11 +298,11 @@ class _Unpacked:
         self.header = response.header
         self.close = response.close
 
-    async def read(self, sink: Sink) -> None:
+    async def read(self, sink: Sink, *, as_it_comes: bool = False) -> None:
         """Give `sink` the body; what stands behind the packed data is left out. Raises InvalidResponse."""
         unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)
 
-        def unpack(chunk: bytes) -> None:
+        def unpack(chunk: Chunk) -> None:
             try:
                 while chunk and not unpacker.eof:
                     sink(unpacker.decompress(chunk, _UNPACKED_BYTES))
@@ -309,6 +310,6 @@ class _Unpacked:
             except zlib.error:
                 raise errors.InvalidResponse("Google's response cannot be decompressed.") from None
 
-        await self._response.read(unpack)
+        await self._response.read(unpack, as_it_comes=as_it_comes)
         if rest := unpacker.flush():
             sink(rest)

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Struct
 
+from banana.payload.pieces import Chunk
+
 # Google's counts are int32: one beyond this is no count.
 MAX_TOKENS = (1 << 31) - 1
 # Behind a response's usageMetadata stand two short fields.
@@ -117,9 +119,9 @@ class UsageFinder:
     """Finds `usageMetadata` at the end of a response of `generateContent` that is passed on: `feed` it the chunks."""
 
     def __init__(self) -> None:
-        self._tail = b""
+        self._tail: Chunk = b""
 
-    def feed(self, chunk: bytes) -> None:
+    def feed(self, chunk: Chunk) -> None:
         """Take the next bytes of the response."""
         self._tail = chunk[-TAIL_BYTES:] if len(chunk) >= TAIL_BYTES else (self._tail + chunk)[-TAIL_BYTES:]
 

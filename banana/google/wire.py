@@ -17,7 +17,7 @@ from banana import errors
 from banana.google.contents import field_of
 from banana.payload.lazyjson import InvalidJson, LazyJsonParser, LongString, text_of, with_texts
 from banana.payload.pictures import EncodedPicture, PictureError, read_picture
-from banana.payload.pieces import Pieces
+from banana.payload.pieces import Chunk, Pieces
 
 # Finish reasons by which Google's policy refuses; every other reason without an image is `no_image`.
 POLICY_REASONS = frozenset(
@@ -95,7 +95,7 @@ class ImageParser:
         self._takes_words = takes_words
         self._json = LazyJsonParser(lenient=True)
 
-    def feed(self, chunk: bytes) -> None:
+    def feed(self, chunk: Chunk) -> None:
         """Take the next bytes of the response. Raises InvalidResponse."""
         try:
             self._json.feed(chunk)

@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from banana.payload.pieces import Bytes, Pieces, head, size_of
+from banana.payload.pieces import Bytes, Chunk, Pieces, head, size_of
 
 # What msgspec raises for bytes that are not JSON.
 _MALFORMED = (msgspec.MsgspecError, ValueError, RecursionError)
@@ -106,7 +106,7 @@ class LazyJsonParser:
         self._first_escape: tuple[int, int] | None = None  # of the open string
         self._after_backslash = False  # whether the chunk ended between a backslash and what it escapes
 
-    def feed(self, chunk: bytes) -> None:
+    def feed(self, chunk: Chunk) -> None:
         """Take the next bytes of the document. Raises InvalidJson when it cannot become one we read."""
         if self._is_small:
             if len(self._document) + len(chunk) < LONG_STRING_BYTES:
@@ -116,7 +116,7 @@ class LazyJsonParser:
             self._scan(small)
         self._scan(chunk)
 
-    def _scan(self, chunk: bytes) -> None:
+    def _scan(self, chunk: Chunk) -> None:
         """Take bytes of a document that may have long strings."""
         position = 0
         end = len(chunk)
@@ -138,7 +138,7 @@ class LazyJsonParser:
         except _MALFORMED as error:
             raise InvalidJson(str(error)) from None
 
-    def _outside(self, chunk: bytes, position: int) -> int:
+    def _outside(self, chunk: Chunk, position: int) -> int:
         quote = chunk.find(b'"', position)
         if quote < 0:
             self._document += chunk[position:]
@@ -148,7 +148,7 @@ class LazyJsonParser:
         self._first_escape = None
         return quote + 1
 
-    def _inside(self, chunk: bytes, start: int) -> int:
+    def _inside(self, chunk: Chunk, start: int) -> int:
         """Take the open string's bytes from `start` on; return the position behind them and behind its quote."""
         assert self._pieces is not None
         end = self._end_of_string(chunk, start, len(self._pieces))
@@ -159,7 +159,7 @@ class LazyJsonParser:
         self._close_string(self._pieces)
         return end + 1
 
-    def _end_of_string(self, chunk: bytes, start: int, index: int) -> int:
+    def _end_of_string(self, chunk: Chunk, start: int, index: int) -> int:
         """Return where the open string's quote is in `chunk`, or the chunk's length when it is not in it."""
         position = start
         if self._after_backslash:
@@ -207,7 +207,7 @@ class LazyJsonParser:
         return self._long_strings[int(key[1:])].text() if key.startswith(_PLACEHOLDER) else key
 
 
-def _parsed(document: bytes | bytearray, *, lenient: bool) -> Any:
+def _parsed(document: Chunk, *, lenient: bool) -> Any:
     try:
         return msgspec.json.decode(document)
     except (msgspec.MsgspecError, UnicodeDecodeError):

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
-Bytes = bytes | memoryview
+# As it came from the network; what has it may read it, and nobody writes to it any more.
+Chunk = bytes | bytearray
+Bytes = Chunk | memoryview
 Pieces = Sequence[Bytes]
 # Below it a copy is cheaper than a step more.
 SMALL_BYTES = 4096

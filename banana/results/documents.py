@@ -162,7 +162,7 @@ async def kept(outcome: Outcome, entry_id: str, files: Files) -> Outcome:
             return replace(outcome, result=replace(outcome.result, picture=as_kept[0]), file=name)
         case UpstreamResponse(_, _, pieces):
             name = f"{entry_id}-{outcome.index}.{RESPONSE_EXTENSION}"
-            await files.write(name, pieces)
+            await files.write(name, map(bytes, pieces))
             return replace(outcome, file=name)
     return outcome
 

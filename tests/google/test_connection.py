@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -14,8 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from banana import errors
 from banana.google import transport as network
-from banana.google.connection import MAX_HEAD_BYTES, MAX_UNREAD_BYTES, Connection
+from banana.google.connection import BLOCK_BYTES, MAX_HEAD_BYTES, MAX_UNREAD_BYTES, READ_BYTES, Connection
 from banana.google.transport import HttpTransport, Request
+from banana.payload.pieces import Chunk
 from tests.google.test_transport import GET, OK, POST, answering, body_of, fetched, listening
 
 pytestmark = pytest.mark.anyio
@@ -81,7 +83,7 @@ async def test_a_head_that_cannot_be_trusted_is_none(response: bytes) -> None:
 
 async def test_a_chunk_that_is_none_cuts_the_response() -> None:
     """What came before it is handed on, and not as the whole."""
-    taken: list[bytes] = []
+    taken: list[Chunk] = []
     async with listening(answering(OK + b"Transfer-Encoding: chunked\r\n\r\n3\r\nhel\r\nzz\r\n")) as url:
         transport = HttpTransport(url)
         response = await transport.send(POST)
@@ -90,6 +92,96 @@ async def test_a_chunk_that_is_none_cuts_the_response() -> None:
         await transport.close()
 
     assert taken == [b"hel"]
+
+
+@pytest.mark.parametrize("length", [1, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 3 * BLOCK_BYTES + 7])
+@pytest.mark.parametrize("step", [1000, 100_000, 10**9])
+@pytest.mark.parametrize("as_it_comes", [False, True])
+async def test_a_body_is_read_whole_whatever_its_length(length: int, step: int, as_it_comes: bool) -> None:
+    """In blocks, or in the parts that came; the connection serves the next request."""
+    content = bytes(number % 251 for number in range(length))
+    response = OK + b"Content-Length: %d\r\n\r\n" % length + content
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readline():
+            await reader.readuntil(b"\r\n\r\n")
+            for start in range(0, len(response), step):
+                writer.write(response[start : start + step])
+                await writer.drain()
+
+    async with listening(peer) as url:
+        transport = HttpTransport(url)
+        for _ in range(2):
+            taken: list[Chunk] = []
+            await (await transport.send(GET)).read(taken.append, as_it_comes=as_it_comes)
+            assert b"".join(taken) == content
+        await transport.close()
+
+
+@pytest.mark.parametrize("as_it_comes", [False, True])
+async def test_what_came_before_a_cut_is_handed_on(as_it_comes: bool) -> None:
+    """Also what does not fill a block: the image may be whole in it."""
+    taken: list[Chunk] = []
+    start = b"x" * (BLOCK_BYTES + 5)
+    async with listening(answering(OK + b"Content-Length: 9999999\r\n\r\n" + start)) as url:
+        transport = HttpTransport(url)
+        response = await transport.send(POST)
+        with pytest.raises(errors.CutResponse):
+            await response.read(taken.append, as_it_comes=as_it_comes)
+        await transport.close()
+
+    assert b"".join(taken) == start
+
+
+async def test_a_part_of_a_stream_does_not_wait_for_a_block() -> None:
+    """It is handed on when it comes, also what came before anybody read."""
+    arrived = asyncio.Event()
+    ends = asyncio.Event()
+    taken: list[Chunk] = []
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK + b"Content-Length: 10\r\n\r\nhel")
+        await arrived.wait()
+        writer.write(b"lo")
+        await ends.wait()
+        writer.write(b"world")
+
+    def take(chunk: Chunk) -> None:
+        taken.append(chunk)
+        arrived.set()
+        if b"".join(taken) == b"hello":
+            ends.set()
+
+    async with listening(peer) as url:
+        transport = HttpTransport(url)
+        response = await transport.send(POST)
+        await asyncio.wait_for(response.read(take, as_it_comes=True), 10)
+        await transport.close()
+
+    assert b"".join(taken) == b"helloworld"
+
+
+async def test_a_length_that_is_only_announced_takes_no_memory() -> None:
+    """Blocks are made when there is something to read."""
+    connection = Connection(bytearray(READ_BYTES))
+    connection.connection_made(Silent())
+    task = asyncio.create_task(connection.send(b"GET / HTTP/1.1\r\n\r\n", ()))
+    await asyncio.sleep(0)
+    head = OK + b"Content-Length: 999999999999999999\r\n\r\n"
+    connection.get_buffer(-1)[: len(head)] = head
+    tracemalloc.start()
+    try:
+        connection.buffer_updated(len(head))
+        await task
+        announced_bytes = tracemalloc.get_traced_memory()[0]
+        connection.get_buffer(-1)
+        read_bytes = tracemalloc.get_traced_memory()[0] - announced_bytes
+    finally:
+        tracemalloc.stop()
+
+    assert announced_bytes < BLOCK_BYTES / 10
+    assert BLOCK_BYTES <= read_bytes < 2 * BLOCK_BYTES
 
 
 @pytest.mark.parametrize("surplus", [b"x", b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"])
@@ -216,12 +308,13 @@ async def test_a_cancelled_request_takes_its_connection_with_it() -> None:
 async def test_who_is_cancelled_as_the_response_ends_leaves_the_connection_to_the_next() -> None:
     """It is free by then, and may be under another request already: closing it would cost that one its picture."""
     free: list[Connection] = []
-    connection = Connection()
+    connection = Connection(bytearray(READ_BYTES))
     connection.on_free = free.append
     connection.connection_made(Silent())
     task = asyncio.create_task(connection.send(b"GET / HTTP/1.1\r\n\r\n", ()))
     await asyncio.sleep(0)
-    connection.data_received(HELLO)
+    connection.get_buffer(-1)[: len(HELLO)] = HELLO
+    connection.buffer_updated(len(HELLO))
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

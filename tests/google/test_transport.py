@@ -10,6 +10,7 @@ import pytest
 
 from banana import errors
 from banana.google.transport import HttpResponse, HttpTransport, Request, keepalive_socket
+from banana.payload.pieces import Chunk
 from tests.services import free_port
 
 pytestmark = pytest.mark.anyio
@@ -51,7 +52,7 @@ POST = Request("POST", "", body=[b"{}"])
 
 async def body_of(response: HttpResponse) -> bytes:
     """The body, to its end."""
-    chunks: list[bytes] = []
+    chunks: list[Chunk] = []
     await response.read(chunks.append)
     return b"".join(chunks)
 

@@ -44,6 +44,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import Self
 
 # Sent to callers when there is no room and nobody knows for how long.
 RETRY_AFTER_SECONDS = 5
@@ -98,6 +99,15 @@ class BananaError(Exception):
             whole_seconds = max(1, math.ceil(min(retry_after_seconds, MAX_RETRY_AFTER_SECONDS)))
             self.extra["retry_after"] = whole_seconds
             self.headers["Retry-After"] = str(whole_seconds)
+
+    def without_frames(self) -> Self:
+        """Return the error without the frames that it was raised in, where it has arrived.
+
+        They hold the request's body, and the error itself: such a circle would wait for the garbage collector, and a
+        hundred of them with a picture of 20 MB each.
+        """
+        self.__traceback__ = self.__context__ = self.__cause__ = None
+        return self
 
 
 class Internal(BananaError):

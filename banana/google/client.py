@@ -261,7 +261,7 @@ class GeminiClient:
 
     def _set_aside(self, key: Key, quota: str, failure: errors.UpstreamQuota | errors.RejectedKey) -> None:
         """Set `key` aside, and count the keys that are, now and again when this one is not."""
-        self._keys.set_aside(key, quota, failure)
+        self._keys.set_aside(key, quota, failure.without_frames())  # it is remembered for as long as the key rests
         self._count_keys()
         is_refused = isinstance(failure, errors.RejectedKey)
         seconds = REFUSED_SECONDS if is_refused else self._keys.rest_seconds_of(key, quota)

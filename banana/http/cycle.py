@@ -39,6 +39,15 @@ class Cycle(RequestResponseCycle):
         self._ends_with_connection = False
         scope["extensions"] = {PIECES: {}, DISCONNECT: {"call": self._call_on_disconnect}}
 
+    async def run_asgi(self, app: Any) -> None:
+        """Serve the request, and keep nothing of it: a circle of references would wait for the garbage collector."""
+        try:
+            await super().run_asgi(app)
+        finally:
+            self._on_disconnect = None
+            extensions: Any = self.scope.get("extensions")
+            extensions.clear()
+
     def disconnect(self) -> None:
         """Take notice that the caller left, unless it has its response."""
         if self.response_complete or self.disconnected:

@@ -114,7 +114,7 @@ async def with_error_response(work: Awaitable[Response], dialect: Dialect, excha
         return await work
     except errors.BananaError as error:
         exchange.error_code = error.code
-        return dialect.error_response(exchange, error)
+        return dialect.error_response(exchange, error.without_frames())
 
 
 class DialectRoute(APIRoute):
@@ -171,7 +171,8 @@ class DialectRoute(APIRoute):
                 await response.close()
             if not spending.is_settled:
                 await spending.settle()
-            exchange.before_sending = nothing_before_sending  # a circle of references would keep its bodies for a while
+            # Circles of references, which would keep its bodies for a while.
+            exchange.before_sending, exchange.admit_claim = nothing_before_sending, None
 
     async def _write_cost_headers(self, exchange: Exchange) -> None:
         """Let the response say what it cost, where all of it is known by now, and what is left of the caller's budget."""

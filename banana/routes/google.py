@@ -160,7 +160,7 @@ def job_of_call(call: Call, services: Services) -> Job:
         try:
             yield Outcome(0, await services.client.forward(call, exchange))
         except errors.BananaError as error:
-            yield Outcome(0, error)
+            yield Outcome(0, error.without_frames())
 
     return Job(
         route=JOB_ROUTE,

@@ -307,7 +307,7 @@ async def _outcomes(order: Order, exchange: Exchange, services: Services) -> Asy
         order = await _looked_up(order, exchange, services)
     except errors.BananaError as error:
         for index in range(order.count):
-            yield Outcome(index, error)
+            yield Outcome(index, error.without_frames())
         return
     async with aclosing(services.images.stream(order, exchange)) as outcomes:
         async for outcome in outcomes:

@@ -15,8 +15,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Mapping, MutableMapping
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
@@ -81,14 +80,19 @@ def write(level: int, event: str, fields: Mapping[str, Any]) -> None:
         _lines.sink.append({"timestamp": at, "level": _LEVELS[level], "event": event, **request_fields.get(), **fields})
 
 
-@contextmanager
-def lines_of(request_id: str, trace_id: str | None = None) -> Iterator[None]:
-    """Let every line written meanwhile be one of this request."""
-    token = request_fields.set({"request_id": request_id} | ({"trace_id": trace_id} if trace_id else {}))
-    try:
-        yield
-    finally:
-        request_fields.reset(token)
+class LinesOf:
+    """A context manager: every line written meanwhile is one of this request."""
+
+    def __init__(self, request_id: str, trace_id: str | None = None) -> None:
+        self._fields = {"request_id": request_id} | ({"trace_id": trace_id} if trace_id else {})
+
+    def __enter__(self) -> None:
+        """Begin."""
+        self._token = request_fields.set(self._fields)
+
+    def __exit__(self, *_: object) -> None:
+        """End."""
+        request_fields.reset(self._token)
 
 
 def _with_request(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -146,32 +150,34 @@ class Sink:
     def append(self, event: Mapping[str, Any]) -> None:
         """Write one line, whole, at the end of the event loop's turn, where one runs; it never costs a request."""
         loop = _running_loop()
-        with self._lock, self._noticed():
-            self._take(event)
-            if loop is None:
-                self._write()
-            elif self._unwritten and self._writes_on is not loop:
-                loop.call_soon(self.write_taken)
-                self._writes_on = loop
+        try:
+            with self._lock:
+                self._take(event)
+                if loop is None:
+                    self._write()
+                elif self._unwritten and self._writes_on is not loop:
+                    loop.call_soon(self.write_taken)
+                    self._writes_on = loop
+        except Exception as error:  # a full disk, a text that is no Unicode
+            self._notice(error)
 
     def write_taken(self) -> None:
         """Write the lines of the turn, in one system call."""
-        with self._lock, self._noticed():
-            self._writes_on = None
-            self._write()
-
-    @contextmanager
-    def _noticed(self) -> Iterator[None]:
-        """Notice whether the log can be written."""
         try:
-            yield
-        except Exception as error:  # a full disk, a text that is no Unicode
-            if not self.fails:
-                # Past Python's buffers, here and below: what cannot be flushed stays in them, and makes the next flush fail,
-                # which multiprocessing does before it starts a worker.
-                with contextlib.suppress(OSError):  # standard error may be on the same disk
-                    os.write(_STANDARD_ERROR, f"the log cannot be written: {error}\n".encode())
-            self.fails = True
+            with self._lock:
+                self._writes_on = None
+                self._write()
+        except Exception as error:
+            self._notice(error)
+
+    def _notice(self, error: Exception) -> None:
+        """Say it where somebody may look, once."""
+        if not self.fails:
+            # Past Python's buffers, here and below: what cannot be flushed stays in them, and makes the next flush fail,
+            # which multiprocessing does before it starts a worker.
+            with contextlib.suppress(OSError):  # standard error may be on the same disk
+                os.write(_STANDARD_ERROR, f"the log cannot be written: {error}\n".encode())
+        self.fails = True
 
     def _take(self, event: Mapping[str, Any]) -> None:
         if self._path or not self._has_terminal:

@@ -7,8 +7,8 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any, TypeVar
 
@@ -233,7 +233,7 @@ class GeminiClient:
                             await exchange.before_sending()
                             room = await self._key_spend.take(key.digest, call.limit)
                         try:
-                            with _logged_attempt(retry.attempt, key, call, exchange), sending.one_attempt():
+                            with _LoggedAttempt(retry.attempt, key, call, exchange), sending:
                                 return await self._attempt(key, call, exchange, read, sending)
                         finally:
                             if call.is_billed:
@@ -314,7 +314,7 @@ class GeminiClient:
 
 
 class _Sending(Struct):
-    """What is known of the last attempt of a call.
+    """What is known of the last attempt of a call; a context manager around each.
 
     Attributes:
         in_doubt: whether it was sent and its response has not come: what the deadline ends then may have been billed.
@@ -334,18 +334,18 @@ class _Sending(Struct):
         """Whether it may have been billed, known or not."""
         return self.in_doubt or self.is_answered
 
-    @contextmanager
-    def one_attempt(self) -> Iterator[None]:
-        """Send it once, in doubt until it is known what became of it."""
+    def __enter__(self) -> None:
+        """Begin an attempt, which is in doubt until it is known what became of it."""
         self.in_doubt = True
         self.is_answered = self.made_image = False
         self.cost_usd = None
-        try:
-            yield
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        """End it; what is cancelled stays in doubt."""
+        if error is None:
             self.in_doubt = False
-        except errors.BananaError as error:
+        elif isinstance(error, errors.BananaError):
             self.in_doubt = error.in_doubt
-            raise
 
 
 def _charged(key: Key, call: Call, exchange: Exchange, sending: _Sending) -> Decimal:
@@ -358,27 +358,37 @@ def _charged(key: Key, call: Call, exchange: Exchange, sending: _Sending) -> Dec
     return cost
 
 
-@contextmanager
-def _logged_attempt(number: int, key: Key, call: Call, exchange: Exchange) -> Iterator[None]:
-    """Count one attempt, and log how it ended."""
-    started = time.perf_counter()
-    outcome = "cancelled"
-    try:
-        yield
-        outcome = "ok"
-    except errors.BananaError as failure:
-        outcome = failure.code
-        raise
-    except Exception:
-        outcome = errors.Internal.code
-        raise
-    finally:
-        seconds = time.perf_counter() - started
-        exchange.count_attempt(seconds)
+class _LoggedAttempt:
+    """A context manager around one attempt, which counts it and logs how it ended."""
+
+    __slots__ = ("_exchange", "_fields", "_started_at")
+
+    def __init__(self, number: int, key: Key, call: Call, exchange: Exchange) -> None:
+        self._fields: dict[str, object] = {"attempt": number, "model": call.model, "key": key.digest}
+        self._exchange = exchange
+
+    def __enter__(self) -> None:
+        """Begin."""
+        self._started_at = time.perf_counter()
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        """End."""
+        seconds = time.perf_counter() - self._started_at
+        outcome = _outcome_of(error)
+        self._exchange.count_attempt(seconds)
         metrics.upstream_calls.labels(outcome).inc()
         metrics.upstream_seconds.observe(seconds)
-        fields = {"attempt": number, "model": call.model, "key": key.digest, "outcome": outcome}
-        logs.write(logging.INFO, "upstream_attempt", fields | {"duration_ms": round(seconds * 1000, 1)})
+        self._fields |= {"outcome": outcome, "duration_ms": round(seconds * 1000, 1)}
+        logs.write(logging.INFO, "upstream_attempt", self._fields)
+
+
+def _outcome_of(error: BaseException | None) -> str:
+    """Return how an attempt ended, for log and metrics."""
+    if error is None:
+        return "ok"
+    if isinstance(error, errors.BananaError):
+        return error.code
+    return errors.Internal.code if isinstance(error, Exception) else "cancelled"
 
 
 def _whole_image(parser: wire.ImageParser, cut: errors.UpstreamError) -> wire.Image | wire.Words:

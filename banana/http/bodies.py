@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from banana import errors
 from banana.payload.lazyjson import InvalidJson, JsonTooLarge, LazyJsonParser
@@ -72,8 +72,11 @@ class BodyReader:
         try:
             async with asyncio.timeout_at(min(deadline, loop.time() + self._idle_seconds)) as timer:
                 small = bytearray()
-                async for chunk in request.stream():
-                    timer.reschedule(min(deadline, loop.time() + self._idle_seconds))
+                more_body = True
+                while more_body:
+                    chunk, more_body = await _next_chunk(request)
+                    if more_body:
+                        timer.reschedule(min(deadline, loop.time() + self._idle_seconds))
                     if len(chunk) >= SMALL_CHUNK_BYTES and not small:
                         feed(chunk)
                         continue
@@ -91,6 +94,14 @@ class BodyReader:
                     f"Nothing more of the request's body came for {self._idle_seconds:g} s; it was not carried out."
                 )
             raise errors.DeadlineExceeded(message) from None
+
+
+async def _next_chunk(request: Request) -> tuple[bytes, bool]:
+    """Return the next part of the body, and whether there is more. Raises ClientDisconnect."""
+    message = await request.receive()
+    if message["type"] == "http.disconnect":
+        raise ClientDisconnect
+    return message.get("body", b""), message.get("more_body", False)
 
 
 def _validated(document: Any, model: type[Model], *, strict: bool) -> Model:

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Sequence
 
 import structlog
-from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -63,7 +62,7 @@ class RequestLog:
             return await self._app(scope, receive, send)
         exchange = self._exchange(scope)
         scope.setdefault("state", {})["exchange"] = exchange
-        with logs.lines_of(exchange.request_id, exchange.trace_id):
+        with logs.LinesOf(exchange.request_id, exchange.trace_id):
             metrics.in_flight.inc()
             try:
                 await self._app(scope, receive, _watched(send, exchange))
@@ -73,18 +72,22 @@ class RequestLog:
                 _record(exchange, getattr(scope.get("route"), "path", "unmatched"))
 
     def _exchange(self, scope: Scope) -> Exchange:
-        headers = Headers(scope=scope)
         exchange = Exchange(
             deadline=asyncio.get_running_loop().time() + self._timeout_seconds,
             method=scope["method"],
             path=scope["path"][:MAX_PATH_CHARACTERS],
         )
-        if _REQUEST_ID.fullmatch(given := headers.get("x-request-id", "")):
+        if _REQUEST_ID.fullmatch(given := _header(scope, b"x-request-id")):
             exchange.request_id = given
-        if trace := _TRACEPARENT.fullmatch(headers.get("traceparent", "")):
+        if trace := _TRACEPARENT.fullmatch(_header(scope, b"traceparent")):
             exchange.trace_id = trace[1]
         exchange.response_headers = {"X-Request-ID": exchange.request_id} | self._headers
         return exchange
+
+
+def _header(scope: Scope, name: bytes) -> str:
+    """Return the value of a header, its first; empty where there is none. Starlette's `Headers` would be built for it."""
+    return next((value.decode("latin-1") for found, value in scope["headers"] if found == name), "")
 
 
 def _watched(send: Send, exchange: Exchange) -> Send:
@@ -205,7 +208,7 @@ class BodyLimit:
         """Serve one request, counting its body."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        declared = Headers(scope=scope).get("content-length", "0")
+        declared = _header(scope, b"content-length")
         expected_bytes = int(declared) if declared.isascii() and declared.isdigit() else 0
         exchange = exchange_of(scope)
 

@@ -216,7 +216,7 @@ class Upkeep:
                 caller_label=self._label_of(entry.caller),
                 path=entry.route,
             )
-            with logs.lines_of(entry.request_id):
+            with logs.LinesOf(entry.request_id):
                 self._works.start(job, entry, exchange)
 
     async def _fail(self, entry: Entry) -> None:

@@ -75,6 +75,7 @@ from banana.routes import (
 )
 from banana.routes.dialect import Dialect, Services, dialect_of
 from banana.routes.image_endpoint import ImageEndpoint
+from banana.routes.index import RouteIndex
 from banana.routes.submission import TaskFormat
 from config import Settings, without_userinfo
 
@@ -138,8 +139,7 @@ def create_app(
     upkeep = keeping.upkeep({route: task_format.job_of for route, task_format in formats.items()})
     lifespan = _lifespan(settings, client, rate_limit, converter, buffers, recording, upkeep)
     app = _app_without_routes(settings, buffers, lifespan)
-    # In front of what FastAPI adds: a request walks past as many as stand before its own.
-    app.router.routes[:0] = [
+    routes = [
         *(route for api_format in API_FORMATS for route in api_format.routes(services)),
         *ops.routes(
             __version__,
@@ -153,6 +153,7 @@ def create_app(
         *results.routes(keeping.files, keeping.links, rate_limit),
         *page.routes(),
     ]
+    app.router.routes[:0] = [RouteIndex(routes), *routes]  # those behind the index are there for the documentation
     return app
 
 

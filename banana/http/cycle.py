@@ -3,7 +3,7 @@
 What is different from uvicorn's own:
 
 - A response is handed to the connection whole, head and pieces in one system call: as `http.response.pieces`, an
-  extension of ASGI, whose message has `pieces` and `more_body`.
+  extension of ASGI, whose message has `pieces` and `more_body`. Of a large one, what was sent is let go of on the way.
 - It is complete when the connection has taken it, not when it waits in this process.
 - Whoever works for the request can be called when its caller leaves: the extension `http.disconnect`.
 - A response before the end of the request's body says `Connection: close`. HTTP/1.0 gets no chunks.
@@ -21,6 +21,8 @@ from banana.payload.pieces import Bytes, size_of
 # Names of extensions in the scope.
 PIECES = "http.response.pieces"
 DISCONNECT = "http.disconnect"
+# What is written at once, at least; a picture of 1K is smaller.
+WRITE_BYTES = 2 << 20
 # What may not stand in a header's name or value (RFC 9110, section 5); each header would be searched by uvicorn.
 _NOT_IN_NAME = re.compile(rb'[\x00-\x1f\x7f()<>@,;:\[\]={} \t\\"]')
 _NOT_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -68,7 +70,7 @@ class Cycle(RequestResponseCycle):
         elif self.response_complete:
             raise RuntimeError(f"Unexpected ASGI message {message['type']!r}, after the response was complete.")
         else:
-            self._write(message)
+            await self._write(self._framed_pieces(message))
             if not message.get("more_body", False):
                 await self._complete()
 
@@ -122,9 +124,9 @@ class Cycle(RequestResponseCycle):
         self.chunked_encoding = True
         return b"transfer-encoding: chunked\r\n" + end
 
-    def _write(self, message: Any) -> None:
-        """Write a part of the body, and what waits for it."""
-        pieces: Sequence[Bytes] = message["pieces"] if message["type"] == PIECES else (message.get("body", b""),)
+    def _framed_pieces(self, message: Any) -> list[Bytes]:
+        """Return a part of the body as it is written, behind the head that waits for it."""
+        pieces: Sequence[Bytes] = message.pop("pieces") if message["type"] == PIECES else (message.get("body", b""),)
         length, head = size_of(pieces), self._head
         self._head = ()
         if self.scope["method"] == "HEAD":
@@ -137,7 +139,17 @@ class Cycle(RequestResponseCycle):
             raise RuntimeError("Response content longer than Content-Length")
         else:
             self.expected_content_length -= length
-        self.transport.writelines((*head, *pieces))
+        return [*head, *pieces]
+
+    async def _write(self, pieces: list[Bytes]) -> None:
+        """Write pieces, some at a time, and hold none that was written."""
+        pieces.reverse()
+        while pieces:
+            self.transport.writelines(_taken(pieces))
+            if pieces and self.flow.write_paused:
+                await self.flow.drain()
+                if self.disconnected:
+                    return
 
     async def _complete(self) -> None:
         """End the response when the connection has taken it."""
@@ -152,3 +164,13 @@ class Cycle(RequestResponseCycle):
         if not self.keep_alive:
             self.transport.close()
         self.on_response()
+
+
+def _taken(pieces: list[Bytes]) -> list[Bytes]:
+    """Take `WRITE_BYTES` off the end of `pieces`, which are in reverse order; return them in order."""
+    taken = [pieces.pop()]
+    taken_bytes = len(taken[0])
+    while pieces and taken_bytes < WRITE_BYTES:
+        taken.append(pieces.pop())
+        taken_bytes += len(taken[-1])
+    return taken

@@ -41,7 +41,12 @@ class PiecesResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the pieces."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        await _send_pieces(self.pieces, scope, send)
+        await _send_pieces(self._taken(), scope, send)
+
+    def _taken(self) -> Pieces:
+        """Return the pieces, and hold them no longer: what was sent is let go of while the rest is."""
+        pieces, self.pieces = self.pieces, ()
+        return pieces
 
 
 class BegunResponse(Response):
@@ -132,7 +137,9 @@ async def _cancelled(task: asyncio.Task[Any]) -> None:
 async def _send_pieces(pieces: Pieces, scope: Scope, send: Send, *, more_body: bool = False) -> None:
     """Send a body, or a part of one: at once where the server takes pieces, else each as the connection takes it."""
     if PIECES in scope.get("extensions", ()):
-        await send({"type": PIECES, "pieces": list(joined(pieces)), "more_body": more_body})
+        message = {"type": PIECES, "pieces": list(joined(pieces)), "more_body": more_body}
+        del pieces
+        await send(message)
         return
     last: Bytes = b""
     for piece in joined(pieces):

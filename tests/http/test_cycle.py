@@ -2,17 +2,22 @@
 
 import asyncio
 import logging
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 from uvicorn.protocols.http.flow_control import FlowControl
 
-from banana.http.cycle import DISCONNECT, PIECES, Cycle
+from banana.http.cycle import DISCONNECT, PIECES, WRITE_BYTES, Cycle
 
 pytestmark = pytest.mark.anyio
 START = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"6")]}
 WHOLE = {"type": PIECES, "pieces": [b"abc", memoryview(b"def")]}
+
+
+class Block(bytearray):
+    """Memory of which can be seen whether somebody holds it."""
 
 
 class Connection(asyncio.Transport):
@@ -22,12 +27,14 @@ class Connection(asyncio.Transport):
         super().__init__()
         self.writes: list[bytes] = []
         self.is_closed = False
+        self.on_write: Callable[[], object] = lambda: None
 
     def write(self, data: Any) -> None:
         self.writes.append(bytes(data))
 
     def writelines(self, list_of_data: Any) -> None:
         self.writes.append(b"".join(list_of_data))
+        self.on_write()
 
     def is_closing(self) -> bool:
         return self.is_closed
@@ -66,7 +73,7 @@ def call_on_disconnect(cycle: Cycle, callback: Callable[[], object]) -> None:
 
 async def sent(cycle: Cycle, *messages: dict[str, Any]) -> None:
     for message in messages:
-        await cycle.send(message)
+        await cycle.send(dict(message))  # its pieces are taken out of it
 
 
 async def test_a_response_with_a_length_is_one_write() -> None:
@@ -135,7 +142,7 @@ async def test_a_response_is_complete_when_the_connection_has_taken_it() -> None
     call_on_disconnect(cycle, lambda: calls.append("left"))
     await cycle.send(START)
     cycle.flow.pause_writing()
-    sending = asyncio.create_task(cycle.send(WHOLE))
+    sending = asyncio.create_task(sent(cycle, WHOLE))
     await asyncio.sleep(0)
     is_complete = cycle.response_complete
     cycle.disconnect()
@@ -156,3 +163,25 @@ async def test_who_asks_too_late_is_told_at_once_that_the_caller_left() -> None:
     answered.disconnect()
 
     assert calls == ["left"]
+
+
+async def test_what_was_written_of_a_large_response_is_not_held() -> None:
+    """The rest waits until the connection has taken it: in all, half of a large response is held."""
+    connection, blocks = Connection(), [Block(WRITE_BYTES) for _ in range(3)]
+    kept = [weakref.ref(block) for block in blocks]
+    cycle = cycle_over(connection)
+    await cycle.send(START | {"headers": [(b"content-length", b"%d" % (3 * WRITE_BYTES))]})
+    message = {"type": PIECES, "pieces": [memoryview(block) for block in blocks]}
+    del blocks
+    connection.on_write = cycle.flow.pause_writing
+    sending = asyncio.create_task(cycle.send(message))
+    await asyncio.sleep(0)
+    connection.writes.clear()
+    held = [reference() is not None for reference in kept]
+    connection.on_write = lambda: None
+    cycle.flow.resume_writing()
+    await sending
+
+    assert held == [False, True, True]
+    assert sum(map(len, connection.writes)) == 2 * WRITE_BYTES
+    assert cycle.response_complete

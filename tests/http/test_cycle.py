@@ -89,8 +89,8 @@ async def test_a_response_with_a_length_is_one_write() -> None:
     [
         ("GET", "1.1", [], [b"transfer-encoding: chunked\r\n\r\n", b"6\r\nabcdef\r\n", b"3\r\nghi\r\n0\r\n\r\n"]),
         ("GET", "1.0", [], [b"connection: close\r\n\r\n", b"abcdef", b"ghi"]),
-        ("HEAD", "1.1", [(b"content-length", b"9")], [b"content-length: 9\r\n\r\n", b""]),
-        ("HEAD", "1.1", [], [b"HTTP/1.1 200 OK\r\n\r\n", b""]),
+        ("HEAD", "1.1", [(b"content-length", b"9")], [b"content-length: 9\r\n\r\n"]),
+        ("HEAD", "1.1", [], [b"HTTP/1.1 200 OK\r\n\r\n"]),
     ],
 )
 async def test_a_body_ends_as_its_head_says(

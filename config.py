@@ -1,7 +1,8 @@
 """Every setting: its name, unit, default and why. The only place that reads the environment and `.env`.
 
-A value comes from the environment, else from `.env` in the working directory, else from the default here. Names, order
-and defaults are the same here, in `.env.example` and in both halves of the README.
+A value comes from the environment, else from `.env` in the working directory, else from the default here. Names and
+defaults are the same here, in `.env.example` and in both halves of the README; here they stand by the modules that use
+them, there in the order in which a person sets them.
 """
 
 import difflib

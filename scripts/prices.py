@@ -74,7 +74,7 @@ def readme(text: str) -> str:
     """Return the README with its tables of prices."""
     halves = iter(
         (
-            "| model | input | text, thinking | images | one picture (USD) |",
+            "| model | input | text, thinking | images | one image (USD) |",
             "| 模型 | 输入 | 文本与思考 | 图片 | 单张图片（美元） |",
         )
     )

@@ -1,10 +1,14 @@
 """The README: both halves say the same, and what it prints is what one gets."""
 
 import re
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import config
 from banana import errors
@@ -12,6 +16,7 @@ from tests.services import ROOT, Service, needs
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ENGLISH, CHINESE = README.split("\n## 中文\n")
+BOTH_HALVES = pytest.mark.parametrize("half", [ENGLISH, CHINESE], ids=["english", "chinese"])
 
 
 def shape_of(half: str) -> list[str]:
@@ -24,7 +29,7 @@ def test_both_halves_have_the_same_parts() -> None:
     assert shape_of(ENGLISH) == shape_of(CHINESE)
 
 
-@pytest.mark.parametrize("half", [ENGLISH, CHINESE], ids=["english", "chinese"])
+@BOTH_HALVES
 def test_every_error_is_told(half: str) -> None:
     """Both halves' tables hold every leaf of the error tree, with its status."""
     told = {(int(status), code) for status, code in re.findall(r"^\| (\d{3}) \| `(\w+)` \|", half, re.MULTILINE)}
@@ -38,28 +43,81 @@ def test_every_error_is_told(half: str) -> None:
 
 
 def examples_of(half: str) -> list[tuple[str, str]]:
+    """Every command of the console examples, in the order of the page, with what it prints."""
     blocks = re.findall(r"```console\n(.*?)```", half, re.DOTALL)
-    commands = [
-        command for block in blocks if "./" not in block for command in re.split(r"^\$ ", block, flags=re.M)[1:]
-    ]
-    parts = [command.partition("\n") for command in commands]
+    parts = [command.partition("\n") for block in blocks for command in re.split(r"^\$ ", block, flags=re.M)[1:]]
     return [(command, output) for command, _, output in parts]
 
 
+def script_of(half: str) -> str:
+    """The Python examples, one after the other, as one program."""
+    return "\n".join(re.findall(r"```python\n(.*?)```", half, re.DOTALL))
+
+
+def untracked(folder: Path) -> list[str]:
+    """What git would call untracked there, if the project were checked out in that folder."""
+    command = "git init --quiet . && git ls-files --others --exclude-standard"
+    ran = subprocess.run(["bash", "-c", command], cwd=folder, capture_output=True, text=True, check=True)
+    return ran.stdout.splitlines()
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    """A service that is not started yet, in a folder of its own; it is stopped in the end."""
+    made = Service(tmp_path / "service", workers=2)
+    yield made
+    made.run("stop.sh")
+    assert made.processes() == []
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Path:
+    """A folder that is not the service's, with the project's .gitignore."""
+    folder = tmp_path / "elsewhere"
+    folder.mkdir()
+    shutil.copy2(ROOT / ".gitignore", folder)
+    return folder
+
+
 @needs("curl")
+@needs("git")
 @pytest.mark.slow
-@pytest.mark.parametrize("half", [ENGLISH, CHINESE], ids=["english", "chinese"])
-def test_every_example_gives_what_is_printed(half: str, demo: Service) -> None:
-    """Each command, run as printed in the order of the page, prints what the page prints."""
+@BOTH_HALVES
+def test_every_example_gives_what_is_printed(half: str, service: Service, elsewhere: Path) -> None:
+    """Each command, run as printed in the order of the page, prints what the page prints, and leaves no file that git sees."""
     examples = examples_of(half)
-    assert len(examples) >= 7
+    before = untracked(service.folder)
+    assert [command for command, _ in examples[:2]] == ["./start.sh --demo", "./test_request.sh"]
+    assert len(examples) >= 17
     for command, output in examples:
-        here = command.replace("127.0.0.1:8000", f"127.0.0.1:{demo.port}")
-        ran = subprocess.run(["bash", "-c", here], cwd=demo.folder, capture_output=True, text=True, timeout=60)
-        assert ran.stdout.rstrip() == output.rstrip(), f"{here}\n{ran.stderr}"
+        if command.startswith("./"):
+            ran = service.run(*command.removeprefix("./").split())
+            assert ran.returncode == 0, ran.stdout + ran.stderr
+            assert set(output.splitlines()) <= set(ran.stdout.splitlines())
+        else:
+            here = command.replace("127.0.0.1:8000", f"127.0.0.1:{service.port}")
+            ran = subprocess.run(["bash", "-c", here], cwd=elsewhere, capture_output=True, text=True, timeout=60)
+            assert ran.stdout.rstrip() == output.rstrip(), f"{here}\n{ran.stderr}"
+
+    assert untracked(service.folder) == before
+    assert untracked(elsewhere) == [".gitignore"]
 
 
-@pytest.mark.parametrize("half", [ENGLISH, CHINESE], ids=["english", "chinese"])
+@pytest.mark.slow
+@BOTH_HALVES
+def test_the_python_examples_make_pictures(half: str, demo: Service, elsewhere: Path) -> None:
+    """Run one after the other as one program, they end well, and each file that they write is a picture."""
+    (elsewhere / "test_pictures").mkdir()
+    script = script_of(half).replace("127.0.0.1:8000", f"127.0.0.1:{demo.port}")
+    ran = subprocess.run([sys.executable, "-c", script], cwd=elsewhere, capture_output=True, text=True, timeout=120)
+
+    assert ran.returncode == 0, ran.stderr
+    for name in ("openai.jpg", "google.jpg"):
+        Image.open(elsewhere / "test_pictures" / name).load()
+    assert untracked(elsewhere) == [".gitignore"]
+
+
+@BOTH_HALVES
 def test_the_house_is_drawn_as_it_stands(half: str) -> None:
     """Every folder and every module of banana is in the drawing, each in its place, and nothing that is not there."""
     drawing = re.findall(r"```\nmain\.py .*?```", half, re.DOTALL)[0]

@@ -1,4 +1,4 @@
-"""What a worker can hold at most, as the README says it: a real worker is driven there, and /health answers all the while."""
+"""What a worker can hold at most, as docs/operate.md says it: a real worker is driven there, and /health answers all the while."""
 
 import asyncio
 import socket

@@ -318,7 +318,7 @@ def test_a_redis_that_is_silent_holds_nobody_up_for_long(tmp_path: Path) -> None
 
 
 def test_a_redis_that_comes_back_empty_loses_no_picture_in_hand(tmp_path: Path) -> None:
-    """What runs is recorded anew; what had ended is forgotten, as the README says."""
+    """What runs is recorded anew; what had ended is forgotten, as docs/machines.md says."""
     with running(tmp_path) as machines:
         assert generate(machines.one, "before").status == 200
         machines.google.latency_seconds = 3

@@ -44,9 +44,8 @@ def test_every_error_is_told(half: str) -> None:
 
 def examples_of(half: str) -> list[tuple[str, str]]:
     """Every command of the console examples, in the order of the page, with what it prints."""
-    blocks = re.findall(r"```console\n(.*?)```", half, re.DOTALL)
-    parts = [command.partition("\n") for block in blocks for command in re.split(r"^\$ ", block, flags=re.M)[1:]]
-    return [(command, output) for command, _, output in parts]
+    blocks = "".join(re.findall(r"```console\n(.*?)```", half, re.DOTALL))
+    return re.findall(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", blocks, re.MULTILINE)
 
 
 def script_of(half: str) -> str:

@@ -6,14 +6,11 @@ COPY requirements-s3.txt .
 RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --disable-pip-version-check -r requirements-s3.txt
 
 FROM python:3.13-slim
-LABEL org.opencontainers.image.title="BananaService" \
-      org.opencontainers.image.description="A relay between your programs and Google's Gemini image models" \
-      org.opencontainers.image.licenses="MIT"
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 LOG_FILE=-
 RUN useradd --create-home --uid 10001 banana && install -d -o banana -m 700 /app/.state /app/logs /app/results
 WORKDIR /app
 COPY --from=packages /venv /venv
-COPY main.py config.py ./
+COPY LICENSE main.py config.py ./
 COPY banana banana
 COPY standin standin
 COPY scripts/probe.py scripts/probe.py
@@ -29,3 +26,14 @@ HEALTHCHECK --interval=30s --timeout=5s --start-period=10s CMD ["env", "HOST=0.0
 # SIGTERM lets requests and tasks in flight finish; give it time: docker stop -t 610, or compose's stop_grace_period.
 STOPSIGNAL SIGTERM
 CMD ["python", "main.py"]
+# Where the code is and which commit it is of; whoever publishes the image says so:
+# docker build --build-arg SOURCE_URL=https://… --build-arg REVISION="$(git rev-parse HEAD)" -t banana-service .
+ARG SOURCE_URL=""
+ARG REVISION=""
+LABEL org.opencontainers.image.title="BananaService" \
+      org.opencontainers.image.description="A relay between your programs and Google's Gemini image models" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="2.0.0" \
+      org.opencontainers.image.source="$SOURCE_URL" \
+      org.opencontainers.image.documentation="${SOURCE_URL:+$SOURCE_URL#readme}" \
+      org.opencontainers.image.revision="$REVISION"

@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
+from banana import __version__
 from tests.services import ROOT, free_port, needs, needs_answer
 
 ENGINE = shutil.which("podman") or shutil.which("docker") or "docker"
 pytestmark = [pytest.mark.slow, needs(Path(ENGINE).name), needs_answer(ENGINE, "info")]
 IMAGE = "banana-service-test"
+SOURCE_URL = "https://git.example/banana-service"
 # What pip inside the build needs of this machine to reach its packages (certificates, its configuration).
 MACHINE = [path for path in ("/etc/ssl/certs", "/etc/pip.conf") if Path(path).exists()]
 
@@ -35,7 +37,8 @@ def image() -> str:
     """The image, built from the Dockerfile as it stands."""
     podman = Path(ENGINE).name == "podman"  # its own format knows no HEALTHCHECK, and docker build takes no volumes
     options = ["--format", "docker", *(f"--volume={path}:{path}:ro" for path in MACHINE)] if podman else []
-    engine("build", *options, "-t", IMAGE, ".", timeout=500)
+    labels = ["--build-arg", f"SOURCE_URL={SOURCE_URL}", "--build-arg", "REVISION=0123abc"]
+    engine("build", *options, *labels, "-t", IMAGE, ".", timeout=500)
     return IMAGE
 
 
@@ -94,10 +97,13 @@ def test_stopping_finishes_the_request_in_flight(container: tuple[str, int]) -> 
 
 
 def test_the_image_holds_no_key_and_no_junk(image: str) -> None:
-    """Neither .env nor tests nor the history of the project is shipped."""
+    """Neither .env nor tests nor the history of the project is shipped, and nothing that Python made; the licence is."""
     names = set(engine("run", "--rm", image, "ls", "-A", "/app").split())
+    made = engine("run", "--rm", image, "find", "/app", "-name", "*.pyc", "-o", "-name", "__pycache__")
 
-    assert names == {".state", "banana", "config.py", "logs", "main.py", "results", "scripts", "standin"}
+    assert names == {".state", "LICENSE", "banana", "config.py", "logs", "main.py", "results", "scripts", "standin"}
+    assert engine("run", "--rm", image, "ls", "-A", "/app/scripts") == "probe.py"
+    assert made == ""
 
 
 def generate_with(port: int, key: str) -> tuple[str, bool]:
@@ -314,7 +320,16 @@ def test_what_is_missing_is_one_line(image: str) -> None:
 
 
 def test_the_image_says_what_it_is(image: str) -> None:
-    """Its labels are those that registries show."""
+    """Its labels are those that registries show: what it is, of which version and commit, and where its code is."""
     labels = json.loads(engine("inspect", image, "--format", "{{json .Config.Labels}}"))
+    prefix = "org.opencontainers.image."
 
-    assert labels["org.opencontainers.image.title"] == "BananaService"
+    assert {name.removeprefix(prefix): value for name, value in labels.items() if name.startswith(prefix)} == {
+        "title": "BananaService",
+        "description": "A relay between your programs and Google's Gemini image models",
+        "licenses": "MIT",
+        "version": __version__,
+        "source": SOURCE_URL,
+        "documentation": f"{SOURCE_URL}#readme",
+        "revision": "0123abc",
+    }

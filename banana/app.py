@@ -142,7 +142,6 @@ def create_app(
     routes = [
         *(route for api_format in API_FORMATS for route in api_format.routes(services)),
         *ops.routes(
-            __version__,
             reasons=lambda: _not_ready(keys),
             degraded=lambda: [*degraded, *_degraded(rate_limit, sink, recording.ledger), *upkeep.degraded],
             metrics_folder=metrics_folder,

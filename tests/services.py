@@ -1,5 +1,6 @@
 """Whole services for tests: a copy of the project in a folder of its own, driven by its own scripts."""
 
+import json
 import os
 import shutil
 import signal
@@ -7,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -87,6 +89,19 @@ class Service:
         lines = [f"{name.upper()}={value}\n" for name, value in settings.items()]
         (self.folder / ".env").write_text("".join(lines), encoding="utf-8")
 
+    def write_version(self, version: str) -> None:
+        """Change the code: from its next start on, a worker is of this version."""
+        (self.folder / "banana/__init__.py").write_text(f'__version__ = "{version}"\n')
+
+    def version(self) -> str | None:
+        """The version of the worker that answers; None where none does."""
+        try:
+            with urllib.request.urlopen(f"{self.address}/openapi.json", timeout=20) as response:
+                version: str = json.load(response)["info"]["version"]
+        except OSError:
+            return None
+        return version
+
     def run(
         self, script: str, *arguments: str, timeout: float = 90, **environment: str
     ) -> subprocess.CompletedProcess[str]:
@@ -137,8 +152,6 @@ class Service:
 
     def log(self) -> list[dict[str, Any]]:
         """The log, every line parsed."""
-        import json
-
         with (self.folder / "logs/app.log").open(encoding="utf-8") as lines:
             return [json.loads(line) for line in lines]
 

@@ -13,12 +13,15 @@ from starlette.routing import BaseRoute
 from banana import errors, metrics
 from banana.admission.tokens import bearer_of, is_same
 
+# What /health answers: the version of the interface that the README promises. The service's own is `banana.__version__`.
+CONTRACT_VERSION = "1.0.0"
+
 
 class Health(BaseModel):
     """The service is up."""
 
     status: str = "healthy"
-    version: str
+    version: str = CONTRACT_VERSION
 
 
 class Readiness(BaseModel):
@@ -30,7 +33,6 @@ class Readiness(BaseModel):
 
 
 def routes(
-    version: str,
     *,
     reasons: Callable[[], list[str]],
     degraded: Callable[[], list[str]],
@@ -40,7 +42,6 @@ def routes(
     """Return the routes.
 
     Args:
-        version: of the contract.
         reasons: why this worker should get no requests; none when it should.
         degraded: what works with less than it should.
         metrics_folder: where several workers leave what they count; None when there is one.
@@ -53,7 +54,7 @@ def routes(
     @router.get("/health", operation_id="health")
     async def health() -> Health:
         """Return 200 while the process answers; Google is not involved."""
-        return Health(version=version)
+        return Health()
 
     @router.get("/ready", operation_id="ready", response_model=Readiness, responses={503: {"model": Readiness}})
     async def ready() -> Response:

@@ -96,11 +96,12 @@ class SQLiteLedger:
     ) -> bool:
         """Record what an entry became; return whether it was the owner's to say."""
         statement = (
-            "UPDATE entries SET state = ?1, result = ?2, expires_at = iif(is_task, ?3, coalesce(?4, ?3)), is_presumed = 0,"
-            " key = iif(?4 IS NULL, key, NULL)"
-            f" WHERE id = ?5 AND owner = ?6 AND ({_IS_ACTIVE} OR is_presumed) RETURNING id"
+            "UPDATE entries SET state = ?, result = ?, expires_at = iif(is_task, ?, coalesce(?, ?)), is_presumed = 0,"
+            " key = iif(? IS NULL, key, NULL)"
+            f" WHERE id = ? AND owner = ? AND ({_IS_ACTIVE} OR is_presumed) RETURNING id"
         )
-        return bool(self._file.change(statement, state, result, expires_at, released_at, entry_id, owner))
+        times = (expires_at, released_at, expires_at, released_at)
+        return bool(self._file.change(statement, state, result, *times, entry_id, owner))
 
     def presume(self, entry_id: str, owner: str, state: State, result: bytes, expires_at: float) -> bool:
         """Settle what `owner` sent and did not live to settle; return whether it was still open."""

@@ -25,16 +25,16 @@ _ADD = (
     " ON CONFLICT (caller, day) DO UPDATE SET nanodollars = nanodollars + excluded.nanodollars"
 )
 _WITHIN = """
-    SELECT (SELECT coalesce(sum(nanodollars), 0) FROM spend WHERE caller = ?1 AND day >= ?2)
-        + (SELECT coalesce(sum(nanodollars), 0) FROM reservations WHERE caller = ?1 AND day >= ?2 AND NOT is_presumed)
+    SELECT (SELECT coalesce(sum(nanodollars), 0) FROM spend WHERE caller = ? AND day >= ?)
+        + (SELECT coalesce(sum(nanodollars), 0) FROM reservations WHERE caller = ? AND day >= ? AND NOT is_presumed)
 """
 _SPENT = """
-    SELECT sum(nanodollars * NOT is_reserved), sum(nanodollars * (NOT is_reserved AND day >= ?2)),
-        sum(nanodollars * (NOT is_reserved AND day >= ?3)), sum(nanodollars * (NOT is_reserved AND day >= ?4)),
-        sum(nanodollars * (is_reserved AND day >= ?2)), sum(nanodollars * (is_reserved AND day >= ?4))
+    SELECT sum(nanodollars * NOT is_reserved), sum(nanodollars * (NOT is_reserved AND day >= ?)),
+        sum(nanodollars * (NOT is_reserved AND day >= ?)), sum(nanodollars * (NOT is_reserved AND day >= ?)),
+        sum(nanodollars * (is_reserved AND day >= ?)), sum(nanodollars * (is_reserved AND day >= ?))
     FROM (
-        SELECT day, nanodollars, 0 AS is_reserved FROM spend WHERE caller = ?1
-        UNION ALL SELECT day, nanodollars, 1 FROM reservations WHERE caller = ?1 AND NOT is_presumed
+        SELECT day, nanodollars, 0 AS is_reserved FROM spend WHERE caller = ?
+        UNION ALL SELECT day, nanodollars, 1 FROM reservations WHERE caller = ? AND NOT is_presumed
     )
 """
 # What was reserved for an entry that its owner did not send: it is as it was begun, or another has taken it up.
@@ -64,7 +64,8 @@ class SQLiteSpend:
         """Reserve `amount` of a caller's budget; return whether it fits into what is left of `limit`."""
         with self._file.transaction() as (execute, now):
             day = day_of(now)
-            ((spent,),) = execute(_WITHIN, caller, window.first_day(day))
+            first = window.first_day(day)
+            ((spent,),) = execute(_WITHIN, caller, first, caller, first)
             if spent + amount > limit:
                 return False
             execute(
@@ -91,7 +92,8 @@ class SQLiteSpend:
     def spent(self, caller: str) -> Spent:
         """Return what a caller has spent."""
         day = day_of(time.time())
-        (sums,) = self._file.execute(_SPENT, caller, day, first_day_of_week(day), first_day_of_month(day))
+        week, month = first_day_of_week(day), first_day_of_month(day)
+        (sums,) = self._file.execute(_SPENT, day, week, month, day, month, caller, caller)
         return Spent(*(amount or 0 for amount in sums))
 
     def take_room(self, room_id: str, owner: str, key: str, amount: int, limit: int) -> float:

@@ -40,12 +40,12 @@ _OLDEST = "SELECT at, number FROM hits WHERE key = ? AND at >= ? ORDER BY at, nu
 # whatever the limit. A clock that was set back a little does not make room; one that was far ahead is looked into elsewhere.
 _TAKE = """
 INSERT INTO hits (key, number, at, expires_at)
-SELECT ?1, next.number, next.at, next.at + ?4 FROM (
-    SELECT coalesce(last.number, 0) + 1 AS number, max(?3, coalesce(last.at, 0)) AS at
-    FROM (SELECT 1) LEFT JOIN (SELECT number, at FROM hits WHERE key = ?1 ORDER BY number DESC LIMIT 1) AS last
+SELECT ?, next.number, next.at, next.at + ? FROM (
+    SELECT coalesce(last.number, 0) + 1 AS number, max(?, coalesce(last.at, 0)) AS at
+    FROM (SELECT 1) LEFT JOIN (SELECT number, at FROM hits WHERE key = ? ORDER BY number DESC LIMIT 1) AS last
 ) AS next
-WHERE next.at <= ?3 + ?4
-    AND NOT EXISTS (SELECT 1 FROM hits WHERE key = ?1 AND number = next.number - ?2 AND at >= next.at - ?4)
+WHERE next.at <= ? + ?
+    AND NOT EXISTS (SELECT 1 FROM hits WHERE key = ? AND number = next.number - ? AND at >= next.at - ?)
 RETURNING number, at
 """
 # Made when the clock was ahead by more than their window.
@@ -89,7 +89,7 @@ class SQLiteStorage(Storage, MovingWindowSupport):
         Returns whether there was room, when the window's oldest entry was made (seconds of the epoch), and how many
         entries there are.
         """
-        if amount == 1 and (taken := self._execute(_TAKE, key, limit, time.time(), expiry)):
+        if amount == 1 and (taken := self._take(key, limit, expiry)):
             last, at = taken
             oldest_at, number = self._execute(_OLDEST, key, at - expiry) or (at, last)
             self._unswept += 1
@@ -171,6 +171,11 @@ class SQLiteStorage(Storage, MovingWindowSupport):
     def close(self) -> None:
         """Close the file; the next decision opens it again."""
         self._database.close()
+
+    def _take(self, key: str, limit: int, expiry: int) -> Any:
+        """Take one, where there is room for it; return its number and time, nothing where there is none."""
+        now = time.time()
+        return self._execute(_TAKE, key, expiry, now, key, now, expiry, key, limit, expiry)
 
     def _execute(self, statement: str, *values: object) -> Any:
         """Run one statement; return its first row, or an empty one."""

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The one gate: format, lint, types, shell, JavaScript, tests. Installs what it needs into .venv.
+# The one gate: format, lint, types, shell, JavaScript, workflows, tests. Installs what it needs into .venv.
 #
 #   ./check.sh           everything
 #   ./check.sh --fix     mends format and lint first
@@ -36,6 +36,12 @@ step ruff check .
 step mypy
 step biome ci .
 step shellcheck ./*.sh scripts/*.sh .ci/run
+# What GitHub reads, and what a workflow must not do.
+step check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+step check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+step check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/{bug,feature}.yml
+step check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+step zizmor --offline --quiet .github
 cores=$(getconf _NPROCESSORS_ONLN)
 # Two processes a core, because many tests mostly wait; of those that start whole services one more than cores, a file at a time.
 step pytest -m "not slow" --numprocesses "$((2 * cores))" --dist worksteal

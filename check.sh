@@ -19,18 +19,20 @@ step() {
   "$@"
 }
 
-slow=yes
-case ${1-} in
-  --fix)
-    step ruff format .
-    step ruff check --fix .
-    step biome check --write .
-    ;;
-  --fast) slow=no ;;
-  "") ;;
-  *) die "unknown argument $1; see ./check.sh --help" ;;
-esac
+fix=no slow=yes
+for argument in "$@"; do
+  case $argument in
+    --fix) fix=yes ;;
+    --fast) slow=no ;;
+    *) die "unknown argument $argument; see ./check.sh --help" ;;
+  esac
+done
 
+if [[ $fix == yes ]]; then
+  step ruff format .
+  step ruff check --fix .
+  step biome check --write .
+fi
 step ruff format --check .
 step ruff check .
 step mypy

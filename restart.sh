@@ -29,7 +29,9 @@ fi
 "$python" main.py --check --running ${arguments[@]+"${arguments[@]}"} ||
   die "nothing was restarted: the service goes on as it was"
 launch=$("$python" main.py --launch-settings ${arguments[@]+"${arguments[@]}"})
-if [[ "${arguments[*]-}" != "$old_arguments" || $launch != "$old_launch" ]]; then
+if unit=$(unit_of "$pid"); then
+  say "systemd runs the service. If HOST, PORT, WORKERS or another setting of ./restart.sh --help changed: sudo systemctl restart $unit"
+elif [[ "${arguments[*]-}" != "$old_arguments" || $launch != "$old_launch" ]]; then
   say "A setting changed that needs a stop and a start."
   ./stop.sh
   exec ./start.sh ${arguments[@]+"${arguments[@]}"}

@@ -12,6 +12,9 @@ help_if_wanted "$@"
 stop_seconds=$(.venv/bin/python -m scripts.probe --stop-seconds 2>/dev/null) || stop_seconds=610
 
 if pid=$(running_pid); then
+  if unit=$(unit_of "$pid"); then
+    die "systemd runs the service, and would start it again; stop it with: sudo systemctl stop $unit"
+  fi
   group=$pid
   kill -TERM "$pid"
 elif [[ -n $(left_over) ]]; then

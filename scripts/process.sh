@@ -115,6 +115,18 @@ arguments_of() {
   printf '%s\n' "${words[*]-}"
 }
 
+# unit_of PID: the systemd unit that it runs as (ops/banana-service.service says so in its environment); fails when none.
+unit_of() {
+  local variable
+  while IFS= read -r -d '' variable; do
+    if [[ $variable == BANANA_UNIT=* ]]; then
+      printf '%s\n' "${variable#*=}"
+      return
+    fi
+  done 2>/dev/null <"/proc/$1/environ"
+  return 1
+}
+
 # left_over: the workers of a service whose parent is gone.
 left_over() {
   local pid

@@ -47,7 +47,7 @@ class Google:
         self._loop.run_until_complete(self._runner.cleanup())
 
     async def _start(self) -> None:
-        app = web.Application()
+        app = web.Application(client_max_size=100 << 20)  # as much as Google takes
         app.router.add_post("/v1beta/models/{model}", self._answer)
         self._runner = web.AppRunner(app, handler_cancellation=True)
         await self._runner.setup()

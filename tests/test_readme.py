@@ -1,17 +1,20 @@
 """The README: both halves say the same, and what it prints is what one gets."""
 
+import inspect
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 import config
-from banana import errors
+from banana import app, errors, metrics
+from banana.exchange import Exchange
+from banana.results import upkeep
 from tests.services import ROOT, Service, needs
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -88,18 +91,23 @@ def test_every_example_gives_what_is_printed(half: str, service: Service, elsewh
     before = untracked(service.folder)
     assert [command for command, _ in examples[:2]] == ["./start.sh --demo", "./test_request.sh"]
     assert len(examples) >= 17
-    for command, output in examples:
-        if command.startswith("./"):
-            ran = service.run(*command.removeprefix("./").split())
-            assert ran.returncode == 0, ran.stdout + ran.stderr
-            assert set(output.splitlines()) <= set(ran.stdout.splitlines())
-        else:
-            here = command.replace("127.0.0.1:8000", f"127.0.0.1:{service.port}")
-            ran = subprocess.run(["bash", "-c", here], cwd=elsewhere, capture_output=True, text=True, timeout=60)
-            assert ran.stdout.rstrip() == output.rstrip(), f"{here}\n{ran.stderr}"
+    run_examples(half, service, elsewhere)
 
     assert untracked(service.folder) == before
     assert untracked(elsewhere) == [".gitignore"]
+
+
+def run_examples(half: str, service: Service, folder: Path) -> None:
+    """Run each command as printed, in the order of the page: it succeeds and prints what the page prints."""
+    for command, output in examples_of(half):
+        if command.startswith("./"):
+            ran = service.run(*command.removeprefix("./").split())
+            assert set(output.splitlines()) <= set(ran.stdout.splitlines())
+        else:
+            here = command.replace("127.0.0.1:8000", f"127.0.0.1:{service.port}")
+            ran = subprocess.run(["bash", "-c", here], cwd=folder, capture_output=True, text=True, timeout=60)
+            assert ran.stdout.rstrip() == output.rstrip(), f"{here}\n{ran.stderr}"
+        assert ran.returncode == 0, f"{command}\n{ran.stdout}{ran.stderr}"
 
 
 @pytest.mark.slow
@@ -153,12 +161,101 @@ def test_the_security_page_says_the_same_in_both_languages() -> None:
     assert names[0] == names[1] <= {name.upper() for name in config.Settings.model_fields}
 
 
-@pytest.mark.parametrize("page", ["clients", "costs", "machines"])
+@pytest.mark.parametrize("page", ["clients", "costs", "machines", "deploy", "operate"])
 def test_a_page_says_the_same_in_both_languages(page: str) -> None:
     """The same headings, rows and examples."""
-    english, chinese = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8").split("\n## 中文\n")
+    english, chinese = halves_of(page)
 
     assert shape_of(english) == shape_of(chinese)
+
+
+def halves_of(page: str) -> list[str]:
+    return (ROOT / f"docs/{page}.md").read_text(encoding="utf-8").split("\n## 中文\n")
+
+
+@needs("curl")
+@pytest.mark.slow
+@pytest.mark.parametrize("half", [0, 1], ids=["english", "chinese"])
+@pytest.mark.parametrize(("page", "count"), [("deploy", 3), ("operate", 5)])
+def test_every_example_of_a_page_gives_what_is_printed(page: str, count: int, half: int, demo: Service) -> None:
+    """As in the README."""
+    assert len(examples_of(halves_of(page)[half])) == count
+    run_examples(halves_of(page)[half], demo, demo.folder)
+
+
+@pytest.mark.parametrize("page", ["deploy", "operate"])
+def test_links_between_the_pages_lead_somewhere(page: str) -> None:
+    """Every file that a link names is there, and so is every heading, as GitHub writes its anchor."""
+    text = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
+    targets = re.findall(r"\]\((?!http)([^)#]*)(?:#([^)]*))?\)", text)
+
+    assert len(targets) > 15
+    for name, anchor in targets:
+        file = ROOT / "docs" / (name or f"{page}.md")
+        assert file.is_file(), name
+        assert not anchor or anchor in anchors_of(file.read_text(encoding="utf-8")), f"{name}#{anchor}"
+
+
+def anchors_of(page: str) -> set[str]:
+    """The anchors of a page's headings; of those that are equal the second ends with -1."""
+    names = [
+        re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-")
+        for heading in re.findall(r"^#+ (.*)$", page, re.MULTILINE)
+    ]
+    return {name if names.index(name) == i else f"{name}-1" for i, name in enumerate(names)}
+
+
+def named_by_alerts() -> set[str]:
+    return set(re.findall(r"- alert: (\w+)", (ROOT / "ops/prometheus-rules.yml").read_text(encoding="utf-8")))
+
+
+def named_by_metrics() -> set[str]:
+    return set(re.findall(r'"(banana_\w+)"', inspect.getsource(metrics)))
+
+
+def named_by_readiness() -> set[str]:
+    """Reasons, and parts that work with less, where they are made."""
+    reasons = re.findall(r'reasons\.append\("(.*)"\)', inspect.getsource(app))
+    parts = re.findall(r'"(\w+)": \w+\.(?:degraded|fails)', inspect.getsource(app))
+    return {*reasons, *parts, *re.findall(r'return \["(\w+)"\]', inspect.getsource(upkeep)), "metrics"}
+
+
+def named_by_the_log() -> set[str]:
+    """Fields of a request's line, and events that are a warning or worse."""
+    fields = re.findall(r'"(\w+)": ', inspect.getsource(Exchange.log_fields))
+    sources = [path.read_text(encoding="utf-8") for path in (*ROOT.glob("banana/**/*.py"), ROOT / "main.py")]
+    events = re.findall(r'\blog\.(?:warning|error|exception)\(\s*"(\w+)"', "\n".join(sources))
+    return {*fields, *events, "request", "upstream_attempt", "carried_out"}
+
+
+@pytest.mark.parametrize("half", [0, 1], ids=["english", "chinese"])
+@pytest.mark.parametrize(
+    ("names", "count"),
+    [(named_by_alerts, 11), (named_by_metrics, 24), (named_by_readiness, 7), (named_by_the_log, 47)],
+)
+def test_the_page_for_operators_explains_everything_by_name(
+    names: Callable[[], set[str]], count: int, half: int
+) -> None:
+    """Every alert, every series, every reason and part of /ready, every field and warning of the log."""
+    assert len(names()) >= count
+    assert {name for name in names() if f"`{name}`" not in halves_of("operate")[half]} == set()
+
+
+@pytest.mark.parametrize("half", [0, 1], ids=["english", "chinese"])
+def test_messages_that_operators_look_up_are_said_somewhere(half: int) -> None:
+    """What the page quotes of messages stands in the code that prints them."""
+    section = re.split(r"^### ", halves_of("operate")[half], flags=re.MULTILINE)
+    (starts,) = (part for part in section if part.startswith(("It does not start", "无法启动")))
+    (symptoms,) = (part for part in section if part.startswith(("By symptom", "按现象排查")))
+    quoted = [
+        text for row in re.findall(r"^\| (`.*?) \| ", starts, re.MULTILINE) for text in re.findall(r"`(.*?)`", row)
+    ]
+    quoted += [text for words in re.findall(r"“(.*?)”", symptoms) for text in words.split(" … ")]
+    files = [*ROOT.glob("banana/**/*.py"), *ROOT.glob("*.py"), *ROOT.glob("*.sh"), *ROOT.glob("scripts/*.sh")]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in files)
+
+    assert len(quoted) > 25
+    assert [text for text in quoted if text not in code] == []
 
 
 def test_the_clients_that_are_tried_at_every_run_are_those_of_the_checks() -> None:

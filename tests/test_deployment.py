@@ -1,5 +1,6 @@
 """What ops/ has for a machine that serves others: nginx with TLS in front of the service, and the service under systemd."""
 
+import asyncio
 import getpass
 import http.client
 import json
@@ -61,7 +62,7 @@ class HeldGoogle(Google):
 
     async def _answer(self, request: web.Request) -> web.Response:
         if self.calls.total():
-            await self._loop.run_in_executor(None, self.go_on.wait, 60)
+            await asyncio.to_thread(self.go_on.wait, 60)
         return await super()._answer(request)
 
 
@@ -345,6 +346,39 @@ def test_the_page_makes_a_picture_under_the_public_name(site: Site) -> None:
         visit.make("behind nginx")
         visit.close("404")  # this Google has no list of models
         browser.close()
+
+
+DEPLOY = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
+
+
+def test_what_was_backed_up_is_there_after_a_restore(tmp_path: Path) -> None:
+    """The commands of docs/deploy.md: a key and its picture from before the backup are there, one from after it is not."""
+    service = Service(tmp_path, workers=1, demo="true")
+    backup = re.findall(r"^\$ (.*\.state/backup.*)$", DEPLOY.partition("\n## 中文\n")[0], re.MULTILINE)
+    (restore, _) = re.findall(r"```bash\n(rm -f \.state/ledger.*?)```", DEPLOY, re.DOTALL)
+
+    def run(commands: str) -> None:
+        subprocess.run(["bash", "-euc", commands], cwd=service.folder, check=True)
+
+    def is_replayed(key: str) -> bool:
+        headers = {"Idempotency-Key": key}
+        with closing(http.client.HTTPConnection("127.0.0.1", service.port, timeout=60)) as connection:
+            connection.request("POST", "/generate", b'{"prompt":"kept"}', headers)
+            response = connection.getresponse()
+            assert (response.status, bool(response.read())) == (200, True)
+            return response.headers["Idempotent-Replayed"] == "true"
+
+    with started(service):
+        first = [is_replayed("before")]
+        run("\n".join(backup))
+        first.append(is_replayed("after"))
+    run("rm -r .state/results .state/ledger.db\n" + restore)
+    with started(service):
+        second = [is_replayed("before"), is_replayed("after")]
+
+    assert len(backup) == 3
+    assert first == [False, False]
+    assert second == [True, False]
 
 
 def unit_in(folder: Path) -> str:

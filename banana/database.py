@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import structlog
 
@@ -27,6 +27,7 @@ _BROKEN = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _PASSING = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 Execute = Callable[..., list[tuple[Any, ...]]]
+Result = TypeVar("Result")
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +42,7 @@ class Database:
         lock_seconds: the longest wait for another process's transaction.
         moves_broken_aside: whether a file that is no database makes room for a new one; else it stays, and every
             transaction fails.
+        page_bytes: of a new file; the smallest part of it that is written.
 
     Every method raises sqlite3.Error or OSError when the file cannot be used.
 
@@ -54,21 +56,25 @@ class Database:
         synchronous: Literal["OFF", "FULL"],
         lock_seconds: float,
         moves_broken_aside: bool,
+        page_bytes: int = 4096,
     ) -> None:
         self._path = path
         self._prepare = prepare
         self._synchronous = synchronous
         self._lock_seconds = lock_seconds
         self._moves_broken_aside = moves_broken_aside
+        self._page_bytes = page_bytes
         self._lock = threading.RLock()
-        self._opened: sqlite3.Connection | None = None
+        # One cursor for all statements: a new one for each costs 0.6 µs, of 17 for a decision of the rate limit.
+        self._opened: sqlite3.Cursor | None = None
         self._inode = 0
         self._looked_at = 0.0
 
     def open(self) -> None:
         """Open the file. Raises only for what will not pass by itself."""
         try:
-            self._connection()
+            with self._lock:
+                self._cursor()
         except (sqlite3.Error, OSError) as error:
             if not _may_pass(error):
                 raise
@@ -76,9 +82,9 @@ class Database:
     def execute(self, statement: str, *values: object) -> list[tuple[Any, ...]]:
         """Run one statement by itself; return its rows."""
         with self._lock:
-            connection = self._connection()
+            cursor = self._cursor()
             try:
-                return connection.execute(statement, values).fetchall()
+                return cursor.execute(statement, values).fetchall()
             except sqlite3.DatabaseError as error:
                 self._move_aside_if_broken(error)
                 raise
@@ -87,47 +93,60 @@ class Database:
     def transaction(self) -> Iterator[tuple[Execute, float]]:
         """Yield the means to execute, and the time, which is the same for all processes' order of transactions."""
         with self._lock:
-            connection = self._connection()
+            cursor = self._cursor()
 
             def execute(statement: str, *values: object) -> list[tuple[Any, ...]]:
-                return connection.execute(statement, values).fetchall()
+                return cursor.execute(statement, values).fetchall()
 
             try:
-                connection.execute("BEGIN IMMEDIATE")
+                cursor.execute("BEGIN IMMEDIATE")
                 yield execute, time.time()
-                connection.execute("COMMIT")
+                cursor.execute("COMMIT")
             except BaseException as error:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                self._move_aside_if_broken(error)
+                self._give_up(cursor, error)
+                raise
+
+    def transact(self, work: Callable[..., Result], *arguments: object) -> Result:
+        """Return what `work(cursor, time, *arguments)` returns: a `transaction` for what every request does.
+
+        As `with` blocks and lists of rows a decision of the rate limit takes 12 µs without the file's part, so 8.5.
+        """
+        with self._lock:
+            cursor = self._cursor()
+            try:
+                cursor.execute("BEGIN IMMEDIATE")
+                result = work(cursor, time.time(), *arguments)
+                cursor.execute("COMMIT")
+                return result
+            except BaseException as error:
+                self._give_up(cursor, error)
                 raise
 
     def close(self) -> None:
         """Close the file; the next statement opens it again."""
         with self._lock:
             if self._opened is not None:
-                self._opened.close()
+                self._opened.connection.close()
             self._opened = None
 
-    def _connection(self) -> sqlite3.Connection:
-        """Return the connection to the file of that name; made anew where there is none, or another file."""
-        with self._lock:
-            now = time.monotonic()
-            if self._opened is not None and now - self._looked_at < LOOK_SECONDS:
-                return self._opened
-            self._looked_at = now
-            if self._opened is None or self._inode != self._inode_of_name():
-                self.close()
-                try:
-                    self._opened = self._open()
-                except sqlite3.DatabaseError as error:
-                    if not (is_broken(error) and self._moves_broken_aside):
-                        raise
-                    self._move_aside()
-                    self._opened = self._open()
+    def _cursor(self) -> sqlite3.Cursor:
+        """Return a cursor in the file of that name; made anew where there is none, or another file."""
+        now = time.monotonic()
+        if self._opened is not None and now - self._looked_at < LOOK_SECONDS:
             return self._opened
+        self._looked_at = now
+        if self._opened is None or self._inode != self._inode_of_name():
+            self.close()
+            try:
+                self._opened = self._open()
+            except sqlite3.DatabaseError as error:
+                if not (is_broken(error) and self._moves_broken_aside):
+                    raise
+                self._move_aside()
+                self._opened = self._open()
+        return self._opened
 
-    def _open(self) -> sqlite3.Connection:
+    def _open(self) -> sqlite3.Cursor:
         if self._path is not None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(
@@ -136,13 +155,14 @@ class Database:
         weakref.finalize(self, connection.close)  # also where nobody closes the database
         self._inode = self._inode_of_name()
         try:
+            connection.execute(f"PRAGMA page_size={self._page_bytes}")
             self._use_write_ahead_log(connection)
             connection.execute(f"PRAGMA synchronous={self._synchronous}")
             self._prepare(connection)
         except BaseException:
             connection.close()
             raise
-        return connection
+        return connection.cursor()
 
     def _use_write_ahead_log(self, connection: sqlite3.Connection) -> None:
         """Switch the file to WAL; SQLite itself does not wait when another process does that in the same moment."""
@@ -162,6 +182,12 @@ class Database:
             return os.stat(self._path).st_ino if self._path else 0  # noqa: PTH116 # a path object is slower
         except FileNotFoundError:
             return 0
+
+    def _give_up(self, cursor: sqlite3.Cursor, error: BaseException) -> None:
+        """End a transaction in which an error was raised: nothing of it stays."""
+        if cursor.connection.in_transaction:
+            cursor.execute("ROLLBACK")
+        self._move_aside_if_broken(error)
 
     def _move_aside_if_broken(self, error: BaseException) -> None:
         if is_broken(error) and self._moves_broken_aside:

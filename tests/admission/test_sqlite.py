@@ -12,9 +12,10 @@ import pytest
 from limits.storage import storage_from_string
 
 from banana import database
-from banana.admission.sqlite import SQLiteStorage
+from banana.admission.sqlite import SWEEP_EVERY, SWEEP_ROWS, SQLiteStorage
 
 URI = "sqlite:///state/test.db"
+DAY = 86_400
 
 
 @pytest.fixture
@@ -59,16 +60,84 @@ def test_callers_are_counted_apart(storage: SQLiteStorage) -> None:
     assert not storage.acquire_entry("a", 1, 60)
 
 
-def test_the_file_stays_as_small_as_its_live_callers(storage: SQLiteStorage) -> None:
-    """Entries of callers who never come back are swept away by those who do."""
+def rows() -> int:
+    with closing(sqlite3.connect("state/test.db")) as connection:
+        (count,) = connection.execute("SELECT count(*) FROM entries").fetchone()
+    return int(count)
+
+
+@pytest.mark.parametrize("callers", [1, 7, 10_000])
+def test_the_file_holds_at_most_twice_what_counts(
+    storage: SQLiteStorage, monkeypatch: pytest.MonkeyPatch, callers: int
+) -> None:
+    """Ten minutes of a thousand entries each, by one caller, by some, or by callers who never come back."""
+    now = time.time()
+    for number in range(10_000):
+        monkeypatch.setattr(time, "time", lambda number=number: now + number * 60 / 1000)
+        assert storage.acquire_entry(f"caller {number % callers}", 10**8, 60)
+
+        assert number % 1000 or rows() <= 2 * 1000 + SWEEP_ROWS
+
+
+def test_what_nobody_comes_back_for_is_swept_away(storage: SQLiteStorage) -> None:
+    """Whoever comes last has the file for itself."""
     for number in range(200):
         storage.acquire_entry(f"once-{number}", 5, 0)
-    for _ in range(12):
+    for _ in range(2 * SWEEP_EVERY):
         storage.acquire_entry("again", 1000, 60)
 
-    with closing(sqlite3.connect("state/test.db")) as connection:
-        (rows,) = connection.execute("SELECT count(*) FROM hits").fetchone()
-    assert rows <= 12
+    assert rows() == 2 * SWEEP_EVERY
+
+
+def test_what_a_clock_that_was_ahead_left_is_swept_away(
+    storage: SQLiteStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Entries of next year, of callers who never come back, do not stay for a year."""
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 365 * DAY)
+    for number in range(50):
+        storage.acquire_entry(f"once-{number}", 5, 60)
+    monkeypatch.setattr(time, "time", lambda: now)
+    for _ in range(2 * SWEEP_EVERY):
+        storage.acquire_entry("again", 1000, 60)
+
+    assert rows() == 2 * SWEEP_EVERY
+
+
+def test_a_decision_writes_one_page(storage: SQLiteStorage) -> None:
+    """Of a kibibyte: that is what it costs, besides the locks."""
+    for _ in range(500):
+        storage.acquire_entry("caller", 1000, 60)
+
+    assert Path("state/test.db-wal").stat().st_size < 1.5 * 500 * 1024
+
+
+# As in 1.0.
+HITS = """
+CREATE TABLE hits (
+    key TEXT NOT NULL, number INTEGER NOT NULL, at REAL NOT NULL, expires_at REAL NOT NULL, PRIMARY KEY (key, number)
+) WITHOUT ROWID;
+CREATE INDEX hits_by_time ON hits (key, at, number);
+CREATE INDEX hits_by_expiry ON hits (expires_at);
+CREATE TABLE counters (key TEXT PRIMARY KEY, amount INTEGER NOT NULL, expires_at REAL NOT NULL);
+INSERT INTO hits VALUES ('a', 1, 0, 60);
+"""
+
+
+def test_workers_of_an_older_release_go_on_with_the_same_file() -> None:
+    """While they are replaced, one by one, what they count in is there, and nobody is refused for it."""
+    Path("state").mkdir()
+    with closing(sqlite3.connect("state/test.db", isolation_level=None)) as older:
+        older.execute("PRAGMA journal_mode=WAL")
+        older.executescript(HITS)
+        storage = SQLiteStorage(URI)
+        allowed = [storage.acquire_entry("a", 2, 60) for _ in range(3)]
+        storage.clear("a")
+        storage.reset()
+        older.execute("INSERT INTO hits VALUES ('a', 2, 1, 61)")
+
+        assert allowed == [True, True, False]
+        assert older.execute("SELECT count(*) FROM hits INDEXED BY hits_by_expiry").fetchone() == (2,)
 
 
 def test_counters_live_as_long_as_they_are_told(storage: SQLiteStorage) -> None:
@@ -108,17 +177,14 @@ def test_a_decision_is_written_also_while_an_exception_is_handled(storage: SQLit
 def test_what_fails_inside_is_taken_back(storage: SQLiteStorage) -> None:
     """A statement that fails leaves no transaction open, and the next decision works."""
     with closing(sqlite3.connect("state/test.db")) as connection:
-        connection.execute("ALTER TABLE hits RENAME TO elsewhere")
+        connection.execute("ALTER TABLE entries RENAME TO elsewhere")
     with pytest.raises(sqlite3.OperationalError):
         storage.acquire_entry("a", 1, 60)
     with closing(sqlite3.connect("state/test.db")) as connection:
-        connection.execute("ALTER TABLE elsewhere RENAME TO hits")
+        connection.execute("ALTER TABLE elsewhere RENAME TO entries")
 
     assert storage.acquire_entry("a", 1, 60)
     assert storage.check()
-
-
-DAY = 86_400
 
 
 @pytest.mark.parametrize("ahead_seconds", [61, DAY, 365 * DAY, 10**9])

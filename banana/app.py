@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import secrets
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -31,7 +32,7 @@ from banana.google.models import ModelNames
 from banana.google.prices import ModelPrice, Prices
 from banana.google.retries import RetryPolicy
 from banana.google.slots import Slots
-from banana.google.transport import HttpTransport, Transport, collects_traces
+from banana.google.transport import HttpTransport, Transport
 from banana.http.addresses import ForwardedAddress
 from banana.http.bodies import BodyReader
 from banana.http.descriptors import requests_within_limit
@@ -75,7 +76,6 @@ from banana.routes import (
 )
 from banana.routes.dialect import Dialect, Services, dialect_of
 from banana.routes.image_endpoint import ImageEndpoint
-from banana.routes.index import RouteIndex
 from banana.routes.submission import TaskFormat
 from config import Settings, without_userinfo
 
@@ -139,7 +139,9 @@ def create_app(
     upkeep = keeping.upkeep({route: task_format.job_of for route, task_format in formats.items()})
     lifespan = _lifespan(settings, client, rate_limit, converter, buffers, recording, upkeep)
     app = _app_without_routes(settings, buffers, lifespan)
-    routes = [
+    # In front of what FastAPI adds, and in the order of how often they are asked for: a request is matched against as many
+    # patterns as stand before its own, 1.3 µs each.
+    app.router.routes[:0] = [
         *(route for api_format in API_FORMATS for route in api_format.routes(services)),
         *ops.routes(
             reasons=lambda: _not_ready(keys),
@@ -152,7 +154,6 @@ def create_app(
         *results.routes(keeping.files, keeping.links, rate_limit),
         *page.routes(),
     ]
-    app.router.routes[:0] = [RouteIndex(routes), *routes]  # those behind the index are there for the documentation
     return app
 
 
@@ -300,8 +301,8 @@ def _app_without_routes(settings: Settings, buffers: Buffers, lifespan: Callable
         title="BananaService",
         version=__version__,
         summary="A relay between your programs and Google's Gemini image models.",
-        # Where nothing collects them, FastAPI would look for a collector in every request (17 µs).
-        telemetry=dict.fromkeys(("tracing", "metrics", "logs"), collects_traces()),
+        # Without OpenTelemetry's SDK nothing can collect them, and FastAPI would look for who does in every request (17 µs).
+        telemetry=None if "opentelemetry.sdk" in sys.modules else dict.fromkeys(("tracing", "metrics", "logs"), False),
         lifespan=lifespan,
         middleware=_middleware(settings, buffers),
         exception_handlers={errors.BananaError: _banana_error_response, HTTPException: _http_error_response},

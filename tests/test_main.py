@@ -79,7 +79,7 @@ def test_what_can_never_be_used_is_one_line(tmp_path: Path, settings: dict[str, 
 
 def test_callers_who_come_together_are_accepted_together() -> None:
     """Several in each turn of the loop: under load a turn is long, and the last of a hundred would wait for a hundred."""
-    accepted: list[int] = []
+    accepted = [0]
 
     class Caller(asyncio.Protocol):
         def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -126,7 +126,9 @@ async def test_random_faults_give_no_500_and_no_wrong_picture(stand_in: StandIn)
     assert base64.b64decode(json.loads(pictures.pop())["images"][0])[:3] == b"\xff\xd8\xff"
     # What may have been paid for was never sent again: each such fault ended its request, or there was a 503 or 500 before.
     lost = sum(sent[kind] for kind in ("reset", "hang-up", "truncated", "reset-inside", "hang"))
+    late = sent["fine"] - statuses[200]  # a busy machine may let the second of a request pass: that is said as it is
+    assert 0 <= late <= max(0, statuses[504] - sent["hang"])
+    lost += late
     given_up = statuses[502] + statuses[504]
     assert lost <= given_up <= lost + sent["500"]
-    assert sent["fine"] == statuses[200]
     assert sum(sent.values()) == 2000 + sent["503"] + sent["500"] - statuses[503] - (given_up - lost)

@@ -134,8 +134,8 @@ class GeminiClient:
             except errors.UpstreamError as cut:
                 image = _whole_image(parser, cut)
             finally:
-                self._read_usage(parser.usage, call, exchange, sending)
-            if isinstance(image, wire.Image) and not Usage.of(image.usage).output:
+                tokens = self._read_usage(parser.usage, call, exchange, sending)
+            if isinstance(image, wire.Image) and not (tokens and tokens.output):
                 sending.cost_usd = None  # nothing that was made is no count for an image
             return replace(image, cost_usd=sending.cost_usd or None, model=call.model)
 
@@ -251,13 +251,17 @@ class GeminiClient:
             await retry.pause_after(failure)
             tried.clear()
 
-    def _read_usage(self, usage: dict[str, Any] | None, call: Call, exchange: Exchange, sending: "_Sending") -> None:
-        """Count the tokens of a response, and what they cost."""
-        if usage is not None:
-            tokens = Usage.of(usage)
-            exchange.tokens += tokens.total
-            metrics.tokens.inc(tokens.total)
-            sending.cost_usd = self._prices.cost(call.model, tokens)
+    def _read_usage(
+        self, usage: dict[str, Any] | None, call: Call, exchange: Exchange, sending: "_Sending"
+    ) -> Usage | None:
+        """Count the tokens of a response, and what they cost; return them, None where there is no count."""
+        if usage is None:
+            return None
+        tokens = Usage.of(usage)
+        exchange.tokens += tokens.total
+        metrics.tokens.inc(tokens.total)
+        sending.cost_usd = self._prices.cost(call.model, tokens)
+        return tokens
 
     def _set_aside(self, key: Key, quota: str, failure: errors.UpstreamQuota | errors.RejectedKey) -> None:
         """Set `key` aside, and count the keys that are, now and again when this one is not."""

@@ -60,7 +60,7 @@ class Response:
 
         Raises CutResponse, and what `sink` raises.
         """
-        if as_it_comes:
+        if as_it_comes and not self._is_whole:
             self._connection.read_as_it_comes()
         self._sink = sink
         unread, self._unread = self._unread, []
@@ -120,8 +120,6 @@ class Connection(asyncio.BufferedProtocol):
 
     def __init__(self, scratch: bytearray) -> None:
         self._scratch = memoryview(scratch)
-        self._block: bytearray | None = None  # of a body, that is read into
-        self._block_bytes = 0  # that are in it
         self.on_free: Callable[[Connection], object] = Connection.close
         self.on_close: Callable[[Connection], object] = lambda _: None
         self.was_used = False
@@ -132,6 +130,8 @@ class Connection(asyncio.BufferedProtocol):
         self._was_sent = False  # whether its request was handed to the transport whole
         self._waiter: asyncio.Future[None] | None = None  # for the response's head, or for the peer to read
         self._error: errors.UpstreamError | None = None
+        self._block: bytearray | None = None  # of a body with a length, that is read into
+        self._expect_head()
 
     @property
     def is_open(self) -> bool:
@@ -222,7 +222,8 @@ class Connection(asyncio.BufferedProtocol):
             if self._block is None:  # not before there is something to read: a peer that only announces takes no memory
                 self._block = bytearray(min(self._left_bytes, BLOCK_BYTES))
             return memoryview(self._block)[self._block_bytes :]
-        return self._scratch if self._is_in_body else self._scratch[:READ_HEAD_BYTES]
+        is_in_body = self._response is not None and self._response.status
+        return self._scratch if is_in_body else self._scratch[:READ_HEAD_BYTES]
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take the bytes that were written there."""
@@ -277,10 +278,9 @@ class Connection(asyncio.BufferedProtocol):
         self._is_head_whole = False
         self._is_parsed = False  # whether httptools parses the body
         self._left_bytes = 0  # of a body that it does not
-        self._is_in_body = False
         self._reads_blocks = False  # of a body with a length
         self._block = None
-        self._block_bytes = 0
+        self._block_bytes = 0  # that are in it
         self._keeps_alive = False
         self._was_sent = was_sent
 
@@ -350,10 +350,8 @@ class Connection(asyncio.BufferedProtocol):
                 self.close()
         elif response.status and self._left_bytes > 0:
             self._begin_blocks(rest)
-        else:
-            self._is_in_body = bool(response.status)
-            if rest:
-                self._take(response, bytes(rest))
+        elif rest:
+            self._take(response, bytes(rest))
 
     def _take_counted(self, response: Response, data: bytes) -> None:
         """Take a part of a body with a length."""
@@ -390,7 +388,7 @@ class Connection(asyncio.BufferedProtocol):
         """Hand on what there is of a block."""
         block, length = self._block, self._block_bytes
         self._block, self._block_bytes = None, 0
-        if block is not None:
+        if block is not None and length:
             self._left_bytes -= length
             self._hand_on(response, bytes(memoryview(block)[:length]))
 
@@ -417,7 +415,7 @@ class Connection(asyncio.BufferedProtocol):
     def _end(self) -> None:
         """End a response that is whole."""
         response, self._response = self._response, None
-        self._reads_blocks = self._is_in_body = False
+        self._reads_blocks = False
         if response is None:
             return
         self.was_used = True

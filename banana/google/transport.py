@@ -101,7 +101,7 @@ class HttpTransport:
         self._all: set[Connection] = set()
         self._scratch = bytearray(READ_BYTES)
         self._sweep: asyncio.TimerHandle | None = None
-        self._tracer = trace.get_tracer("banana") if collects_traces() else None
+        self._tracer = _tracer()
 
     async def send(self, request: Request) -> HttpResponse:
         """Send `request`; return its response when the head is there.
@@ -275,9 +275,10 @@ def keepalive_socket(address: Any) -> socket.socket:
     return tcp_socket
 
 
-def collects_traces() -> bool:
-    """Return whether something collects traces in this process."""
-    return not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider)
+def _tracer() -> trace.Tracer | None:
+    """Return what makes spans; None where nothing collects them."""
+    provider = trace.get_tracer_provider()
+    return None if isinstance(provider, trace.ProxyTracerProvider) else provider.get_tracer("banana")
 
 
 def _unpacked(response: Response) -> HttpResponse:

@@ -2,33 +2,31 @@
 
 What is different from uvicorn's own:
 
-- A response is handed to the connection whole, head and pieces in one system call: as `http.response.pieces`, an
-  extension of ASGI, whose message has `pieces` and `more_body`. Of a large one, what was sent is let go of on the way.
-- It is complete when the connection has taken it, not when it waits in this process.
-- Whoever works for the request can be called when its caller leaves: the extension `http.disconnect`.
+- A response is handed to the connection whole, head and pieces in one system call: as `banana.pieces`, an extension of
+  ASGI, whose message has `pieces` and `more_body`. Of a large one, what was sent is let go of on the way.
+- It is complete when no more of it waits in this process than the connection buffers (64 KB).
+- Whoever works for the request can be called when its caller leaves: the extension `banana.on_disconnect`.
 - A response before the end of the request's body says `Connection: close`. HTTP/1.0 gets no chunks.
+
+uvicorn does not document the class that this one extends: its version is pinned. That `writelines` pauses the protocol at
+once is uvloop's way, and asyncio's from Python 3.12.9 and 3.13.2 on.
 """
 
-import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE, RequestResponseCycle
 
 from banana.payload.pieces import Bytes, size_of
 
 # Names of extensions in the scope.
-PIECES = "http.response.pieces"
-DISCONNECT = "http.disconnect"
+PIECES = "banana.pieces"
+ON_DISCONNECT = "banana.on_disconnect"
 # What is written at once, at least; a picture of 1K is smaller.
 WRITE_BYTES = 2 << 20
-# What may not stand in a header's name or value (RFC 9110, section 5); each header would be searched by uvicorn.
-_NOT_IN_NAME = re.compile(rb'[\x00-\x1f\x7f()<>@,;:\[\]={} \t\\"]')
-_NOT_IN_VALUE = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _WITHOUT_BODY = (204, 304)
-# Names that were found to be well-formed; they are our own, and few.
-_names: set[bytes] = set()
 
 
 class Cycle(RequestResponseCycle):
@@ -39,7 +37,9 @@ class Cycle(RequestResponseCycle):
         self._on_disconnect: Callable[[], object] | None = None
         self._head: Sequence[Bytes] = ()  # that waits for the body, to go with it
         self._ends_with_connection = False
-        scope["extensions"] = {PIECES: {}, DISCONNECT: {"call": self._call_on_disconnect}}
+        self._says_close = False  # whether the head does
+        self._extensions: dict[str, dict[str, Any]] = {PIECES: {}, ON_DISCONNECT: {"set": self._set_on_disconnect}}
+        scope["extensions"] = self._extensions
 
     async def run_asgi(self, app: Any) -> None:
         """Serve the request, and keep nothing of it: a circle of references would wait for the garbage collector."""
@@ -47,8 +47,7 @@ class Cycle(RequestResponseCycle):
             await super().run_asgi(app)
         finally:
             self._on_disconnect = None
-            extensions: Any = self.scope.get("extensions")
-            extensions.clear()
+            self._extensions.clear()
 
     def disconnect(self) -> None:
         """Take notice that the caller left, unless it has its response."""
@@ -69,15 +68,17 @@ class Cycle(RequestResponseCycle):
             self._start(message)
         elif self.response_complete:
             raise RuntimeError(f"Unexpected ASGI message {message['type']!r}, after the response was complete.")
+        elif message["type"] not in (PIECES, "http.response.body"):
+            raise RuntimeError(f"Expected ASGI message 'http.response.body', but got {message['type']!r}.")
         else:
             await self._write(self._framed_pieces(message))
             if not message.get("more_body", False):
                 await self._complete()
 
-    def _call_on_disconnect(self, callback: Callable[[], object]) -> None:
-        """Call `callback` when the caller leaves, at once where it has left."""
+    def _set_on_disconnect(self, callback: Callable[[], object] | None) -> None:
+        """Let `callback` be called when the caller leaves, at once where it has left; None: nobody any more."""
         self._on_disconnect = callback
-        if self.disconnected:
+        if callback is not None and self.disconnected:
             callback()
 
     def _start(self, message: Any) -> None:
@@ -91,30 +92,30 @@ class Cycle(RequestResponseCycle):
         status: int = message["status"]
         lines = [STATUS_LINE[status]]
         for name, value in (*self.default_headers, *message.get("headers", ())):
-            self._take_header(name, value)
-            lines += (name, b": ", value, b"\r\n")
+            lines += (self._take_header(name, value), b": ", value, b"\r\n")
         lines.append(self._framing(status))
         if self.chunked_encoding or self._ends_with_connection:
             self.transport.write(b"".join(lines))
         else:
             self._head = (b"".join(lines),)
 
-    def _take_header(self, name: bytes, value: bytes) -> None:
-        """Look at a header of the response. Raises RuntimeError for one that would end it early."""
-        if name not in _names:
-            if _NOT_IN_NAME.search(name):
-                raise RuntimeError("Invalid HTTP header name.")
-            _names.add(name)
-        if _NOT_IN_VALUE.search(value):
+    def _take_header(self, name: bytes, value: bytes) -> bytes:
+        """Look at a header of the response, and return its name. Raises RuntimeError for one that would end it early."""
+        name = _checked_name(name)
+        if HEADER_VALUE_RE.search(value):
             raise RuntimeError("Invalid HTTP header value.")
-        if name == b"content-length":
+        if name == b"content-length" and self.chunked_encoding is None:
             self.expected_content_length, self.chunked_encoding = int(value), False
-        elif name == b"connection" and value.lower() == b"close":
+        elif name == b"transfer-encoding" and value.lower() == b"chunked":
+            self.expected_content_length, self.chunked_encoding = 0, True
+        elif name == b"connection" and b"close" in [token.strip() for token in value.lower().split(b",")]:
             self.keep_alive = False
+            self._says_close = True
+        return name
 
     def _framing(self, status: int) -> bytes:
         """Return the end of the head: how the body ends, and the connection."""
-        end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
+        end = b"\r\n" if self.keep_alive or self._says_close else b"connection: close\r\n\r\n"
         if self.chunked_encoding is not None or self.scope["method"] == "HEAD" or status in _WITHOUT_BODY:
             return end
         if self.scope["http_version"] == "1.0":
@@ -145,7 +146,7 @@ class Cycle(RequestResponseCycle):
         """Write pieces, some at a time, and hold none that was written."""
         pieces.reverse()
         while pieces:
-            self.transport.writelines(_taken(pieces))
+            self.transport.writelines(_next_batch(pieces))
             if pieces and self.flow.write_paused:
                 await self.flow.drain()
                 if self.disconnected:
@@ -166,11 +167,19 @@ class Cycle(RequestResponseCycle):
         self.on_response()
 
 
-def _taken(pieces: list[Bytes]) -> list[Bytes]:
+def _next_batch(pieces: list[Bytes]) -> list[Bytes]:
     """Take `WRITE_BYTES` off the end of `pieces`, which are in reverse order; return them in order."""
-    taken = [pieces.pop()]
-    taken_bytes = len(taken[0])
-    while pieces and taken_bytes < WRITE_BYTES:
-        taken.append(pieces.pop())
-        taken_bytes += len(taken[-1])
-    return taken
+    batch = [pieces.pop()]
+    batch_bytes = len(batch[0])
+    while pieces and batch_bytes < WRITE_BYTES:
+        batch.append(pieces.pop())
+        batch_bytes += len(batch[-1])
+    return batch
+
+
+@lru_cache(256)
+def _checked_name(name: bytes) -> bytes:
+    """Return a header's name in lower case. Raises RuntimeError for one that would end it early."""
+    if HEADER_RE.search(name):
+        raise RuntimeError("Invalid HTTP header name.")
+    return name.lower()

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from banana import errors, logs, metrics
 from banana.exchange import CALLER_LEFT, Exchange, Progress
-from banana.http.cycle import DISCONNECT, PIECES
+from banana.http.cycle import ON_DISCONNECT, PIECES
 from banana.payload.memory import Buffers
 from banana.payload.pieces import size_of
 
@@ -252,17 +252,31 @@ class CancelOnDisconnect:
                 exchange.caller_left = True
                 task.cancel()
 
-        extension = scope.get("extensions", {}).get(DISCONNECT)
+        extension = scope.get("extensions", {}).get(ON_DISCONNECT)
         try:
             if extension is None:
                 await self._watching(scope, receive, send, leave)
             else:
-                extension["call"](leave)
-                await self._app(scope, receive, send)
+                await self._called(scope, receive, send, leave, extension["set"])
         except asyncio.CancelledError:
             if not exchange.caller_left:
                 raise
             task.uncancel()
+
+    async def _called(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        leave: Callable[[], None],
+        set_on_disconnect: Callable[[Callable[[], None] | None], None],
+    ) -> None:
+        """Serve one request of a server that calls when the caller leaves."""
+        set_on_disconnect(leave)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            set_on_disconnect(None)
 
     async def _watching(self, scope: Scope, receive: Receive, send: Send, leave: Callable[[], None]) -> None:
         """Serve one request of a server that says only to whoever asks that the caller left."""

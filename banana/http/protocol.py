@@ -117,6 +117,10 @@ class ServerProtocol(HttpToolsProtocol):
         if self._answering is not None:
             self._answering.disconnect()
         super().connection_lost(exc)
+        # What refers to each other would wait for the garbage collector, with bodies that nobody read.
+        self.pipeline.clear()
+        self.cycle = self._answering = None  # type: ignore[assignment] # uvicorn has none before the first request either
+        self.scope = self.headers = None  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, never more of a head than it may have."""
@@ -159,7 +163,8 @@ class ServerProtocol(HttpToolsProtocol):
         self._in_head = False
         self._of_worker.forget(self)
         self._unset_head_timer()
-        self._begin(self._completed_scope())
+        self._complete_scope()
+        self._begin()
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
@@ -209,8 +214,8 @@ class ServerProtocol(HttpToolsProtocol):
         """Answer what is not HTTP."""
         self._refuse(errors.InvalidRequest("The request is not HTTP/1.1."), HTTPStatus.BAD_REQUEST)
 
-    def _completed_scope(self) -> Any:
-        """Return the scope of the request, with what its first line says."""
+    def _complete_scope(self) -> None:
+        """Write into the scope what the request's first line says."""
         version = self.parser.get_http_version()
         url = httptools.parse_url(self.url)
         path = url.path.decode("ascii")
@@ -219,13 +224,12 @@ class ServerProtocol(HttpToolsProtocol):
         self.scope["path"] = self.root_path + (unquote(path) if "%" in path else path)
         self.scope["raw_path"] = self.root_path.encode("ascii") + url.path
         self.scope["query_string"] = url.query or b""
-        return self.scope
 
-    def _begin(self, scope: Any) -> None:
+    def _begin(self) -> None:
         """Serve a request when those before it on its connection are answered."""
         earlier = self.cycle
         cycle = self.cycle = Cycle(
-            scope,
+            self.scope,
             transport=self.transport,
             flow=self.flow,
             logger=self.logger,
@@ -234,7 +238,7 @@ class ServerProtocol(HttpToolsProtocol):
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
             expect_100_continue=self.expect_100_continue,
-            keep_alive=scope["http_version"] != "1.0" and self.parser.should_keep_alive(),
+            keep_alive=self.scope["http_version"] != "1.0" and self.parser.should_keep_alive(),
             on_response=self.on_response_complete,
         )
         if earlier is None or earlier.response_complete:

@@ -41,9 +41,9 @@ class PiecesResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the pieces."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        await _send_pieces(self._taken(), scope, send)
+        await _send_pieces(self._released(), scope, send)
 
-    def _taken(self) -> Pieces:
+    def _released(self) -> Pieces:
         """Return the pieces, and hold them no longer: what was sent is let go of while the rest is."""
         pieces, self.pieces = self.pieces, ()
         return pieces

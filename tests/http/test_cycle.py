@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from uvicorn.protocols.http.flow_control import FlowControl
 
-from banana.http.cycle import DISCONNECT, PIECES, WRITE_BYTES, Cycle
+from banana.http.cycle import ON_DISCONNECT, PIECES, WRITE_BYTES, Cycle
 
 pytestmark = pytest.mark.anyio
 START = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"6")]}
@@ -68,7 +68,7 @@ def cycle_over(connection: Connection, method: str = "GET", version: str = "1.1"
 def call_on_disconnect(cycle: Cycle, callback: Callable[[], object]) -> None:
     """As the application asks for it."""
     scope: Any = cycle.scope
-    scope["extensions"][DISCONNECT]["call"](callback)
+    scope["extensions"][ON_DISCONNECT]["set"](callback)
 
 
 async def sent(cycle: Cycle, *messages: dict[str, Any]) -> None:
@@ -90,6 +90,19 @@ async def test_a_response_with_a_length_is_one_write() -> None:
         ("GET", "1.1", [], [b"transfer-encoding: chunked\r\n\r\n", b"6\r\nabcdef\r\n", b"3\r\nghi\r\n0\r\n\r\n"]),
         ("GET", "1.0", [], [b"connection: close\r\n\r\n", b"abcdef", b"ghi"]),
         ("HEAD", "1.1", [(b"content-length", b"9")], [b"content-length: 9\r\n\r\n"]),
+        ("GET", "1.1", [(b"Content-Length", b"9")], [b"content-length: 9\r\n\r\nabcdef", b"ghi"]),
+        (
+            "GET",
+            "1.1",
+            [(b"Transfer-Encoding", b"chunked")],
+            [b"chunked\r\n\r\n", b"6\r\nabcdef\r\n", b"3\r\nghi\r\n0\r\n\r\n"],
+        ),
+        (
+            "GET",
+            "1.1",
+            [(b"connection", b"TE, Close"), (b"content-length", b"9")],
+            [b"length: 9\r\n\r\nabcdef", b"ghi"],
+        ),
         ("HEAD", "1.1", [], [b"HTTP/1.1 200 OK\r\n\r\n"]),
     ],
 )
@@ -102,9 +115,7 @@ async def test_a_body_ends_as_its_head_says(
     last = {"type": "http.response.body", "body": b"ghi"}
     await sent(cycle_over(connection, method, version), start, WHOLE | {"more_body": True}, last)
 
-    assert [write[-len(end) :] if end else write for write, end in zip(connection.writes, expected, strict=True)] == (
-        expected
-    )
+    assert [write[-len(end) :] for write, end in zip(connection.writes, expected, strict=True)] == expected
 
 
 @pytest.mark.parametrize(
@@ -114,6 +125,8 @@ async def test_a_body_ends_as_its_head_says(
         ([START | {"headers": [(b"x-a", b"1\r\nx-b: 2")]}], "Invalid HTTP header value"),
         ([START | {"headers": [(b"x-a: 1\r\nx-b", b"2")]}], "Invalid HTTP header name"),
         ([START, WHOLE, WHOLE], "after the response was complete"),
+        ([START, START], "Expected ASGI message 'http.response.body'"),
+        ([START, {"type": "http.response.trailers"}], "Expected ASGI message 'http.response.body'"),
         ([START, {"type": PIECES, "pieces": [b"abcdefg"]}], "longer than Content-Length"),
         ([START, {"type": PIECES, "pieces": [b"abc"]}], "shorter than Content-Length"),
     ],

@@ -10,18 +10,19 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 import uvicorn
-from fastapi import FastAPI
 from uvicorn.supervisors import ChangeReload, Multiprocess
 
 import config
 from banana import logs
 from banana.http import descriptors
 from banana.http.protocol import Connections
-from banana.payload import memory
+
+if TYPE_CHECKING:  # the launcher needs nothing of it, and it takes 0.15 s
+    from fastapi import FastAPI
 
 # Where workers leave what they count; prometheus-client reads the variable as it is imported.
 METRICS_FOLDER = Path(".state/metrics")
@@ -51,11 +52,12 @@ GRACE_SECONDS = 5
 log = structlog.get_logger(__name__)
 
 
-def application() -> FastAPI:
+def application() -> "FastAPI":
     """Build the application; each worker calls this, and so reads the settings for itself."""
     folder = _metrics_folder()
     # Not at the top: prometheus-client is imported after its files are there, and the launcher needs nothing of it.
     from banana.app import create_app
+    from banana.payload import memory
 
     memory.keep_pages()
     return create_app(config.read(), metrics_folder=folder, degraded=[] if folder else ["metrics"])
@@ -140,13 +142,13 @@ def _server_options(settings: config.Settings) -> dict[str, Any]:
     }
 
 
-def _check_store(settings: config.Settings) -> list[str]:
+def check_store(settings: config.Settings) -> list[str]:
     """Open store and ledger once, before the workers do; what is wrong with them ends this in one line.
 
     Returns what is to be known of them.
     """
-    from banana.admission.rate import StoreError, open_storage
     from banana.admission.sqlite import SQLiteStorage
+    from banana.admission.storage import StoreError, open_storage
     from banana.ledger.engines import is_shared, open_ledger
     from banana.ledger.ledger import LedgerError
 
@@ -170,7 +172,7 @@ def _check_store(settings: config.Settings) -> list[str]:
 
 def _check(settings: config.Settings, *, port_too: bool) -> None:
     """Fail here, where somebody looks, instead of in a worker later."""
-    from banana.admission.rate import StoreError
+    from banana.admission.storage import StoreError
     from banana.app import create_app
     from banana.ledger.ledger import LedgerError
     from banana.results.storage import ResultsError
@@ -181,7 +183,7 @@ def _check(settings: config.Settings, *, port_too: bool) -> None:
         create_app(settings)  # with its log, in which it says what it moved out of the way
     except (StoreError, LedgerError, ResultsError, logs.LogFileError) as error:
         sys.exit(f"banana-service: {error}")
-    for warning in [*_check_store(settings), *_results_warnings(settings), *_budget_warnings(settings).values()]:
+    for warning in [*check_store(settings), *_results_warnings(settings), *_budget_warnings(settings).values()]:
         print(f"warning: {warning}", file=sys.stderr)
 
 
@@ -200,6 +202,9 @@ def _results_warnings(settings: config.Settings) -> list[str]:
 
 def _budget_warnings(settings: config.Settings) -> dict[str, str]:
     """Return what is wrong with each budget that is nobody's: whom it was meant for spends without one."""
+    if not settings.budgets:
+        return {}
+    # Not at the top: they bring most of what a worker needs, 0.1 s.
     from banana.admission.budgets import EVERYBODY_ELSE
     from banana.admission.tokens import is_possible_caller
 
@@ -217,7 +222,7 @@ def _prepare(settings: config.Settings) -> None:
         logs.configure(settings.log_file, settings.log_level, settings.log_max_bytes, settings.log_backups)
     except logs.LogFileError as error:
         sys.exit(f"banana-service: {error}")
-    store_warnings = _check_store(settings)
+    store_warnings = check_store(settings)
     shutil.rmtree(METRICS_FOLDER, ignore_errors=True)
     for name, meant in config.unknown_names(os.environ).items():
         log.warning("unknown_setting", name=name, message=f"{name} in the environment is no setting; {meant} is.")

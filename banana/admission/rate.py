@@ -5,23 +5,19 @@ slowapi decides, over a storage that all workers share. That is before the body 
 
 import math
 import os
-import sqlite3
 import time
 import warnings
 from typing import Any
 
 from limits import RateLimitItem, RateLimitItemPerMinute
-from limits.errors import ConfigurationError
-from limits.storage import Storage, storage_from_string
+from limits.storage import Storage
 from limits.strategies import RateLimiter
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 from slowapi import Limiter
 from starlette.requests import Request
 
 from banana import errors, metrics
 from banana.admission.failover import Decision, FailoverStorage
-from banana.admission.sqlite import IN_MEMORY, SQLiteStorage
+from banana.admission.storage import open_storage
 from banana.admission.tokens import address_of
 from banana.exchange import Exchange
 from banana.http.middleware import exchange_of
@@ -32,13 +28,6 @@ REPLAY_FACTOR = 10
 # Refused credentials of one address in a minute before they are answered 429; those that are right always pass, so that
 # nobody is locked out by a neighbour behind the same address.
 REFUSALS_PER_MINUTE = 60
-# slowapi calls the storage inside the event loop: each of its two steps may take no longer than this, and the
-# first that fails is the last until the store works again.
-REDIS_SECONDS = 0.1
-
-
-class StoreError(Exception):
-    """The store cannot be used at all; the message names the setting."""
 
 
 class RateLimit:
@@ -120,26 +109,6 @@ def _limiter_over(primary: Storage, workers: int) -> RateLimiter:
             # Left out, slowapi would read our .env; it warns that this is no regular file.
             config_filename=os.devnull,
         ).limiter
-
-
-def open_storage(store_url: str) -> Storage:
-    """Return the storage at `store_url`. Raises StoreError."""
-    try:
-        if store_url.startswith("sqlite:"):
-            return SQLiteStorage(store_url)
-        if store_url.startswith("memory:"):
-            return SQLiteStorage(f"sqlite:///{IN_MEMORY}")
-        options: dict[str, Any] = {}
-        if store_url.startswith(("redis", "valkey")):
-            options = {"socket_timeout": REDIS_SECONDS, "socket_connect_timeout": REDIS_SECONDS}
-            options["retry"] = Retry(NoBackoff(), 0)
-        storage = storage_from_string(store_url, **options)
-        assert isinstance(storage, Storage)  # and not one for asyncio
-        return storage
-    except (OSError, sqlite3.Error, ConfigurationError, ValueError) as error:
-        # The library's words may quote the address, with its password.
-        words = type(error).__name__ if "@" in store_url else f"{type(error).__name__}: {error}".replace(store_url, "…")
-        raise StoreError(f"STORE_URL cannot be used: {words}") from error
 
 
 def _refuse_unless_allowed(decision: Decision) -> None:

@@ -1,9 +1,12 @@
 """Which engine the ledger has: SQLite on one machine, Redis or Valkey over several."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from banana.ledger.redis import RedisLedger
 from banana.ledger.sqlite import SQLiteLedger
+
+if TYPE_CHECKING:
+    from banana.ledger.redis import RedisLedger
 
 
 def is_shared(store_url: str) -> bool:
@@ -11,9 +14,14 @@ def is_shared(store_url: str) -> bool:
     return store_url.startswith("redis")
 
 
-def open_ledger(store_url: str, file: Path) -> SQLiteLedger | RedisLedger:
+def open_ledger(store_url: str, file: Path) -> "SQLiteLedger | RedisLedger":
     """Return the ledger in the store, where that is shared, else the one in `file`; it is opened when it is first used.
 
     Raises LedgerError when `store_url` is no address.
     """
-    return RedisLedger(store_url) if is_shared(store_url) else SQLiteLedger(file)
+    if not is_shared(store_url):
+        return SQLiteLedger(file)
+    # Not at the top: Redis' client takes 40 ms to import, and by default the store is a file.
+    from banana.ledger.redis import RedisLedger
+
+    return RedisLedger(store_url)

@@ -11,7 +11,6 @@ from typing import Any
 import httpx
 import pytest
 
-from banana.admission.rate import StoreError
 from banana.app import create_app
 from standin.server import StandIn
 from tests.conftest import client_of, error_of, settings_for
@@ -93,13 +92,6 @@ async def test_a_locked_sqlite_file_costs_nobody_half_a_second(stand_in: StandIn
 
     assert first + rest == [422] * 5 + [429]
     assert taken < 0.25
-
-
-@pytest.mark.parametrize("url", ["sqlite:////proc/nowhere/x.db", "sqlite:////dev/null/x.db"])
-async def test_a_store_that_cannot_be_opened_stops_the_start(stand_in: StandIn, url: str) -> None:
-    """The line names the setting."""
-    with pytest.raises(StoreError, match="STORE_URL"):
-        create_app(settings_for(stand_in, store_url=url))
 
 
 async def test_a_redis_that_is_not_there_is_no_reason_not_to_start(stand_in: StandIn) -> None:

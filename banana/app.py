@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -60,6 +61,7 @@ from banana.results.storage import open_files
 from banana.results.upkeep import SweepOnly, Upkeep
 from banana.results.works import Job, Works
 from banana.routes import (
+    documentation,
     generate,
     google,
     imagen,
@@ -154,6 +156,7 @@ def create_app(
         *results.routes(keeping.files, keeping.links, rate_limit),
         *page.routes(),
     ]
+    app.openapi = _document_of(app)  # type: ignore[method-assign] # FastAPI's own way to extend it
     return app
 
 
@@ -307,6 +310,20 @@ def _app_without_routes(settings: Settings, buffers: Buffers, lifespan: Callable
         middleware=_middleware(settings, buffers),
         exception_handlers={errors.BananaError: _banana_error_response, HTTPException: _http_error_response},
     )
+
+
+def _document_of(app: FastAPI) -> Callable[[], dict[str, Any]]:
+    """Return what returns the OpenAPI document; the schemas in it are made when it is asked for the first time."""
+    document = app.openapi
+
+    def with_schemas() -> dict[str, Any]:
+        for route in app.routes if app.openapi_schema is None else ():
+            if isinstance(route, APIRoute):
+                route.openapi_extra = documentation.with_schemas(route.openapi_extra)
+                route.responses = documentation.with_schemas(route.responses)
+        return document()
+
+    return with_schemas
 
 
 def _middleware(settings: Settings, buffers: Buffers) -> list[Middleware]:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from pydantic import BaseModel
 
 import config
 from banana.app import create_app
@@ -86,3 +87,18 @@ async def test_the_first_line_of_the_log_has_no_password(stand_in: StandIn) -> N
         pass
 
     assert "s3cret" not in Path("logs/app.log").read_text(encoding="utf-8")
+
+
+async def test_the_document_is_made_when_it_is_asked_for(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No schema of a body is made before that: it would be waited for at every start. The document is the same again."""
+    with monkeypatch.context() as without_schemas:
+        without_schemas.delattr(BaseModel, "model_json_schema")
+        app = create_app(settings_for(stand_in))
+    async with client_of(app) as client:
+        first = (await client.get("/openapi.json")).json()
+        again = (await client.get("/openapi.json")).json()
+
+    content = first["paths"]["/generate"]["post"]["requestBody"]["content"]
+    assert "prompt" in content["application/json"]["schema"]["properties"]
+    assert "image" in content["multipart/form-data"]["schema"]["properties"]
+    assert again == first

@@ -1,6 +1,7 @@
 """`POST /generate`, this service's own API format: a prompt and pictures in, pictures out."""
 
 from decimal import Decimal
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
@@ -158,7 +159,7 @@ ERROR_SCHEMA = {
     },
 }
 _CONTENT: dict[str, Any] = {
-    "application/json": {"schema": documentation.schema_of(GenerateResponse)},
+    "application/json": {"schema": partial(documentation.schema_of, GenerateResponse)},
     "image/*": {"schema": {"type": "string", "format": "binary"}},
     "text/event-stream": {"schema": {}},
 }

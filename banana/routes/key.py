@@ -4,6 +4,7 @@ Source: https://openrouter.ai/docs/api-reference/limits; amounts are in USD, win
 """
 
 from decimal import Decimal
+from functools import partial
 
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
@@ -58,7 +59,7 @@ def routes(services: Services) -> list[APIRoute]:
         )
         return JSONResponse(KeyResponse(data=data).model_dump(), headers={"Cache-Control": "no-store"})
 
-    content = {"application/json": {"schema": documentation.schema_of(KeyResponse)}}
+    content = {"application/json": {"schema": partial(documentation.schema_of, KeyResponse)}}
     return [
         DialectRoute(
             "/v1/key",

@@ -52,6 +52,7 @@ from banana.ledger.engines import open_ledger
 from banana.ledger.leases import Beat, Leases
 from banana.ledger.spend import Window
 from banana.ledger.thread import LedgerThread
+from banana.payload import conversion
 from banana.payload.memory import Buffers
 from banana.results.files import Files
 from banana.results.history import KeptHistory, NoHistory
@@ -96,6 +97,8 @@ API_FORMATS = (
 DIALECTS = tuple(api_format.DIALECT for api_format in API_FORMATS)
 # Pictures converted at once, in each worker: a 4K picture takes 50 MB while it is.
 CONVERTER_THREADS = 2
+# From the start until what converts is imported, unless a request needs it earlier.
+CONVERTER_LOADED_SECONDS = 1
 # On every response: no page of another site shows one in a frame, where clicks could be led to /docs; no guessing of types.
 SAFETY_HEADERS = {"X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff"}
 DEMO_HEADERS = {"X-Demo": "true"}
@@ -391,7 +394,7 @@ def _lifespan(
         )
         running = (
             *(buffers.trim_when_quiet(), recording.beat.run(), upkeep.run(), recording.budgets.run()),
-            metrics.write_regularly(),
+            *(metrics.write_regularly(), _load_converter(converter)),
         )
         beside = [asyncio.create_task(work) for work in running]
         yield
@@ -406,6 +409,12 @@ def _lifespan(
         await recording.close()
 
     return lifespan
+
+
+async def _load_converter(converter: ThreadPoolExecutor) -> None:
+    """Import what converts pictures, soon after the start: first come the requests, and few of them need it."""
+    await asyncio.sleep(CONVERTER_LOADED_SECONDS)
+    await asyncio.get_running_loop().run_in_executor(converter, conversion.load)
 
 
 def _not_ready(keys: KeyRing) -> list[str]:

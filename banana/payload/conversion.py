@@ -1,9 +1,12 @@
-"""A picture in another format than it came in, for callers who name one."""
+"""A picture in another format than it came in, for callers who name one.
+
+Pillow is not imported at the top: with the formats it takes 50 ms, and few requests need it. `load` imports it soon after the
+start, so that it is there when a picture has been paid for.
+"""
 
 import io
 
 import pybase64
-from PIL import Image
 
 from banana.payload.pictures import EncodedPicture
 
@@ -12,6 +15,13 @@ FORMATS = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
 # Of a JPEG or PNG, more than enough to hold its dimensions, behind what cameras and signers write before them.
 _HEAD_BYTES = 256 * 1024
+
+
+def load() -> None:
+    """Import what opens and writes the formats."""
+    from PIL import Image, WebPImagePlugin  # noqa: F401 # imported for what it registers
+
+    Image.preinit()
 
 
 def dimensions_of(picture: EncodedPicture) -> tuple[int, int] | None:
@@ -23,6 +33,8 @@ def dimensions_of(picture: EncodedPicture) -> tuple[int, int] | None:
         if len(head) >= _HEAD_BYTES and picture.mime_type != FORMATS["webp"]:
             break
     try:
+        from PIL import Image
+
         with Image.open(io.BytesIO(head)) as opened:
             return opened.size
     except Exception:  # whatever Pillow raises: it was paid for, and comes all the same
@@ -34,6 +46,8 @@ def convert(picture: EncodedPicture, output_format: str, quality: int) -> Encode
 
     `quality` is from 0 to 100, and without meaning for png. Raises whatever Pillow raises for what it cannot read.
     """
+    from PIL import Image
+
     with Image.open(io.BytesIO(b"".join(picture.decoded()))) as opened:
         out = io.BytesIO()
         image = opened.convert("RGB") if output_format == "jpeg" else opened

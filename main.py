@@ -1,5 +1,12 @@
 """The entry point: settings in, server out. `python main.py` is the one launch line; the scripts, Docker and the tests use it."""
 
+import gc
+
+if __name__ in ("__main__", "__mp_main__"):  # the launcher, and what multiprocessing makes of this module in a worker
+    # Nearly all of what is imported stays: to look through it for garbage again and again took 80 ms of a worker's start.
+    # The collector goes on when everything is there: in `_supervise`, and in the application's lifespan.
+    gc.disable()
+
 import argparse
 import asyncio
 import errno
@@ -99,7 +106,14 @@ def main() -> None:
     listeners = copies_of(_listen(settings.host, settings.port))
     _prepare(settings)
     descriptors.raise_limit(settings.max_requests, settings.max_connections)
-    if arguments.reload:
+    _supervise(settings, listeners, reload=arguments.reload)
+
+
+def _supervise(settings: config.Settings, listeners: list[socket.socket], *, reload: bool) -> None:
+    """Let workers serve until this process is told to stop."""
+    gc.freeze()
+    gc.enable()
+    if reload:
         reload_options: dict[str, Any] = {"reload": True, "reload_includes": ["*.py", ".env"]}
         config_of_server = uvicorn.Config("main:application", **reload_options, **_server_options(settings))
         ChangeReload(config_of_server, target=uvicorn.Server(config_of_server).run, sockets=listeners).run()

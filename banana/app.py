@@ -384,8 +384,8 @@ def _lifespan(
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         # What lives as long as the process is not looked at again by the garbage collector: its longest pause was 13 ms.
-        gc.collect()
         gc.freeze()
+        gc.enable()
         log.info(
             "started",
             version=__version__,

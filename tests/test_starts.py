@@ -1,0 +1,62 @@
+"""What a start does without, because it would be waited for: the modules that the launcher and a worker do not import."""
+
+import gc
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from banana.app import create_app
+from standin.server import StandIn
+from tests.conftest import client_of, settings_for
+from tests.services import ROOT
+
+# What answers requests, and no launcher: half a second.
+OF_WORKERS = {
+    "fastapi",
+    "starlette",
+    "slowapi",
+    "prometheus_client",
+    "opentelemetry",
+    "banana.app",
+    "banana.http.middleware",
+}
+# What few requests need, or only other settings: 0.2 s.
+OF_NEITHER = {"redis", "pydantic.v1", "PIL", "obstore", "aiohttp", "moto", "banana.ledger.redis", "banana.results.s3"}
+LAUNCHER = "import config, main; main.check_store(config.read())"
+WORKER = "import main; main.application()"
+
+
+def modules_after(statements: str, folder: Path) -> set[str]:
+    """What a process has imported that does this in `folder`."""
+    command = [sys.executable, "-c", f"import sys; {statements}; print(*sys.modules)"]
+    environment = os.environ | {"GEMINI_API_KEY": "k", "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    return set(ran.stdout.split())
+
+
+def test_the_launcher_imports_nothing_of_a_worker(tmp_path: Path) -> None:
+    """Its time is waited for before that of the workers begins."""
+    modules = modules_after(LAUNCHER, tmp_path)
+
+    assert "banana.admission.storage" in modules
+    assert modules & (OF_WORKERS | OF_NEITHER) == set()
+
+
+def test_a_worker_imports_what_its_requests_need(tmp_path: Path) -> None:
+    """All of it, so that none of them waits; and nothing else."""
+    modules = modules_after(WORKER, tmp_path)
+
+    assert modules >= OF_WORKERS
+    assert modules & OF_NEITHER == set()
+
+
+@pytest.mark.anyio
+async def test_the_garbage_collector_goes_on_when_a_worker_is_ready(stand_in: StandIn) -> None:
+    """It rests while a worker starts, and does not look again at what was there by then."""
+    gc.disable()
+    async with client_of(create_app(settings_for(stand_in))):
+        assert gc.isenabled()
+        assert gc.get_freeze_count() > 0

@@ -21,12 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 import uvicorn
-from uvicorn.supervisors import ChangeReload, Multiprocess
+from uvicorn.supervisors import ChangeReload
 
 import config
 from banana import logs
 from banana.http import descriptors
 from banana.http.protocol import Connections
+from banana.http.workers import Workers
 
 if TYPE_CHECKING:  # the launcher needs nothing of it, and it takes 0.15 s
     from fastapi import FastAPI
@@ -120,7 +121,7 @@ def _supervise(settings: config.Settings, listeners: list[socket.socket], *, rel
     else:
         # One worker has a supervisor too, so that it can be replaced without a gap.
         config_of_server = uvicorn.Config("main:application", workers=settings.workers, **_server_options(settings))
-        Multiprocess(config_of_server, sockets=listeners).run()
+        Workers(config_of_server, sockets=listeners).run()
 
 
 def _arguments() -> argparse.Namespace:

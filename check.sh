@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The one gate: format, lint, types, shell, JavaScript, workflows, tests. Installs what it needs into .venv.
+# Runs every check: format, lint, types, shell, JavaScript, workflows, tests. Installs what it needs into .venv.
 #
 #   ./check.sh           everything
-#   ./check.sh --fix     mends format and lint first
+#   ./check.sh --fix     fixes format and lint first
 #   ./check.sh --fast    without the tests that start containers, browsers or whole services
 set -euo pipefail
 cd -P "$(dirname "${BASH_SOURCE[0]}")"

@@ -42,6 +42,20 @@ MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 # RFC 3986, section 3.2.1.
 _USERINFO = re.compile(r"//[^/\s]*@")
+# Of pydantic's complaints, as sentences whose subject is the value.
+_MESSAGES = {
+    "less_than_equal": "must be at most {le}",
+    "greater_than_equal": "must be at least {ge}",
+    "greater_than": "must be more than {gt}",
+    "int_parsing": "must be a whole number",
+    "float_parsing": "must be a number",
+    "decimal_parsing": "must be a number",
+    "finite_number": "must be a number",
+    "bool_parsing": "must be true or false",
+    "literal_error": "must be {expected}",
+    "string_pattern_mismatch": "is not a model name",
+    "string_too_short": "must have at least {min_length} characters",
+}
 _SECRET = ("gemini_api_key", "access_tokens", "metrics_token", "results_secret")
 _BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9!_.*'()/-]*)?")
 # Scheme, host and port, as a browser writes them: https://developer.mozilla.org/docs/Web/HTTP/Headers/Origin
@@ -64,7 +78,7 @@ def _pairs(value: object) -> object:
     pairs = [item.partition("=") for item in value.split(",") if item.strip()]
     for old, _, new in pairs:
         if not MODEL_NAME.fullmatch(old.strip().replace("*", "x")) or not MODEL_NAME.fullmatch(new.strip()):
-            raise ValueError("is written old=new,old=new; an old name may hold * for any characters")
+            raise ValueError("must be written old=new,old=new; * in an old name stands for any characters")
     return {old.strip(): new.strip() for old, _, new in pairs}
 
 
@@ -76,7 +90,7 @@ def _prices(value: object) -> object:
     for model, amounts in _unique_pairs(value, "model=image/text/input"):
         numbers = [_amount(amount) for amount in amounts.split("/")]
         if not MODEL_NAME.fullmatch(model) or len(numbers) != 3:
-            raise ValueError("is written model=image/text/input, in USD per million tokens")
+            raise ValueError("must be written model=image/text/input, in USD per million tokens")
         prices[model] = tuple(numbers)
     return prices
 
@@ -89,9 +103,7 @@ def _budgets(value: object) -> object:
     for name, budget in _unique_pairs(value, "name=5/day"):
         amount, _, window = budget.partition("/")
         if window.strip() not in ("day", "month"):
-            raise ValueError(
-                f"is written name=5/day or name=20/month; the budget of {name} is neither a day's nor a month's"
-            )
+            raise ValueError(f"must be written name=5/day or name=20/month; {name} has neither /day nor /month")
         budgets[name] = (_amount(amount), window.strip())
     return budgets
 
@@ -100,10 +112,10 @@ def _unique_pairs(value: str, form: str) -> list[tuple[str, str]]:
     """Read `name=…,name=…`; a name holds no comma and no equals sign."""
     pairs = [tuple(map(str.strip, item.split("=", 1))) for item in value.split(",") if item.strip()]
     if any(len(pair) != 2 or not all(pair) for pair in pairs):
-        raise ValueError(f"is written {form}, separated by commas")
+        raise ValueError(f"must be written {form}, separated by commas")
     names = [pair[0] for pair in pairs]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise ValueError(f"names {twice} twice")
+        raise ValueError(f"has {twice} twice")
     return [(pair[0], pair[1]) for pair in pairs]
 
 
@@ -112,9 +124,9 @@ def _amount(text: str) -> Decimal:
     try:
         amount = Decimal(text.strip().removeprefix("$"))
     except InvalidOperation:
-        raise ValueError(f"holds {text.strip()!r}, which is no amount of USD") from None
+        raise ValueError(f"has {text.strip()!r}, which is not an amount in USD") from None
     if not amount.is_finite() or not 0 <= amount <= MAX_USD:
-        raise ValueError(f"holds {text.strip()!r}; an amount is from 0 to {MAX_USD} USD")
+        raise ValueError(f"has {text.strip()!r}; an amount must be from 0 to {MAX_USD} USD")
     return amount
 
 
@@ -291,7 +303,7 @@ class Settings(BaseSettings):
     @classmethod
     def _can_be_a_header(cls, value: tuple[str, ...] | str | None) -> tuple[str, ...] | str | None:
         if not all(key.isascii() and key.isprintable() and not set(" \"'`") & set(key) for key in value or ()):
-            raise ValueError("holds a character that no key has (remove spaces and quotes)")
+            raise ValueError("has a character that a key or token cannot have; remove quotes and spaces")
         return value
 
     @field_validator("cors_origins")
@@ -300,7 +312,7 @@ class Settings(BaseSettings):
         origins = tuple(_DEFAULT_PORT.sub(r"\1\2", origin.lower().removesuffix("/")) for origin in value)
         for origin in origins:
             if origin != "*" and not _ORIGIN.fullmatch(origin):
-                raise ValueError("holds what is no origin; one is written https://host or http://host:port")
+                raise ValueError("is not a list of origins; write each as https://host or http://host:port")
         return origins
 
     @field_validator("forwarded_allow_ips")
@@ -308,7 +320,7 @@ class Settings(BaseSettings):
     def _are_networks(cls, value: str) -> str:
         for item in value.split(","):
             if value != "*" and not _is_network(item.strip()):
-                raise ValueError(f"holds {item.strip()!r}, which is neither an address nor a network")
+                raise ValueError(f"has {item.strip()!r}, which is not an IP address or network")
         return value
 
     @field_validator("access_tokens")
@@ -316,16 +328,14 @@ class Settings(BaseSettings):
     def _has_tokens(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for number, entry in enumerate(value, 1):
             if not entry.rpartition(":")[2]:
-                raise ValueError(f"has an entry without a token: number {number}")
+                raise ValueError(f"entry number {number} has no token")
         return value
 
     @field_validator("access_tokens", mode="before")
     @classmethod
     def _has_any_token(cls, value: object) -> object:
         if isinstance(value, str) and not value.replace(",", "").strip():
-            raise ValueError(
-                "holds no token, only separators (is a variable unset?); leave it empty to let everybody in"
-            )
+            raise ValueError("has commas but no token (is a variable not set?); leave it empty to let everyone in")
         return value
 
     @field_validator("results_url")
@@ -339,15 +349,15 @@ class Settings(BaseSettings):
     @classmethod
     def _is_a_store(cls, value: str) -> str:
         if not value.startswith(("sqlite:///", "memory://", "redis://", "rediss://", "redis+unix://")):
-            raise ValueError("is none of sqlite:///FILE, redis://HOST:PORT, memory://")
+            raise ValueError("must be sqlite:///FILE, redis://HOST:PORT or memory://")
         return value
 
     @model_validator(mode="after")
     def _has_a_key(self) -> "Settings":
         if not self.gemini_api_key and not self.demo:
             raise ValueError(
-                "GEMINI_API_KEY is missing: get a key at https://aistudio.google.com/apikey and put it into .env,"
-                " or try without one: DEMO=true (or ./start.sh --demo)"
+                "GEMINI_API_KEY is not set. Get a key at https://aistudio.google.com/apikey and add it to .env."
+                " To try the service without a key, set DEMO=true."
             )
         return self
 
@@ -376,7 +386,7 @@ def unknown_names(names: Iterable[str]) -> dict[str, str]:
 
 def _check_names(names: Iterable[str]) -> None:
     """Refuse a setting that is written wrong; other names may be meant for other programs."""
-    wrong = [f"{name} in .env is no setting; did you mean {meant}?" for name, meant in unknown_names(names).items()]
+    wrong = [f"{name} in .env is not a setting. Did you mean {meant}?" for name, meant in unknown_names(names).items()]
     if wrong:
         raise SettingsError(" ".join(wrong))
 
@@ -387,7 +397,8 @@ def without_userinfo(text: str) -> str:
 
 
 def _sentence(problem: ErrorDetails) -> str:
-    message = problem["msg"].removeprefix("Value error, ")
+    template = _MESSAGES.get(problem["type"])
+    message = template.format(**problem.get("ctx", {})) if template else problem["msg"].removeprefix("Value error, ")
     if not problem["loc"]:
         return message
     name = str(problem["loc"][0])

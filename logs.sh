@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
-# Shows the log for people: a line a request, in colour on a terminal.
+# Shows the log in readable form: one line per request.
 #
 #   ./logs.sh              the last 50 lines
-#   ./logs.sh --follow     …and what comes, until Ctrl-C
+#   ./logs.sh --follow     and new lines as they come, until Ctrl-C
 #   ./logs.sh --last 500   the last 500 lines
+#   ./logs.sh --request ID every line of one request, by its X-Request-ID or the first characters of it
 #   docker logs banana-service 2>&1 | ./logs.sh -
 set -euo pipefail
 cd -P "$(dirname "${BASH_SOURCE[0]}")"

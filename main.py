@@ -97,7 +97,7 @@ def main() -> None:
     try:
         settings = config.read()
     except config.SettingsError as error:
-        sys.exit(f"banana-service: {error}")
+        sys.exit(f"error: {error}")
     if arguments.launch_settings:
         print(settings.workers, settings.demo, _server_options(settings))
         return
@@ -126,12 +126,14 @@ def _supervise(settings: config.Settings, listeners: list[socket.socket], *, rel
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="BananaService: a relay to Google's Gemini image models.")
-    parser.add_argument("--demo", action="store_true", help="answer from the built-in stand-in: no key, no cost")
+    parser.add_argument(
+        "--demo", action="store_true", help="images from the built-in simulator: no key, nothing billed"
+    )
     parser.add_argument("--reload", action="store_true", help="one worker, reloaded when the code or .env changes")
     parser.add_argument(
-        "--check", action="store_true", help="check settings, code and that the port is free, then exit"
+        "--check", action="store_true", help="check the settings, the code and that the port is free, then exit"
     )
-    parser.add_argument("--running", action="store_true", help="with --check: the port is taken by the service itself")
+    parser.add_argument("--running", action="store_true", help="with --check: the service itself uses the port")
     parser.add_argument(
         "--launch-settings", action="store_true", help="print the settings that need a stop and a start"
     )
@@ -174,13 +176,13 @@ def check_store(settings: config.Settings) -> list[str]:
         ledger = open_ledger(settings.store_url, settings.ledger_file)
         ledger.check()
     except (StoreError, LedgerError) as error:
-        sys.exit(f"banana-service: {error}")
+        sys.exit(f"error: {error}")
     warnings = ledger.warnings()
     ledger.close()
     if is_shared(settings.store_url) and settings.results_url == config.RESULTS_FOLDER:
         warnings.append(
-            "STORE_URL can be shared by several machines, and RESULTS_URL is a folder of this one: set RESULTS_URL to"
-            " s3://bucket/prefix or to a shared folder, or another machine cannot give the pictures that this one made."
+            "STORE_URL can be shared by several machines, but RESULTS_URL is a folder of this machine: other machines cannot"
+            " serve the images kept here. With several machines, set RESULTS_URL to s3://bucket/prefix or a shared folder."
         )
     return warnings
 
@@ -197,7 +199,7 @@ def _check(settings: config.Settings, *, port_too: bool) -> None:
     try:
         create_app(settings)  # with its log, in which it says what it moved out of the way
     except (StoreError, LedgerError, ResultsError, logs.LogFileError) as error:
-        sys.exit(f"banana-service: {error}")
+        sys.exit(f"error: {error}")
     for warning in [*check_store(settings), *_results_warnings(settings), *_budget_warnings(settings).values()]:
         print(f"warning: {warning}", file=sys.stderr)
 
@@ -211,7 +213,7 @@ def _results_warnings(settings: config.Settings) -> list[str]:
     try:
         asyncio.run(open_results(settings).check())
     except OSError as error:
-        return [f"RESULTS_URL {settings.results_url} cannot be written to, so that nothing is kept: {error.strerror}"]
+        return [f"RESULTS_URL {settings.results_url} cannot be written to, so nothing is kept: {error.strerror}"]
     return []
 
 
@@ -223,26 +225,32 @@ def _budget_warnings(settings: config.Settings) -> dict[str, str]:
     from banana.admission.budgets import EVERYBODY_ELSE
     from banana.admission.tokens import is_possible_caller
 
-    whom = "no name in ACCESS_TOKENS" if settings.access_tokens else "no address, which callers are without tokens"
+    whom = (
+        "not a name in ACCESS_TOKENS"
+        if settings.access_tokens
+        else "not an IP address (without ACCESS_TOKENS, callers are IP addresses)"
+    )
     nobodies = [
         name
         for name in settings.budgets
         if name != EVERYBODY_ELSE and not is_possible_caller(name, settings.access_tokens)
     ]
-    return {name: f"BUDGETS names {name}, which is {whom}: nobody has that budget." for name in nobodies}
+    return {name: f"BUDGETS names {name}, which is {whom}: this budget applies to nobody." for name in nobodies}
 
 
 def _prepare(settings: config.Settings) -> None:
     try:
         logs.configure(settings.log_file, settings.log_level, settings.log_max_bytes, settings.log_backups)
     except logs.LogFileError as error:
-        sys.exit(f"banana-service: {error}")
+        sys.exit(f"error: {error}")
     store_warnings = check_store(settings)
     shutil.rmtree(METRICS_FOLDER, ignore_errors=True)
     for name, meant in config.unknown_names(os.environ).items():
-        log.warning("unknown_setting", name=name, message=f"{name} in the environment is no setting; {meant} is.")
+        log.warning(
+            "unknown_setting", name=name, message=f"{name} in the environment is not a setting. Did you mean {meant}?"
+        )
     if settings.demo:
-        log.warning("demo_mode", message="Pictures come from the built-in stand-in, not from Google.")
+        log.warning("demo_mode", message="Images come from the built-in simulator, not from Google.")
         _start_stand_in()
     for warning in store_warnings:
         log.warning("store_warning", message=warning)
@@ -250,7 +258,9 @@ def _prepare(settings: config.Settings) -> None:
         log.warning("budget_of_nobody", name=name, message=warning)
     if not settings.on_loopback and not settings.access_tokens:
         log.warning(
-            "open_to_everyone", host=settings.host, message="ACCESS_TOKENS is not set: anyone may spend your money."
+            "open_to_everyone",
+            host=settings.host,
+            message="ACCESS_TOKENS is not set: anyone who can reach it can spend your money.",
         )
 
 
@@ -264,10 +274,24 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG, dualstack_ipv6=both)
     except OSError as error:
-        advice = f" (set another PORT in .env, or end what uses {port})" if error.errno == errno.EADDRINUSE else ""
-        sys.exit(f"banana-service: cannot listen on HOST {host}, PORT {port}: {error.strerror}{advice}")
+        sys.exit(f"error: {_why_not(host, port, error)}")
     listener.set_inheritable(True)
     return listener
+
+
+def _why_not(host: str, port: int, error: OSError) -> str:
+    """Return why the service cannot listen there, and what to do."""
+    match error.errno:
+        case errno.EADDRINUSE:
+            return f"PORT {port} is already in use. Set another PORT in .env, or stop the program that uses it."
+        case errno.EACCES:
+            return f"PORT {port} is reserved for root. Set a PORT from 1024 up in .env."
+        case errno.EADDRNOTAVAIL | socket.EAI_NONAME | socket.EAI_AGAIN:
+            return (
+                f"HOST {host} is not an address of this machine. Set HOST to 127.0.0.1 (this machine only) or 0.0.0.0"
+                " (all interfaces)."
+            )
+    return f"cannot listen on HOST {host}, PORT {port}: {error.strerror}"
 
 
 def copies_of(listener: socket.socket) -> list[socket.socket]:

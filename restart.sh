@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
-# Restarts the service with the code and the settings as they are now; starts it when it does not run.
-# Arguments (--demo) are those of the last start unless others are given.
+# Restarts the service with the current code and settings. If it is not running, it is started.
 #
-# Worker after worker is replaced by one that is ready, and finishes what it has: no request is lost. Only what the
-# parent process keeps (HOST, PORT, WORKERS, REQUEST_TIMEOUT_SECONDS, MAX_CONNECTIONS, MAX_REQUESTS, IDLE_SECONDS, DEMO
-# and --demo) needs a stop and a start.
+#   ./restart.sh           with the arguments of the last start
+#   ./restart.sh --demo    in demo mode
+#
+# Workers are replaced one after another, and each finishes its requests first: no request is lost. A change of HOST,
+# PORT, WORKERS, REQUEST_TIMEOUT_SECONDS, MAX_CONNECTIONS, MAX_REQUESTS, IDLE_SECONDS, DEMO or --demo stops the service
+# and starts it again.
 set -euo pipefail
 cd -P "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=scripts/environment.sh
@@ -13,6 +15,8 @@ source scripts/environment.sh
 source scripts/process.sh
 
 help_if_wanted "$@"
+accept_only --demo "$@"
+require_own_state
 if ! pid=$(running_pid); then
   exec ./start.sh "$@"
 fi
@@ -27,12 +31,12 @@ if ((${#arguments[@]} == 0)); then
 fi
 
 "$python" main.py --check --running ${arguments[@]+"${arguments[@]}"} ||
-  die "nothing was restarted: the service goes on as it was"
+  die "not restarted: the service keeps running with its old code and settings"
 launch=$("$python" main.py --launch-settings ${arguments[@]+"${arguments[@]}"})
 if unit=$(unit_of "$pid"); then
   say "systemd runs the service. If HOST, PORT, WORKERS or another setting of ./restart.sh --help changed: sudo systemctl restart $unit"
 elif [[ "${arguments[*]-}" != "$old_arguments" || $launch != "$old_launch" ]]; then
-  say "A setting changed that needs a stop and a start."
+  say "A changed setting needs a stop and a start."
   ./stop.sh
   exec ./start.sh ${arguments[@]+"${arguments[@]}"}
 fi
@@ -40,17 +44,17 @@ fi
 mapfile -t old_workers < <(workers_of "$pid")
 stop_seconds=$("$python" -m scripts.probe --stop-seconds)
 kill -HUP "$pid"
-printf 'Replacing %s workers, each when its requests are done ' "${#old_workers[@]}"
+printf 'Replacing %s workers, each after its requests are finished ' "${#old_workers[@]}"
 deadline=$((SECONDS + ${#old_workers[@]} * (stop_seconds + 30)))
 for worker in "${old_workers[@]}"; do
   ticks=0
   while is_our_python "$worker"; do
-    ((SECONDS < deadline)) || die "a worker was not replaced in time; see ./logs.sh"
+    ((SECONDS < deadline)) || die "a worker was not replaced in time. See why: ./logs.sh"
     ticks=$((ticks + 1))
     if ((ticks % 5 == 0)); then printf .; fi
     sleep 0.2
   done
 done
 printf '\n'
-address=$("$python" -m scripts.probe) || die "the service does not answer; see ./logs.sh"
+address=$("$python" -m scripts.probe) || die "the service does not answer. See why: ./logs.sh"
 say "Restarted: $address"

@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
-# Runs the service in the foreground, for development: one worker, which follows changes of the code and of .env.
+# Runs the service in the foreground, for development: one worker, reloaded when the code or .env changes. Ctrl-C stops it.
 #
-#   ./run.sh             needs GEMINI_API_KEY in .env
-#   ./run.sh --demo      needs nothing: a stand-in answers in Google's place
+#   ./run.sh             uses GEMINI_API_KEY from .env
+#   ./run.sh --demo      needs no key: images come from a built-in simulator, nothing is billed
 set -euo pipefail
 cd -P "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=scripts/environment.sh
 source scripts/environment.sh
 
 help_if_wanted "$@"
+accept_only --demo "$@"
 require_writable
 make_env_file
 require_key "$@"

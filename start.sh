@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Starts the service in the background and waits until it answers. Does nothing when it runs already.
+# Starts the service in the background and waits until it answers. If it is already running, nothing is changed.
 #
-#   ./start.sh           needs GEMINI_API_KEY in .env
-#   ./start.sh --demo    needs nothing: a stand-in answers in Google's place
+#   ./start.sh           uses GEMINI_API_KEY from .env
+#   ./start.sh --demo    needs no key: images come from a built-in simulator, nothing is billed
 set -euo pipefail
 cd -P "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=scripts/environment.sh
@@ -20,19 +20,24 @@ fail() {
 }
 
 help_if_wanted "$@"
+accept_only --demo "$@"
 require_writable
+require_own_state
 (umask 077 && mkdir -p logs .state)
 # Of two starts at the same moment the second waits, and then finds the service running.
 if command -v flock >/dev/null; then
   exec 9>.state/start.lock
-  flock 9
+  if ! flock -n 9; then
+    say "Another ./start.sh is already starting the service; waiting for it."
+    flock 9
+  fi
 fi
 if pid=$(running_pid); then
-  say "The service is running already (pid $pid). Stop it: ./stop.sh   Restart it: ./restart.sh"
+  say "The service is already running (pid $pid). To stop it: ./stop.sh   To restart it: ./restart.sh"
   exit 0
 fi
 if [[ -n $(left_over) ]]; then
-  die "workers of a service whose parent was killed are still there; ./stop.sh ends them"
+  die "the main process was killed and its workers are still running. Run ./stop.sh, then start again"
 fi
 make_env_file
 require_key "$@"
@@ -60,10 +65,10 @@ printf 'Starting '
 deadline=$((SECONDS + READY_SECONDS))
 until "$python" -m scripts.probe >/dev/null 2>&1; do
   printf .
-  kill -0 "$pid" 2>/dev/null || fail "the service ended while it started; above is the end of its log"
+  kill -0 "$pid" 2>/dev/null || fail "the service stopped while it was starting. The lines above are the end of its log"
   if ((SECONDS >= deadline)); then
     ./stop.sh >/dev/null || true
-    fail "the service was not ready within $READY_SECONDS s; above is the end of its log"
+    fail "the service was not ready within $READY_SECONDS s and was stopped. The lines above are the end of its log"
   fi
   sleep 0.2
 done

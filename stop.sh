@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Stops the service: requests in flight are finished, then every process of it is gone. Does nothing when it does not run.
+# Stops the service. Running requests are finished first. If the service is not running, nothing is changed.
 set -euo pipefail
 cd -P "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=scripts/environment.sh
@@ -8,6 +8,8 @@ source scripts/environment.sh
 source scripts/process.sh
 
 help_if_wanted "$@"
+accept_only "" "$@"
+require_own_state
 # Beyond the deadline of any request and the grace that the workers have after it (main.py).
 stop_seconds=$(.venv/bin/python -m scripts.probe --stop-seconds 2>/dev/null) || stop_seconds=610
 
@@ -19,23 +21,23 @@ if pid=$(running_pid); then
   kill -TERM "$pid"
 elif [[ -n $(left_over) ]]; then
   read -r group <"$PID_FILE"
-  say "The parent process is gone; ending the workers it left behind."
+  say "The main process is gone; stopping the workers it left behind."
   mapfile -t orphans < <(left_over)
   kill -TERM "${orphans[@]}" 2>/dev/null || true
 elif pid=$(recorded_pid); then
-  die "process $pid of $PID_FILE lives, but does not look like this service; nothing was stopped"
+  die "process $pid of $PID_FILE is running, but is not recognized as this service; nothing was stopped"
 else
   rm -f "$PID_FILE"
   say "The service is not running."
   exit 0
 fi
 
-printf 'Stopping, when the requests in flight are done '
+printf 'Stopping after running requests are finished '
 deadline=$((SECONDS + stop_seconds))
 while [[ -n $(members_of "$group") ]]; do
   if ((SECONDS >= deadline)); then
     printf '\n'
-    say "Not gone after $stop_seconds s; killing it."
+    say "Still running after $stop_seconds s; killing it."
     mapfile -t members < <(members_of "$group")
     kill -KILL "${members[@]}" 2>/dev/null || true
   fi

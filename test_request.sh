@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Asks the running service for its health, a picture from words and a picture from that picture, and saves them in
-# test_pictures/; the first comes as a link, which is shown. Where ACCESS_TOKENS are set, it uses the first.
+# Tests the running service: checks /health, makes an image from text, then edits that image. Saves both in
+# test_pictures/ and prints a link to the first. With a real key both images are billed. If ACCESS_TOKENS is set, the
+# first token is used.
 set -euo pipefail
 cd -P "$(dirname "${BASH_SOURCE[0]}")"
 # shellcheck source=scripts/environment.sh
 source scripts/environment.sh
 
 help_if_wanted "$@"
+accept_only "" "$@"
 require_installed
 exec .venv/bin/python -m scripts.request_pictures "$@"

@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Mapping, MutableMapping
@@ -182,8 +183,8 @@ class Sink:
     def _take(self, event: Mapping[str, Any]) -> None:
         if self._path or not self._has_terminal:
             self._unwritten.append(_json(event))
-        if self._has_terminal:
-            _write_all(_STANDARD_OUTPUT, f"{readable(event, in_colour=True)}\n".encode())
+        if self._has_terminal and is_for_people(event):
+            _write_all(_STANDARD_OUTPUT, f"{readable(event, on_terminal=True)}\n".encode())
 
     def _write(self) -> None:
         """Write what was taken; where that fails, it is lost. Raises OSError."""
@@ -271,47 +272,91 @@ class _Foreign(logging.Handler):
         return dict(structlog.processors.format_exc_info(None, "", stamped))
 
 
-# What the head of a readable line already says, or only the JSON line has.
-_NOT_FOR_PEOPLE = (
+# What a readable line says in its own words, or only the JSON line has.
+_NOT_FOR_PEOPLE = {
     *("timestamp", "level", "event", "status", "method", "path", "duration_ms", "route", "outcome", "model", "logger"),
     *("exception", "request_id", "bytes_in", "bytes_out", "dialect", "upstream_ms", "images_asked", "images_returned"),
-    *("attempt", "attempts", "trace_id"),
-)
+    *(
+        "attempt",
+        "attempts",
+        "trace_id",
+        "message",
+        "code",
+        "caller",
+        "kept_id",
+        "tokens",
+        "cost_usd",
+        "replayed",
+        "key",
+    ),
+}
+# Said by uvicorn of every worker at every start and stop; ours say what matters of it.
+_ROUTINE = ("Started server", "Waiting for", "Application s", "Shutting down", "Finished server")
+_LOOPBACK = ("127.0.0.1", "::1")
 _COLOURS = {"debug": "\033[2m", "warning": "\033[33m", "error": "\033[31m"}
 _END_OF_COLOUR = "\033[0m"
+# Ids that the service made; their beginning is enough to find them by.
+_OWN_ID = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{24}")
 
 
-def readable(event: Mapping[str, Any], *, in_colour: bool) -> str:
+def is_for_people(event: Mapping[str, Any]) -> bool:
+    """Return whether an event has a readable line: not what each worker's start says, nor calls that simply went well."""
+    name = str(event.get("event", ""))
+    return not name.startswith(_ROUTINE) and (name != "upstream_attempt" or event.get("outcome") != "ok")
+
+
+def readable(event: Mapping[str, Any], *, on_terminal: bool) -> str:
     """Return an event of the log as one line for people: the time, how it ended, what happened, then what else matters.
 
-    Tracebacks follow on lines of their own.
+    On a terminal it is in colour, and ids are shortened, so that it fits. Tracebacks follow on lines of their own.
     """
     at = str(event.get("timestamp", ""))[11:19]
-    details = [f"{name}={value}" for name, value in event.items() if name not in _NOT_FOR_PEOPLE]
-    if "images_asked" in event:
-        details.append(f"images={event.get('images_returned')}/{event['images_asked']}")
-    if event.get("attempt", 1) > 1:
-        details.append(f"attempt {event['attempt']}")
-    if event.get("attempts", 1) > 1:
-        details.append(f"calls={event['attempts']}")
-    request_id = f"[{event['request_id']}]" if "request_id" in event else ""
-    text = "  ".join(filter(None, [at, _head(event), *details, request_id]))
+    others = [f"{name}={value}" for name, value in event.items() if name not in _NOT_FOR_PEOPLE]
+    request_id = str(event.get("request_id", ""))
+    text = "  ".join(filter(None, [at, _head(event), *_details(event), request_id, _caller(event), *others]))
+    if on_terminal:
+        text = _OWN_ID.sub(r"\1", text)
     if "exception" in event:
         text += f"\n{event['exception']}"
-    colour = _COLOURS.get(str(event.get("level"))) if in_colour else None
+    colour = _COLOURS.get(str(event.get("level"))) if on_terminal else None
     return f"{colour}{text}{_END_OF_COLOUR}" if colour else text
 
 
 def _head(event: Mapping[str, Any]) -> str:
-    name = str(event.get("event", ""))
-    milliseconds = f"{event.get('duration_ms', 0):>8.0f} ms"
+    name, level = str(event.get("event", "")), str(event.get("level", ""))
+    took = _duration(event.get("duration_ms", 0))
     if name == "request":
-        return f"{event.get('status', '')} {milliseconds}  {event.get('method', '')} {event.get('path', '')}"
+        return f"{event.get('status', '')} {took}  {event.get('method', '')} {event.get('path', '')}"
     if name == "upstream_attempt":
-        return f" →  {milliseconds}  Google {event.get('model', '')}: {event.get('outcome', '')}"
+        return f"  → {took}  {event.get('model', '')}: {event.get('outcome', '')}"
     if name == "carried_out":
-        return f" ✓  {milliseconds}  carried out"
-    return name if event.get("level") == "info" else f"{event.get('level', '')}: {name}"
+        return f"  ✓ {took}  finished"
+    text = ": ".join(filter(None, [name, event.get("message")]))
+    return text if level == "info" else f"{level}  {text}"
+
+
+def _duration(milliseconds: float) -> str:
+    return f"{milliseconds:>4.0f}ms" if milliseconds < 1000 else f"{milliseconds / 1000:>5.1f}s"
+
+
+def _details(event: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what came of a request or a call, the error first."""
+    yield str(event.get("code", ""))
+    if asked := event.get("images_asked"):
+        returned = event.get("images_returned")
+        yield f"{returned if returned == asked else f'{returned}/{asked}'} image{'s' if asked > 1 else ''}"
+    if event.get("attempts", 1) > (asked or 1):
+        yield f"{event['attempts']} calls"
+    if event.get("attempt", 1) > 1:
+        yield f"attempt {event['attempt']}"
+    if "cost_usd" in event:
+        yield f"${event['cost_usd']:.3f}"
+    yield "replayed" if event.get("replayed") else ""
+
+
+def _caller(event: Mapping[str, Any]) -> str:
+    caller = event.get("caller", "")
+    return "" if caller in _LOOPBACK else str(caller)
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:

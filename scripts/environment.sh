@@ -19,16 +19,31 @@ help_if_wanted() {
   done
 }
 
+# accept_only "ALLOWED…" ARGUMENTS...: fail on an argument that this script does not know.
+accept_only() {
+  local allowed=" $1 " argument
+  shift
+  for argument in "$@"; do
+    [[ $allowed == *" $argument "* ]] || die "unknown argument $argument. See ./${0##*/} --help"
+  done
+}
+
 # require_writable: this folder can be written to.
 require_writable() {
-  [[ -w . ]] || die "$(id -un) may not write to $PWD; start it as the folder's owner, or change the owner: chown -R $(id -un) ."
+  [[ -w . ]] || die "$(id -un) cannot write to $PWD. Run this as the folder's owner, or take it over: sudo chown -R $(id -un) $(printf %q "$PWD")"
+}
+
+# require_own_state: what a running service left here is not another user's.
+require_own_state() {
+  [[ ! -e .state || (-w .state && -x .state) ]] ||
+    die "$PWD/.state belongs to another user. Run this as the user who started the service"
 }
 
 # make_env_file: .env is there, for its owner's eyes only.
 make_env_file() {
   if [[ ! -e .env ]]; then
     (umask 077 && cp .env.example .env)
-    say "Made .env from .env.example"
+    say "Created .env from .env.example"
   fi
 }
 
@@ -36,7 +51,7 @@ make_env_file() {
 require_key() {
   [[ " $* " == *" --demo "* || -n ${GEMINI_API_KEY-} || ${DEMO-} == [Tt1]* ]] && return
   grep -Eiq '^[[:space:]]*(export[[:space:]]+)?(GEMINI_API_KEY[[:space:]]*=[[:space:]]*[^[:space:]]|DEMO[[:space:]]*=[[:space:]]*(1|t|y|on))' .env && return
-  die "GEMINI_API_KEY is missing. Get a key at https://aistudio.google.com/apikey and write GEMINI_API_KEY=… into $PWD/.env; without a key, try: ./${0##*/} --demo"
+  die "GEMINI_API_KEY is not set. Get a key at https://aistudio.google.com/apikey and add it to $PWD/.env. To try the service without a key: ./${0##*/} --demo"
 }
 
 # requirements_file: the one with what the settings need; S3 has a package of its own.
@@ -49,10 +64,11 @@ requirements_file() {
   fi
 }
 
-# require_installed: the packages are there.
+# require_installed: the packages are there, and this user can run them.
 require_installed() {
   [[ -e .venv/installed-requirements.txt || -e .venv/installed-requirements-s3.txt || -e .venv/installed-requirements-dev.txt ]] ||
-    die "nothing is installed here yet, or the installation failed; run ./start.sh --demo"
+    die "the packages are not installed yet, or their installation failed. Run ./start.sh or ./start.sh --demo first"
+  [[ -x .venv/bin/python ]] || die "$(id -un) cannot run $PWD/.venv/bin/python. Run this as the user who installed it"
 }
 
 # with_progress LOG COMMAND...: run it with its output in LOG, a dot every second; its exit status.
@@ -88,20 +104,20 @@ ensure_environment() {
   require_writable
   if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     local python
-    python=$(find_python) || die "Python 3.11 or newer is needed, and none was found."
-    say "Making the virtual environment .venv"
+    python=$(find_python) || die "Python 3.11 or newer was not found. Install it (Debian, Ubuntu: sudo apt-get install python3 python3-venv; others: https://www.python.org/downloads/) and try again"
+    say "Creating the virtual environment .venv"
     rm -rf .venv
     if ! log=$("$python" -m venv .venv 2>&1); then
       rm -rf .venv
       printf '%s\n' "$log" >&2
-      die "'$python -m venv' does not work here; on Debian and Ubuntu: apt-get install python3-venv"
+      die "'$python -m venv' failed. On Debian and Ubuntu: sudo apt-get install python3-venv, then try again"
     fi
   fi
   if ! cmp -s "$requirements" "$stamp"; then
-    printf 'Installing the packages of %s (about a minute) ' "$requirements"
+    printf 'Installing packages from %s (about a minute) ' "$requirements"
     if ! with_progress .venv/install.log .venv/bin/python -m pip install --disable-pip-version-check -r "$requirements"; then
       tail -n 15 .venv/install.log >&2
-      die "the packages could not be installed; all of it is in .venv/install.log"
+      die "the packages could not be installed. The whole output is in .venv/install.log"
     fi
     cp "$requirements" "$stamp"
   fi
@@ -112,12 +128,12 @@ ensure_environment() {
 ensure_clients() {
   local folder=$1 target=$PWD/.venv/clients
   if ! cmp -s "$folder/requirements.txt" "$target/installed-requirements.txt"; then
-    printf 'Installing the clients of %s ' "$folder"
+    printf 'Installing packages from %s ' "$folder/requirements.txt"
     rm -rf "$target"
     .venv/bin/python -m venv "$target"
     if ! with_progress .venv/clients.log "$target/bin/python" -m pip install --disable-pip-version-check -r "$folder/requirements.txt"; then
       tail -n 15 .venv/clients.log >&2
-      die "the packages could not be installed; all of it is in .venv/clients.log"
+      die "the packages could not be installed. The whole output is in .venv/clients.log"
     fi
     cp "$folder/requirements.txt" "$target/installed-requirements.txt"
   fi
@@ -128,13 +144,13 @@ ensure_clients() {
 ensure_javascript() {
   local folder=$1 target=$PWD/.venv/javascript
   if ! cmp -s "$folder/package-lock.json" "$target/installed-package-lock.json"; then
-    printf 'Installing the JavaScript packages of %s ' "$folder"
+    printf 'Installing JavaScript packages from %s ' "$folder"
     mkdir -p "$target"
     cp "$folder/package.json" "$folder/package-lock.json" "$target/"
     # Not npm ci: the lock has the formatter's program for the system it was made on alone.
     if ! PATH=$PWD/.venv/bin:$PATH with_progress .venv/javascript.log npm install --prefix "$target" --no-audit --no-fund; then
       tail -n 15 .venv/javascript.log >&2
-      die "the packages could not be installed; all of it is in .venv/javascript.log"
+      die "the packages could not be installed. The whole output is in .venv/javascript.log"
     fi
     cp "$folder/package-lock.json" "$target/installed-package-lock.json"
   fi

@@ -12,6 +12,8 @@ import config
 TIMEOUT_SECONDS = 3
 # What stop.sh waits beyond the deadline of requests and tasks: the workers' own grace, and a little.
 STOP_GRACE_SECONDS = 10
+# Where start.sh sends standard output.
+START_LOG = ".state/start.log"
 
 
 def address_of(settings: config.Settings) -> str:
@@ -27,21 +29,27 @@ def open_url(request: str | urllib.request.Request, timeout_seconds: float) -> H
     return response
 
 
+def log_path(settings: config.Settings) -> str:
+    """Return the file that has the log; what start.sh started writes its standard output to a file too."""
+    return START_LOG if settings.log_file == "-" else settings.log_file
+
+
 def summary(settings: config.Settings) -> str:
-    """Return what whoever has started the service should know of it."""
+    """Return what start.sh prints when the service is ready."""
     address = address_of(settings)
     lines = [f"The service is ready: {address}"]
     if settings.demo:
-        lines.append("This is the demo: a stand-in draws the pictures. No key, no cost, and nothing is sent to Google.")
+        lines.append("Demo mode: images come from a built-in simulator. Nothing is sent to Google, nothing is billed.")
     if not settings.on_loopback and not settings.access_tokens:
         lines.append(
-            f"Careful: it listens on {settings.host} without ACCESS_TOKENS. Anyone who reaches it may spend your money."
+            f"Warning: it listens on HOST {settings.host} without ACCESS_TOKENS. Anyone who can reach it can spend your money."
+            " Set ACCESS_TOKENS in .env, then ./restart.sh."
         )
     rows = {
-        "the page": f"{address}/",
-        "try it": "./test_request.sh",
-        "API": f"{address}/docs",
-        "log": "standard output" if settings.log_file == "-" else f"./logs.sh   ({settings.log_file})",
+        "page": f"{address}/",
+        "test": "./test_request.sh",
+        "API docs": f"{address}/docs",
+        "log": f"./logs.sh   ({log_path(settings)})",
         "stop": "./stop.sh",
     }
     return "\n".join(lines + [f"  {name:<10} {text}" for name, text in rows.items()])

@@ -5,46 +5,64 @@ import json
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import config
-from banana.logs import readable
+from banana.logs import is_for_people, readable
+from scripts.probe import log_path
 
 FOLLOW_SECONDS = 0.3
+# Lines of the file for a line that is shown: those of probes and calls are not.
+LINES_READ_FOR_ONE = 10
 
 
 def main() -> None:
-    """Print the last lines of the log, and follow it when asked to."""
-    parser = argparse.ArgumentParser(description="Shows the log for people.")
-    parser.add_argument("file", nargs="?", help="another file than the settings'; - is standard input")
-    parser.add_argument("--last", type=int, default=50, help="how many lines (50)")
-    parser.add_argument("--follow", "-f", action="store_true", help="go on with what comes")
-    arguments = parser.parse_args()
-    log_file = arguments.file or config.read(demo=True).log_file
+    """Print the last lines of the log, or those of one request, and follow it when asked to."""
+    arguments = _arguments()
+    log_file = arguments.file or log_path(config.read(demo=True))
     if log_file == "-":
-        _show(sys.stdin)
+        _show(_events(sys.stdin, arguments.request))
         return
     path = Path(log_file)
     if not path.exists():
-        sys.exit(f"error: there is no log at {path} yet; the service writes it when it starts")
+        sys.exit(f"error: there is no log at {path}. The service creates it when it starts: ./start.sh")
     with path.open(encoding="utf-8", errors="replace") as lines:
-        _show(deque(lines, maxlen=arguments.last))
+        if arguments.request:
+            _show(_events(lines, arguments.request))
+        else:
+            _show(deque(_events(deque(lines, maxlen=arguments.last * LINES_READ_FOR_ONE), ""), maxlen=arguments.last))
         if arguments.follow:
-            _show(_following(path, lines))
+            _show(_events(_following(path, lines), arguments.request))
 
 
-def _show(lines: "Iterator[str] | deque[str] | TextIO") -> None:
-    is_terminal = sys.stdout.isatty()
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser("./logs.sh", description="Shows the log in readable form: one line per request.")
+    parser.add_argument("file", nargs="?", help="default: LOG_FILE; - reads standard input")
+    parser.add_argument("--last", type=int, default=50, help="number of lines (default: 50)")
+    parser.add_argument("--follow", "-f", action="store_true", help="and new lines as they come")
+    parser.add_argument("--request", metavar="ID", default="", help="every line of one request, by its X-Request-ID")
+    return parser.parse_args()
+
+
+def _events(lines: Iterable[str], request_id: str) -> Iterator[dict[str, Any] | str]:
+    """Yield the events for people; with `request_id`, every event of that request. What is no JSON stays as it is."""
     for line in lines:
         try:
             event = json.loads(line)
         except ValueError:
             event = None
-        print(
-            readable(event, in_colour=is_terminal) if isinstance(event, dict) else line.rstrip("\n"), flush=is_terminal
-        )
+        if not isinstance(event, dict):
+            yield from () if request_id else (line.rstrip("\n"),)
+        elif str(event.get("request_id", "")).startswith(request_id) if request_id else is_for_people(event):
+            yield event
+
+
+def _show(events: Iterable[dict[str, Any] | str]) -> None:
+    on_terminal = sys.stdout.isatty()
+    for event in events:
+        print(event if isinstance(event, str) else readable(event, on_terminal=on_terminal), flush=on_terminal)
 
 
 def _following(path: Path, lines: TextIO) -> Iterator[str]:

@@ -22,12 +22,12 @@ def main() -> None:
     """Ask for health and two pictures; exit 1 with one line when anything is off."""
     settings = config.read(demo=True)
     address = address_of(settings)
-    print(f"The service at {address}")
+    print(f"Testing {address}")
     token = settings.access_tokens[0].rpartition(":")[2] if settings.access_tokens else ""
     health = _json(f"{address}/health", None, token, 5)
     if health.get("status") != "healthy":
-        sys.exit(f"error: GET /health answered {health}")
-    print("  GET  /health                      healthy")
+        sys.exit(f"error: GET /health answered {health}, not healthy")
+    print("  GET  /health    status         healthy")
     timeout_seconds = settings.request_timeout_seconds + 10
     words = {"prompt": "A ripe banana floating in space"}
     link = ""
@@ -36,12 +36,12 @@ def main() -> None:
         first = _linked(address, link)
     else:
         first = _decoded(_image(address, words, token, timeout_seconds))
-    print(f"{CLEAR}  POST /generate  words → picture   {_save(first, 'from_words')}")
+    print(f"{CLEAR}  POST /generate  text → image   {_save(first, 'from_words')}")
     if link:
-        print(f"  GET  /results   the same, a link  {link}")
+        print(f"  GET  /results   link           {link}")
     edit = {"prompt": "The same banana at sunset", "image_base64": base64.b64encode(first).decode()}
     second = _decoded(_image(address, edit, token, timeout_seconds))
-    print(f"{CLEAR}  POST /generate  picture → picture {_save(second, 'from_picture')}")
+    print(f"{CLEAR}  POST /generate  image → image  {_save(second, 'from_picture')}")
 
 
 def _image(address: str, body: dict[str, Any], token: str, timeout_seconds: float) -> str:
@@ -50,7 +50,7 @@ def _image(address: str, body: dict[str, Any], token: str, timeout_seconds: floa
         print(f"  asking for: {body['prompt']} …", end="\r", flush=True)
     answer = _json(f"{address}/generate", body, token, timeout_seconds)
     if len(answer.get("images", [])) != 1:
-        sys.exit(f"error: POST /generate answered without exactly one image: {str(answer)[:200]}")
+        sys.exit(f"error: POST /generate should answer with one image, and answered {str(answer)[:200]}")
     image: str = answer["images"][0]
     return image
 
@@ -68,7 +68,7 @@ def _linked(address: str, link: str) -> bytes:
         with open_url(f"{address}{parts.path}?{parts.query}", LINK_SECONDS) as response:
             return response.read()
     except OSError as error:
-        sys.exit(f"error: the link {link} does not answer: {error}")
+        sys.exit(f"error: the link {link} does not work: {_reason(error)}")
 
 
 def _json(url: str, body: dict[str, Any] | None, token: str, timeout_seconds: float) -> Any:
@@ -81,9 +81,17 @@ def _json(url: str, body: dict[str, Any] | None, token: str, timeout_seconds: fl
     except urllib.error.HTTPError as error:
         sys.exit(f"error: {url} answered {error.code}: {_message(error.read())}")
     except OSError as error:
-        sys.exit(f"error: {url} does not answer ({error}). Is it running? ./start.sh --demo")
+        sys.exit(
+            f"error: {url} does not answer: {_reason(error)}. Start the service with ./start.sh, or ./start.sh --demo"
+        )
     except ValueError as error:
-        sys.exit(f"error: {url} did not answer JSON: {error}")
+        sys.exit(f"error: {url} did not answer with JSON: {error}")
+
+
+def _reason(error: OSError) -> str:
+    """Return what is wrong, without the wrapping of the library."""
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    return (isinstance(reason, OSError) and reason.strerror) or str(reason)
 
 
 def _message(body: bytes) -> str:
@@ -97,7 +105,7 @@ def _message(body: bytes) -> str:
 def _save(picture: bytes, name: str) -> str:
     extension = next((ext for start, ext in EXTENSIONS.items() if picture.startswith(start)), None)
     if extension is None:
-        sys.exit(f"error: what came is not a picture; it begins with {picture[:8].hex(' ')}")
+        sys.exit(f"error: the result is not an image; it begins with the bytes {picture[:8].hex(' ')}")
     FOLDER.mkdir(exist_ok=True)
     path = FOLDER / f"{name}.{extension}"
     path.write_bytes(picture)

@@ -313,8 +313,9 @@ def test_what_is_missing_is_one_line(image: str) -> None:
         [ENGINE, "run", "--rm", "--read-only", *store, image], capture_output=True, text=True, timeout=60, check=False
     )
 
-    assert (without_key.returncode, "GEMINI_API_KEY is missing" in without_key.stderr) == (1, True)
+    assert (without_key.returncode, "GEMINI_API_KEY is not set" in without_key.stderr) == (1, True)
     assert "DEMO=true" in without_key.stderr
+    assert ".sh" not in without_key.stderr
     assert (without_store.returncode, "STORE_URL cannot be used" in without_store.stderr) == (1, True)
     assert "Traceback" not in without_key.stderr + without_store.stderr
 

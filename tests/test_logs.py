@@ -149,17 +149,59 @@ def test_a_log_that_cannot_be_opened_is_one_line(file: str) -> None:
         logs.configure(file, "info")
 
 
-def test_a_line_is_readable() -> None:
-    """The time, the status, what was asked and what came of it: within the width of a screen, in colour where it went wrong."""
-    event = {
-        "timestamp": "2026-11-23T08:26:18.1Z", "level": "info", "event": "request", "request_id": "abc", "route": "/generate",
-        "method": "POST", "path": "/generate", "status": 200, "duration_ms": 594.2, "bytes_in": 45, "bytes_out": 75555,
-        "dialect": "generate", "caller": "127.0.0.1", "images_asked": 2, "images_returned": 1, "attempts": 3, "tokens": 7,
-    }  # fmt: skip
-    text = "08:26:18  200      594 ms  POST /generate  caller=127.0.0.1  tokens=7  images=1/2  calls=3  [abc]"
+REQUEST = {
+    "timestamp": "2026-11-23T08:26:18.1Z", "level": "info", "event": "request", "request_id": "0123456789abcdef" * 2,
+    "route": "/generate", "method": "POST", "path": "/generate", "status": 200, "duration_ms": 594.2, "bytes_in": 45,
+    "bytes_out": 75555, "dialect": "generate", "caller": "127.0.0.1", "images_asked": 1, "images_returned": 1, "attempts": 1,
+    "tokens": 7, "cost_usd": 0.137116, "kept_id": "ab" * 16,
+}  # fmt: skip
 
-    assert logs.readable(event, in_colour=False) == logs.readable(event, in_colour=True) == text
-    assert logs.readable({"event": "store_failed", "level": "error", "error": "x"}, in_colour=True).startswith(
-        "\033[31m"
-    )
-    assert logs.readable({"event": "odd", "exception": "one\ntwo"}, in_colour=False).endswith("odd\none\ntwo")
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({}, "08:26:18  200  594ms  POST /generate  1 image  $0.137  01234567"),
+        (
+            {"images_asked": 4, "images_returned": 3, "attempts": 5, "duration_ms": 12_345, "caller": "anna"},
+            "08:26:18  200  12.3s  POST /generate  3/4 images  5 calls  $0.137  01234567  anna",
+        ),
+        (
+            {"status": 422, "code": "blocked", "images_returned": 0, "request_id": "mine", "user": "u-1"},
+            "08:26:18  422  594ms  POST /generate  blocked  0/1 image  $0.137  mine  user=u-1",
+        ),
+        (
+            {"event": "upstream_attempt", "outcome": "overloaded", "model": "m", "attempt": 2, "key": "2a97516c"},
+            "08:26:18    →  594ms  m: overloaded  1 image  attempt 2  $0.137  01234567",
+        ),
+    ],
+)
+def test_a_request_is_one_short_line(changes: dict[str, Any], text: str) -> None:
+    """Time, status, duration, what was asked, the error, what came of it; the usual one fits a terminal of 80 columns."""
+    line = logs.readable(REQUEST | changes, on_terminal=True)
+
+    assert line == text
+    assert len(logs.readable(REQUEST | {"path": "/v1/images/generations"}, on_terminal=True)) <= 80
+    assert logs.readable(REQUEST, on_terminal=False).endswith("0123456789abcdef" * 2)
+
+
+def test_an_event_is_its_message() -> None:
+    """What is no request says what happened, in colour where it went wrong; a traceback follows."""
+    warning = {"event": "store_failed", "level": "error", "message": "Full.", "error": "x"}
+
+    assert logs.readable(warning, on_terminal=True) == "\033[31merror  store_failed: Full.  error=x\033[0m"
+    assert logs.readable({"event": "odd", "exception": "one\ntwo"}, on_terminal=False).endswith("odd\none\ntwo")
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        ({"event": "upstream_attempt", "outcome": "ok"}, False),
+        ({"event": "upstream_attempt", "outcome": "timeout"}, True),
+        ({"event": "Started server process [1]"}, False),
+        ({"event": "Started parent process [1]"}, True),
+        ({"event": "request"}, True),
+    ],
+)
+def test_what_says_nothing_new_is_not_shown(event: dict[str, Any], expected: bool) -> None:
+    """A call that went well stands in its request's line; workers start without a word of their own."""
+    assert logs.is_for_people(event) == expected

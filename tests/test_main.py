@@ -53,7 +53,7 @@ def test_what_a_store_may_forget_is_said_where_somebody_looks(tmp_path: Path) ->
 
     assert {forgetful.returncode, shared.returncode, away.returncode} == {0}
     assert [line.rpartition("Set ")[2] for line in shared.stderr.splitlines()] == ["appendonly yes."]
-    assert "RESULTS_URL is a folder of this one" in forgetful.stderr.splitlines()[1]
+    assert "RESULTS_URL is a folder of this machine" in forgetful.stderr.splitlines()[1]
     assert away.stderr.startswith("warning: RESULTS_URL s3://pictures cannot be written to")
     assert len(away.stderr.splitlines()) == 1
 
@@ -72,7 +72,7 @@ def test_what_can_never_be_used_is_one_line(tmp_path: Path, settings: dict[str, 
     refused = checked(tmp_path, **settings)
 
     assert refused.returncode == 1
-    assert refused.stderr.startswith("banana-service: ")
+    assert refused.stderr.startswith("error: ")
     assert line in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
 

@@ -289,9 +289,11 @@ _NOT_FOR_PEOPLE = {
         "replayed",
         "key",
     ),
+    *("unknown_cost_usd", "task"),
 }
 # Said by uvicorn of every worker at every start and stop; ours say what matters of it.
 _ROUTINE = ("Started server", "Waiting for", "Application s", "Shutting down", "Finished server")
+_CALLER_LEFT = 499
 _LOOPBACK = ("127.0.0.1", "::1")
 _COLOURS = {"debug": "\033[2m", "warning": "\033[33m", "error": "\033[31m"}
 _END_OF_COLOUR = "\033[0m"
@@ -300,9 +302,14 @@ _OWN_ID = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{24}")
 
 
 def is_for_people(event: Mapping[str, Any]) -> bool:
-    """Return whether an event has a readable line: not what each worker's start says, nor calls that simply went well."""
-    name = str(event.get("event", ""))
-    return not name.startswith(_ROUTINE) and (name != "upstream_attempt" or event.get("outcome") != "ok")
+    """Return whether an event has a readable line: not what its request's line says too, nor each worker's start."""
+    match event.get("event"):
+        case "upstream_attempt":
+            return event.get("outcome") != "ok"
+        case "carried_out":
+            return "task" in event
+        case name:
+            return not str(name).startswith(_ROUTINE)
 
 
 def readable(event: Mapping[str, Any], *, on_terminal: bool) -> str:
@@ -330,7 +337,7 @@ def _head(event: Mapping[str, Any]) -> str:
     if name == "upstream_attempt":
         return f"  → {took}  {event.get('model', '')}: {event.get('outcome', '')}"
     if name == "carried_out":
-        return f"  ✓ {took}  finished"
+        return f"  ✓ {took}  {'task' if event.get('task') else 'request'} finished"
     text = ": ".join(filter(None, [name, event.get("message")]))
     return text if level == "info" else f"{level}  {text}"
 
@@ -341,9 +348,9 @@ def _duration(milliseconds: float) -> str:
 
 def _details(event: Mapping[str, Any]) -> Iterator[str]:
     """Yield what came of a request or a call, the error first."""
-    yield str(event.get("code", ""))
-    if asked := event.get("images_asked"):
-        returned = event.get("images_returned")
+    yield "caller left" if event.get("status") == _CALLER_LEFT else str(event.get("code", ""))
+    asked, returned = event.get("images_asked", 0), event.get("images_returned", 0)
+    if returned:
         yield f"{returned if returned == asked else f'{returned}/{asked}'} image{'s' if asked > 1 else ''}"
     if event.get("attempts", 1) > (asked or 1):
         yield f"{event['attempts']} calls"
@@ -351,6 +358,8 @@ def _details(event: Mapping[str, Any]) -> Iterator[str]:
         yield f"attempt {event['attempt']}"
     if "cost_usd" in event:
         yield f"${event['cost_usd']:.3f}"
+    if "unknown_cost_usd" in event:
+        yield f"at most ${event['unknown_cost_usd']:.3f}"
     yield "replayed" if event.get("replayed") else ""
 
 

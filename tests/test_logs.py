@@ -167,7 +167,11 @@ REQUEST = {
         ),
         (
             {"status": 422, "code": "blocked", "images_returned": 0, "request_id": "mine", "user": "u-1"},
-            "08:26:18  422  594ms  POST /generate  blocked  0/1 image  $0.137  mine  user=u-1",
+            "08:26:18  422  594ms  POST /generate  blocked  $0.137  mine  user=u-1",
+        ),
+        (
+            {"status": 499, "images_returned": 0, "cost_usd": 0.1, "unknown_cost_usd": 0.1835},
+            "08:26:18  499  594ms  POST /generate  caller left  $0.100  at most $0.183  01234567",
         ),
         (
             {"event": "upstream_attempt", "outcome": "overloaded", "model": "m", "attempt": 2, "key": "2a97516c"},
@@ -197,6 +201,8 @@ def test_an_event_is_its_message() -> None:
     [
         ({"event": "upstream_attempt", "outcome": "ok"}, False),
         ({"event": "upstream_attempt", "outcome": "timeout"}, True),
+        ({"event": "carried_out"}, False),
+        ({"event": "carried_out", "task": True}, True),
         ({"event": "Started server process [1]"}, False),
         ({"event": "Started parent process [1]"}, True),
         ({"event": "request"}, True),

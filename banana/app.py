@@ -101,6 +101,16 @@ CONVERTER_THREADS = 2
 CONVERTER_LOADED_SECONDS = 1
 # On every response: no page of another site shows one in a frame, where clicks could be led to /docs; no guessing of types.
 SAFETY_HEADERS = {"X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff"}
+# The groups of /docs, in their order: what people come for first.
+TAGS = {
+    "images": "The service's own route. Start here.",
+    "OpenAI": "For OpenAI's SDKs and for chat applications: set their base URL to this address and `/v1`.",
+    "Google": "For Google's SDKs: set their base URL to this address.",
+    "tasks": "Poll, list, cancel and delete tasks, and open links to images.",
+    "models": "The available models.",
+    "key": "What you may spend, and what you have spent.",
+    "operations": "For monitoring. These routes never call Google.",
+}
 DEMO_HEADERS = {"X-Demo": "true"}
 # What programs in other sites' pages may read of a response; without x-should-retry OpenAI's SDK retries what it must not.
 EXPOSED_HEADERS = (
@@ -307,6 +317,7 @@ def _app_without_routes(settings: Settings, buffers: Buffers, lifespan: Callable
         title="BananaService",
         version=__version__,
         summary="A relay between your programs and Google's Gemini image models.",
+        openapi_tags=[{"name": name, "description": description} for name, description in TAGS.items()],
         # Without OpenTelemetry's SDK nothing can collect them, and FastAPI would look for who does in every request (17 µs).
         telemetry=None if "opentelemetry.sdk" in sys.modules else dict.fromkeys(("tracing", "metrics", "logs"), False),
         lifespan=lifespan,
@@ -423,7 +434,7 @@ def _not_ready(keys: KeyRing) -> list[str]:
     if ServerProtocol.draining:
         reasons.append("draining")
     if not keys.has_usable_key():
-        reasons.append("every API key was refused")
+        reasons.append("Google refused every API key")
     return reasons
 
 
@@ -463,9 +474,9 @@ def _from_http_exception(request: Request, error: HTTPException) -> errors.Banan
     not_passed_on = google.not_passed_on(path)
     if error.status_code == 405 and not not_passed_on:
         allowed = ", ".join(_methods_of(request))
-        not_allowed = errors.MethodNotAllowed(f"{path} does not answer {method}; it answers {allowed}.")
+        not_allowed = errors.MethodNotAllowed(f"{path} does not support {method}. Use {allowed}.")
         not_allowed.headers["Allow"] = allowed
         return not_allowed
     if error.status_code in (404, 405):
-        return errors.NotFound(not_passed_on or f"There is nothing at {path}; the routes are listed at /docs.")
+        return errors.NotFound(not_passed_on or f"{path} was not found. All routes are listed at /docs.")
     return errors.InvalidRequest(str(error.detail))

@@ -39,7 +39,9 @@ Handler = Callable[[Request, Exchange], Awaitable[Response]]
 Claim = Callable[[Request], bool]
 
 # For the documentation alone: `Auth` looks at every place where a token may be.
-_TOKEN = HTTPBearer(auto_error=False, description="One of ACCESS_TOKENS; x-goog-api-key and x-api-key take it as well.")
+_TOKEN = HTTPBearer(
+    auto_error=False, description="One of ACCESS_TOKENS. The headers x-goog-api-key and x-api-key work too."
+)
 
 log = structlog.get_logger(__name__)
 

@@ -27,18 +27,21 @@ TASK_SCHEMA: dict[str, Any] = {
         **{name: {"type": "string"} for name in ("id", "task_id", "object", "poll_url")},
         **{name: {"type": "integer", "description": "Unix time in seconds."} for name in ("created_at", "expires_at")},
         "status": {"enum": ["processing", "completed", "failed", "cancelled"]},
-        "http_status": {"type": "integer", "description": "When it has ended: what the route would have answered."},
-        "cost_usd": {"type": "number", "description": "When it has ended: what its calls cost, where that is known."},
-        "model": {"type": "string", "description": "When it has ended: the model that made it, as Google names it."},
-        "usage": {"type": "object", "description": "When it has ended: its tokens, as OpenAI's images count them."},
-        "completed_at": {"type": "integer", "description": "When it has ended: Unix time in seconds."},
+        "http_status": {
+            "type": "integer",
+            "description": "After the end: the status that the route would have answered.",
+        },
+        "cost_usd": {"type": "number", "description": "After the end: the cost in USD, if known."},
+        "model": {"type": "string", "description": "After the end: the model, as Google names it."},
+        "usage": {"type": "object", "description": "After the end: its tokens, in OpenAI's format."},
+        "completed_at": {"type": "integer", "description": "After the end: Unix time in seconds."},
         "request_id": {
             "type": "string",
-            "description": "When it has ended: of the request that began it, for the log.",
+            "description": "After the end: the X-Request-ID of the request that created it.",
         },
-        "result": {"description": "When it is completed: the body that the route would have answered."},
-        "error": {"type": "object", "description": "When it has failed."},
-        "failed": {"type": "array", "description": "The pictures that are missing from a result.", "items": {}},
+        "result": {"description": "If completed: the body that the route would have answered."},
+        "error": {"type": "object", "description": "If failed: the error."},
+        "failed": {"type": "array", "description": "The images that failed, if others succeeded.", "items": {}},
     },
 }
 TASK_LIST_SCHEMA: dict[str, Any] = {
@@ -49,22 +52,22 @@ TASK_LIST_SCHEMA: dict[str, Any] = {
 KEY_PARAMETER = {
     "name": "Idempotency-Key",
     "in": "header",
-    "description": "Carried out once, however often it is repeated.",
+    "description": "Any unique value. A repeated request with the same value returns the first result; Google is called once.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
 }
 PREFER_PARAMETER = {
     "name": "Prefer",
     "in": "header",
-    "description": "`respond-async` answers with a task; `respond-async, wait=10` waits up to 10 s for it to end first.",
+    "description": "`respond-async`: returns a task at once. `respond-async, wait=10`: waits up to 10 s for it to end first.",
     "schema": {"type": "string"},
 }
 KEPT_PARAMETERS = [KEY_PARAMETER, PREFER_PARAMETER]
 
 
 COST_HEADERS = {
-    "X-Cost-USD": {"description": "What all calls cost, where that is known.", "schema": {"type": "string"}},
+    "X-Cost-USD": {"description": "The cost of all calls to Google, if known.", "schema": {"type": "string"}},
     "X-Budget-Remaining-USD": {
-        "description": "What is left of the caller's budget, where it has one.",
+        "description": "What is left of the caller's budget, if it has one.",
         "schema": {"type": "string"},
     },
 }
@@ -72,16 +75,16 @@ COST_HEADERS = {
 
 def accepted() -> dict[int | str, dict[str, Any]]:
     """Return the response of a route that has begun a task."""
-    return {202: {"description": "A task was begun.", "content": {"application/json": {"schema": TASK_SCHEMA}}}}
+    return {202: {"description": "A task was created.", "content": {"application/json": {"schema": TASK_SCHEMA}}}}
 
 
 def responses(content: Mapping[str, Any], error: Mapping[str, Any]) -> dict[int | str, dict[str, Any]]:
     """Return the responses of a route: `content` of a success, and the schema of every error's body."""
     errors: dict[int | str, dict[str, Any]] = {
-        status: {"description": "An error.", "content": {"application/json": {"schema": error}}}
+        status: {"description": "Error.", "content": {"application/json": {"schema": error}}}
         for status in ERROR_STATUSES
     }
-    success = {"description": "The result.", "headers": COST_HEADERS, "content": content}
+    success = {"description": "Success.", "headers": COST_HEADERS, "content": content}
     return {200: success, **errors}
 
 
@@ -94,7 +97,7 @@ def request_body(
     """
     content: dict[str, Any] = {"application/json": {"schema": partial(schema_of, model), "example": example}}
     if form:
-        content["multipart/form-data"] = {"schema": partial(_form_of, model, pictures)}
+        content["multipart/form-data"] = {"schema": partial(_form_of, model, example, pictures)}
     return {"required": True, "content": content}
 
 
@@ -110,10 +113,18 @@ def with_schemas(value: Any) -> Any:
     return value
 
 
-def _form_of(model: type[BaseModel], pictures: str) -> dict[str, Any]:
-    fields = {name: field for name, field in schema_of(model)["properties"].items() if name != pictures}
-    files = {"type": "array", "items": {"type": "string", "format": "binary"}, "maxItems": MAX_PICTURES}
-    return {"type": "object", "properties": fields | {"image": files}, "required": ["prompt"]}
+def _form_of(model: type[BaseModel], example: Mapping[str, Any], pictures: str) -> dict[str, Any]:
+    """Return a form's schema. Its examples stand at each field: those of the whole are not what /docs sends."""
+    fields = {name: field for name, field in schema_of(model)["properties"].items() if name not in (pictures, "images")}
+    sent = [example[pictures]] if pictures in example else []
+    files = {
+        "type": "array",
+        "items": {"type": "string", "format": "binary"},
+        "maxItems": MAX_PICTURES,
+        "example": sent,
+    }
+    shown = {name: field | ({"example": example[name]} if name in example else {}) for name, field in fields.items()}
+    return {"type": "object", "properties": shown | {"image": files}, "required": ["prompt"]}
 
 
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:

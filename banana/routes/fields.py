@@ -22,7 +22,7 @@ _DIGITS = re.compile(r"-?[0-9]{1,18}")
 
 def _text(value: object) -> object:
     if isinstance(value, LongString) and value.size_bytes > MAX_TEXT_BYTES:
-        raise ValueError(f"is over {MAX_TEXT_BYTES} bytes")
+        raise ValueError(f"has more than {MAX_TEXT_BYTES} bytes")
     try:
         return text_of(value)
     except InvalidJson as error:
@@ -38,7 +38,7 @@ def _integer(value: object) -> object:
 
 def _not_blank(value: str) -> str:
     if not value.strip():
-        raise ValueError("is blank")
+        raise ValueError("must not be blank")
     return value
 
 
@@ -48,7 +48,7 @@ def _model_name(value: object) -> object:
     # As Google's API names it, and OpenRouter's.
     name = value.removeprefix("models/").removeprefix("google/") if isinstance(value, str) else ""
     if not is_model_name(name):
-        raise ValueError("is not the name of a model")
+        raise ValueError("is not a valid model name")
     return name
 
 
@@ -59,14 +59,14 @@ def read_pictures(value: object) -> tuple[EncodedPicture, ...]:
     several = isinstance(value, list) and len(value) > 1
     given = value if isinstance(value, list) else [value]
     if len(given) > MAX_PICTURES:
-        raise ValueError(f"holds {len(given)} pictures; at most {MAX_PICTURES} are taken")
-    return tuple(read_picture(item, f"picture {number} " if several else "") for number, item in enumerate(given, 1))
+        raise ValueError(f"has {len(given)} images; at most {MAX_PICTURES} are allowed")
+    return tuple(read_picture(item, f"image {number} " if several else "") for number, item in enumerate(given, 1))
 
 
 def read_picture(item: object, which: str = "") -> EncodedPicture:
     """Return one picture; `which` goes before what is wrong with it. Raises ValueError."""
     if not isinstance(item, str | LongString | EncodedPicture):
-        raise ValueError(f"{which}is not a string of base64 or a data URI")
+        raise ValueError(f"{which}must be a string: base64 or a data URI")
     try:
         return read_input_picture(item)
     except (PictureError, InvalidJson) as error:
@@ -93,12 +93,12 @@ def read_text(value: object) -> str:
     """Return a string's text. Raises ValueError."""
     text = _text(value)
     if not isinstance(text, str):
-        raise ValueError("is not a string")
+        raise ValueError("must be a string")
     return text
 
 
 # In the OpenAPI document, a field that is there to be refused: what says nothing has many shapes.
-REFUSED = WithJsonSchema({"description": "Refused, unless it says nothing."})
+REFUSED = WithJsonSchema({"description": "Not supported: a value returns an error."})
 
 
 def refusal(problem: str) -> BeforeValidator:

@@ -35,17 +35,19 @@ class GenerateRequest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", title="GenerateRequest")
 
-    prompt: Prompt = Field(description="What the picture should show; not blank.", examples=["A banana on the moon"])
-    image_base64: Pictures = Field(default=(), description="A picture to start from, or a list of up to 14.")
-    model: ModelName | None = Field(default=None, description="Gemini's image model; the default when left out.")
+    prompt: Prompt = Field(description="Describes the image. Must not be blank.", examples=["A banana on the moon"])
+    image_base64: Pictures = Field(default=(), description="An input image, or a list of up to 14.")
+    model: ModelName | None = Field(
+        default=None, description="A Gemini image model. Default: the setting DEFAULT_MODEL."
+    )
     number_of_images: Integer | None = Field(
-        default=1, ge=1, le=MAX_IMAGES, description="Each is a call, and is paid for."
+        default=1, ge=1, le=MAX_IMAGES, description="Each image is one call to Google and is billed."
     )
     aspect_ratio: AspectRatio | None = None
     image_size: ImageSize | None = None
     response_format: Literal["b64", "url"] | None = Field(
         default=None,
-        description="b64: base64; url: links to the pictures, which are kept. Left out: b64; links in a task.",
+        description="b64: base64. url: links to the images, which are kept for a time. Default: b64; in a task: url.",
     )
 
 
@@ -54,7 +56,7 @@ class GenerateResponse(BaseModel):
 
     images: list[str]
     metadata: dict[str, Any] | None = Field(
-        description="null, or after a partial success: requested, returned, and failed as a list of index, code, message."
+        description="null; if some of the images failed: requested, returned, and failed, a list of index, code and message."
     )
 
 
@@ -176,9 +178,9 @@ ENDPOINT = ImageEndpoint(
         "tags": ["images"],
         "summary": "Generate images",
         "description": (
-            "Make pictures from words, and from pictures.\n\n"
-            "With `Accept: image/*` and one image, the response is the picture itself; with `Accept: text/event-stream` it"
-            " is server-sent events: `image` for each one as soon as it is there, `failed`, and `done` at the end."
+            "Generates images from text, or from text and images.\n\n"
+            "With `Accept: image/*` and one image, the response is the image file itself. With `Accept: text/event-stream`"
+            " it is server-sent events: `image` for each image when it is ready, `failed` for each that failed, then `done`."
         ),
         "responses": documentation.responses(_CONTENT, ERROR_SCHEMA),
         "openapi_extra": {

@@ -63,13 +63,13 @@ DROPPED = (*CREDENTIALS, *SELECTIONS)
 # What else Google's API has, and why it is not passed on: what is stored belongs to the project of one API key, of which
 # this service may have several.
 _INSTEAD = {
-    "files": "send pictures in the request itself, as inlineData",
-    "interactions": "use :generateContent, with the conversation in contents",
-    "batches": "send each request by itself, with an Idempotency-Key or `Prefer: respond-async`",
-    "cachedContents": "send what is to be known in each request",
-    "fileSearchStores": "send what is to be known in each request",
-    "tunedModels": "use a model that everybody has",
-    "operations": "requests are answered when they have been carried out, or as tasks with `Prefer: respond-async`",
+    "files": "send images in the request, as inlineData",
+    "interactions": "use :generateContent with the conversation in contents",
+    "batches": "send each request separately, with an Idempotency-Key or `Prefer: respond-async`",
+    "cachedContents": "send the whole content with each request",
+    "fileSearchStores": "send the whole content with each request",
+    "tunedModels": "use a public model",
+    "operations": "wait for the response, or send `Prefer: respond-async` to get a task",
 }
 _ELSEWHERE = re.compile(rf"(/upload)?/v1(beta|beta1|alpha)?/({'|'.join(_INSTEAD)})(/.*)?")
 
@@ -105,7 +105,7 @@ def call_of(request: Request, method: str, body: Pieces, services: Services, exc
     """Return the call to Google that a request stands for. Raises ModelNotFound and InvalidRequest."""
     model = request.path_params.get("model", "")
     if "model" in request.path_params and not is_model_name(model):
-        raise errors.ModelNotFound(f"models/{model[:MAX_NAME_CHARACTERS]} is not the name of a model.")
+        raise errors.ModelNotFound(f"models/{model[:MAX_NAME_CHARACTERS]} is not a valid model name.")
     if model:
         exchange.model = model = services.models.resolve(model)
     path = f"models/{quote(model, safe='')}{method}" if model else "models"
@@ -263,9 +263,9 @@ def is_openai_models(request: Request) -> bool:
 def not_passed_on(path: str) -> str | None:
     """Return why a path of Google's API is not here, and what to do instead; None where it is no such path."""
     if match := _ELSEWHERE.fullmatch(path):
-        return f"Google's {match[3]} are not passed on: they belong to the project of one API key. Instead, {_INSTEAD[match[3]]}."
+        return f"Google's {match[3]} are not supported: they belong to the project of one API key. Instead, {_INSTEAD[match[3]]}."
     if "/models/" in path and ":" in path and not path.endswith((*METHODS, ":predict")):
-        return f"Of a model's methods {', '.join(METHODS)} and :predict are passed on."
+        return f"The supported methods of a model are {', '.join(METHODS)} and :predict."
     return None
 
 
@@ -287,6 +287,11 @@ MODEL_PARAMETER = {
     "required": True,
     "schema": {"type": "string", "pattern": r"^[A-Za-z0-9._-]+$"},
     "example": "gemini-3-pro-image",
+}
+_SUMMARIES = {
+    ":generateContent": "Generate content",
+    ":streamGenerateContent": "Generate content, as a stream",
+    ":countTokens": "Count tokens",
 }
 _EXAMPLE = {"contents": [{"role": "user", "parts": [{"text": "A banana on the moon"}]}]}
 _BODY = {"required": True, "content": {"application/json": {"schema": {"type": "object"}, "example": _EXAMPLE}}}
@@ -310,8 +315,8 @@ def _route(prefix: str, method: str, services: Services) -> DialectRoute:
         include_in_schema=prefix == PREFIXES[0],
         operation_id=method[1:],
         tags=["Google"],
-        summary=f"Google's {method[1:]}",
-        description="The request is passed to Google as it is, and its response back.",
+        summary=_SUMMARIES[method],
+        description="The request is forwarded to Google unchanged, and so is the response.",
         responses=(documentation.accepted() if takes_key else {}) | documentation.responses(CONTENT, ERROR_SCHEMA),
         openapi_extra={
             "requestBody": _BODY,

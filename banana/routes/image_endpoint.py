@@ -137,13 +137,13 @@ class ImageEndpoint(Generic[Body]):
         async def handler(request: Request, exchange: Exchange) -> Response:
             body, writer = await self._read(request, exchange, services)
             if writer.streams:
-                raise errors.InvalidRequest.of_fields([("stream", "is not for tasks; poll the task instead")])
+                raise errors.InvalidRequest.of_fields([("stream", "is not supported for tasks; poll the task instead")])
             return await self._accepted(body, writer, request, exchange, dialect, services)
 
         as_task = self._documented() | {
             "operation_id": f"{self.documentation['operation_id']}Async",
             "summary": f"{self.documentation['summary']}, as a task",
-            "description": "The same, answered at once with a task: poll `poll_url` until it has ended.",
+            "description": "Returns a task at once. Poll its `poll_url` until its status is no longer `processing`.",
         }
         return DialectRoute(
             f"{self.path}/async", handler, (dialect,), services, takes_key=True, methods=["POST"], **as_task

@@ -29,7 +29,7 @@ from banana.routes.image_endpoint import ImageEndpoint, ResponseWriter
 
 METHOD = ":predict"
 FORMATS = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
-NotHere = Annotated[None, refusal("cannot be honoured by Gemini's image models; leave it out"), REFUSED]
+NotHere = Annotated[None, refusal("is not supported by Gemini's image models; leave it out"), REFUSED]
 
 
 def _pictures(value: object) -> object:
@@ -66,7 +66,7 @@ class Parameters(BaseModel):
     aspectRatio: AspectRatio | None = None  # noqa: N815
     imageSize: ImageSize | None = None  # noqa: N815
     sampleImageSize: ImageSize | None = None  # noqa: N815
-    negativePrompt: Text | None = Field(default=None, description="Said to the model behind the prompt.")  # noqa: N815
+    negativePrompt: Text | None = Field(default=None, description="Added to the end of the prompt.")  # noqa: N815
     outputOptions: OutputOptions | None = None  # noqa: N815
     storageUri: NotHere = None  # noqa: N815
 
@@ -86,7 +86,7 @@ class PredictRequest(BaseModel):
 def order_of(body: PredictRequest) -> Order:
     """Read a body into an order. Raises InvalidRequest when it holds several instances."""
     if len(body.instances) != 1:
-        problem = f"hold {len(body.instances)}; one at a time is taken, with sampleCount for several pictures of it"
+        problem = f"has {len(body.instances)} items; send one, and set sampleCount for several images"
         raise errors.InvalidRequest.of_fields([("instances", problem)])
     (instance,) = body.instances
     parameters = body.parameters or Parameters()
@@ -143,8 +143,8 @@ _EXAMPLE = {"instances": [{"prompt": documentation.EXAMPLE_PROMPT}], "parameters
 _DOCUMENTATION: dict[str, Any] = {
     "operation_id": METHOD[1:],
     "tags": ["Google"],
-    "summary": "Imagen's predict",
-    "description": "For programs that know no other method; the pictures are made by Gemini's image models.",
+    "summary": "Generate images (Imagen)",
+    "description": "For programs written for Imagen. The images are made by Gemini's image models.",
     "responses": documentation.responses({"application/json": {"schema": {}}}, google.ERROR_SCHEMA),
     "openapi_extra": {
         "requestBody": documentation.request_body(PredictRequest, _EXAMPLE),

@@ -33,7 +33,7 @@ def key_of(headers: Headers) -> str | None:
     if len(key) > 1 and key.startswith('"') and key.endswith('"'):  # a string of RFC 8941
         key = key[1:-1]
     if given:
-        raise errors.InvalidRequest.of_fields([(KEY_HEADER, "is there twice, with different values")])
+        raise errors.InvalidRequest.of_fields([(KEY_HEADER, "is sent twice with different values")])
     if not _KEY.fullmatch(key):
         raise errors.InvalidRequest.of_fields([(KEY_HEADER, "must be 1 to 255 visible ASCII characters")])
     return key
@@ -49,5 +49,5 @@ def preference_of(headers: Headers) -> Preference:
 
 def key_refused() -> errors.InvalidRequest:
     """Return the error for a key where none is taken."""
-    problem = "is not taken by this route; it is by /generate, /v1/images/*, /v1/chat/completions, /v1/responses and :generateContent"
+    problem = "is not supported by this route; it is supported by /generate, /v1/images/*, /v1/chat/completions, /v1/responses and :generateContent"
     return errors.InvalidRequest.of_fields([(KEY_HEADER, problem)])

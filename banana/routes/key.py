@@ -69,9 +69,9 @@ def routes(services: Services) -> list[APIRoute]:
             makes_nothing=True,
             methods=["GET"],
             operation_id="getKey",
-            tags=["costs"],
-            summary="What you have spent",
-            description="Your budget and what is left of it, and what you spent, in USD and in OpenRouter's shape.",
+            tags=["key"],
+            summary="Your budget and spending",
+            description="Your budget, what is left of it, and what you have spent, in USD. OpenRouter's API format.",
             responses=documentation.responses(content, openai.ERROR_SCHEMA),
         )
     ]

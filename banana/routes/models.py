@@ -40,8 +40,10 @@ def _route(prefix: str, path: str, services: Services) -> DialectRoute:
         include_in_schema=prefix in ("/v1beta", "/v1"),
         operation_id=f"{'either' if shared else 'google'}Model{'' if one else 's'}",
         tags=["models"],
-        summary="One model" if one else "The models",
-        description="With `x-goog-api-key` in Google's shape, else in OpenAI's." if shared else "In Google's shape.",
+        summary="Get a model" if one else "List models",
+        description="OpenAI's API format; with the header `x-goog-api-key`, Google's."
+        if shared
+        else "Google's API format.",
         responses=documentation.responses(google.CONTENT, google.ERROR_SCHEMA),
         openapi_extra={"parameters": [google.MODEL_PARAMETER] if one else []},
     )
@@ -69,7 +71,7 @@ async def _in_openai_shape(request: Request, exchange: Exchange, services: Servi
     name = services.models.resolve(wanted)
     found = next((model for model in models if model["id"] == name), None)
     if found is None:
-        raise errors.ModelNotFound(f"The model {wanted} does not exist.")
+        raise errors.ModelNotFound(f"The model {wanted} was not found.")
     return _json(found)
 
 
@@ -78,7 +80,7 @@ def image_models(body: bytes) -> list[str]:
     try:
         names = [model["name"].removeprefix("models/") for model in msgspec.json.decode(body)["models"]]
     except (msgspec.MsgspecError, ValueError, LookupError, TypeError, AttributeError):
-        raise errors.InvalidResponse("Google's list of models is not in its format.") from None
+        raise errors.InvalidResponse("Google's list of models cannot be read.") from None
     return [name for name in names if "image" in name or "banana" in name]
 
 

@@ -38,7 +38,7 @@ def error_object(exchange: Exchange, error: errors.BananaError) -> dict[str, obj
     kind = TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "server_error")
     code = "moderation_blocked" if error.code == errors.Blocked.code else error.code
     is_model = isinstance(error, errors.ModelNotFound)
-    message = f"{error.message} GET /v1/models lists those there are." if is_model else error.message
+    message = f"{error.message} GET /v1/models lists the available models." if is_model else error.message
     standard = {"message": message, "type": kind, "param": param, "code": code}
     return standard | {"request_id": error.request_id or exchange.request_id} | error.extra
 

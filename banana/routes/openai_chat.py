@@ -52,9 +52,9 @@ _MARKDOWN_PICTURE = re.compile(r"!\[[^\[\]]*\]\((data:image/[\w.+-]{1,50};base64
 MAX_MARKDOWN_BYTES, MAX_MARKDOWN_PICTURES = 32 << 20, 100
 _MARKDOWN_START = re.compile(rb"\]\(data:image\\?/")  # as it stands in JSON, where a slash may be escaped
 NotHere = Annotated[
-    None, refusal("cannot be used by a model that makes pictures; switch it off in the application"), REFUSED
+    None, refusal("is not supported by image models; switch off tools and functions in your application"), REFUSED
 ]
-Elsewhere = Annotated[None, refusal("is not taken here; image_config holds aspect_ratio and image_size"), REFUSED]
+Elsewhere = Annotated[None, refusal("is not supported; use image_config with aspect_ratio and image_size"), REFUSED]
 
 
 def read_content(value: object) -> list[dict[str, Any]]:
@@ -80,8 +80,8 @@ def _content_parts(item: object) -> list[dict[str, Any]]:
         return _text_parts(item.get("refusal"))
     if isinstance(item, dict) and kind in _PICTURES:
         return [{"type": "image_url", "image_url": read_picture_or_address(item.get("image_url"))}]
-    found = f"is of the type {kind[:50]!r}" if isinstance(kind, str) else "has no type"
-    raise ValueError(f"{found}; text and image_url are taken")
+    found = f"has the type {kind[:50]!r}" if isinstance(kind, str) else "has no type"
+    raise ValueError(f"{found}; supported are text and image_url")
 
 
 def _text_parts(value: object) -> list[dict[str, Any]]:
@@ -99,7 +99,7 @@ def _text_parts(value: object) -> list[dict[str, Any]]:
     parts.append({"type": "text", "text": text[position:]})
     # As it is written where a task is kept, and read again.
     if len(msgspec.json.encode([part["text"] for part in parts if part["type"] == "text"])) > MAX_TEXT_BYTES:
-        raise ValueError(f"is over {MAX_TEXT_BYTES} bytes beside its pictures")
+        raise ValueError(f"has more than {MAX_TEXT_BYTES} bytes of text")
     return parts
 
 
@@ -109,7 +109,7 @@ def _may_hold_pictures(text: LongString) -> bool:
         return False
     found = len(_MARKDOWN_START.findall(b"".join(text.pieces)))
     if found > MAX_MARKDOWN_PICTURES:
-        raise ValueError(f"holds more than {MAX_MARKDOWN_PICTURES} pictures as Markdown; send them as image_url")
+        raise ValueError(f"has more than {MAX_MARKDOWN_PICTURES} images as Markdown; send them as image_url")
     return found > 0
 
 
@@ -125,7 +125,7 @@ class Message(BaseModel):
     role: Literal["system", "developer", "user", "assistant"]
     content: Content = []
     images: Content = Field(
-        default=[], description="Pictures of the model, as they were answered: its own, as it sees them."
+        default=[], description="Images from an earlier response of the model, sent back unchanged."
     )
     tool_calls: NotHere = None
     function_call: NotHere = None
@@ -176,14 +176,18 @@ class ChatRequest(BaseModel):
 
     messages: Annotated[list[Message], FailFast()] = Field(min_length=1)
     model: ModelName | None = None
-    n: Integer | None = Field(default=1, ge=1, le=MAX_IMAGES, description="Each is a call, and is paid for.")
-    modalities: list[Literal["text", "image"]] | None = Field(default=None, max_length=4, description="Left out: both.")
+    n: Integer | None = Field(
+        default=1, ge=1, le=MAX_IMAGES, description="Each image is one call to Google and is billed."
+    )
+    modalities: list[Literal["text", "image"]] | None = Field(
+        default=None, max_length=4, description="Default: text and image."
+    )
     image_config: ImageConfig | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     usage: UsageOptions | None = None
     user: ShortText | None = Field(default=None, description="Written to the log.")
-    safety_identifier: ShortText | None = Field(default=None, description="As `user`.")
+    safety_identifier: ShortText | None = Field(default=None, description="Same as `user`.")
     response_format: ResponseFormat | None = None
     tools: NotHere = None
     tool_choice: NotHere = None
@@ -207,11 +211,13 @@ def order_of(body: ChatRequest) -> Order:
         Turn(turn_parts([*message.content, *message.images]), message.role == "assistant") for message in said
     )
     if not turns:
-        raise errors.InvalidRequest.of_fields([("messages", "hold no words and no picture of a user")])
+        raise errors.InvalidRequest.of_fields([("messages", "have no text and no image from the user")])
     spoken = [message for message in body.messages if message.role in ("system", "developer")]
     system = [item for message in spoken for item in message.content]
     if any(item["type"] != "text" for item in system):
-        raise errors.InvalidRequest.of_fields([("messages", "of the system hold words only; a user's hold pictures")])
+        raise errors.InvalidRequest.of_fields(
+            [("messages", "of the system can have text only; send images in a user message")]
+        )
     config = body.image_config or ImageConfig()
     modalities = body.modalities or ["text", "image"]
     return Order(
@@ -375,11 +381,11 @@ _CONTENT_TYPES = {
 _DOCUMENTATION: dict[str, Any] = {
     "operation_id": "createChatCompletion",
     "tags": ["OpenAI"],
-    "summary": "Chat with pictures",
+    "summary": "Chat with images",
     "description": (
-        "In OpenAI's API format for chat, as chat applications speak it: words and pictures in, words and pictures"
-        " (`images[]`) out, as JSON or as events with `stream`. What cannot be honoured is refused by name; other fields,"
-        " such as temperature, are taken and change nothing."
+        "OpenAI's API format for chat, for chat applications: text and images in, text and images (`images[]`) out, as JSON"
+        " or as server-sent events with `stream`. Fields that cannot be supported, such as `tools`, return an error that"
+        " names them. Other fields, such as `temperature`, are accepted and ignored."
     ),
     "responses": documentation.responses(_CONTENT_TYPES, openai.ERROR_SCHEMA),
     "openapi_extra": {"requestBody": documentation.request_body(ChatRequest, _EXAMPLE)},

@@ -40,21 +40,30 @@ class ImageOptions(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     model: ModelName | None = None
-    size: Text | None = Field(default="auto", description="WxH in pixels: the nearest ratio and size; or auto.")
+    size: Text | None = Field(
+        default="auto",
+        description="Width x height in pixels, such as 1536x1024; the nearest supported size is used. Or auto.",
+    )
     quality: Quality | None = Field(
         default=None,
-        description="Without a size: high, hd and xhigh are 2K, max is 4K, low is 512, where the model has it.",
+        description="Sets the size if `size` is not set: low is 512, high, hd and xhigh are 2K, max is 4K, where the model supports it.",
     )
     output_format: Literal["png", "jpeg", "webp"] | None = Field(
-        default=None, description="Left out: as Google sent it."
+        default=None, description="Default: the format that Google sent."
     )
-    output_compression: Integer | None = Field(default=None, ge=0, le=100, description="Quality of jpeg and webp.")
+    output_compression: Integer | None = Field(
+        default=None, ge=0, le=100, description="Quality of JPEG and WebP, in percent."
+    )
     partial_images: Integer | None = Field(
-        default=None, ge=0, le=3, description="There are never any; OpenAI may send fewer too."
+        default=None, ge=0, le=3, description="Accepted, but no partial images are sent."
     )
     background: Literal["auto", "opaque"] | None = None
-    moderation: Literal["auto", "low"] | None = Field(default=None, description="A hint; Google's own policy holds.")
-    input_fidelity: Literal["high", "low"] | None = Field(default=None, description="A hint; always high.")
+    moderation: Literal["auto", "low"] | None = Field(
+        default=None, description="Accepted and ignored; Google's content policy applies."
+    )
+    input_fidelity: Literal["high", "low"] | None = Field(
+        default=None, description="Accepted and ignored; it is always high."
+    )
 
     @field_validator("size")
     @classmethod
@@ -63,7 +72,7 @@ class ImageOptions(BaseModel):
         if value in (None, "auto"):
             return value
         if not (separator and width.isdecimal() and height.isdecimal() and len(value or "") <= 11):
-            raise ValueError("must be auto or WxH in pixels")
+            raise ValueError("must be auto, or width x height in pixels, such as 1024x1024")
         if not all(0 < int(side) <= MAX_SIDE_PIXELS for side in (width, height)):
             raise ValueError(f"must have sides from 1 to {MAX_SIDE_PIXELS} pixels")
         return value
@@ -73,21 +82,26 @@ class ImagesRequest(ImageOptions):
     """OpenAI's request for images."""
 
     prompt: Prompt = Field(examples=["A banana on the moon"])
-    n: Integer | None = Field(default=1, ge=1, le=MAX_IMAGES, description="Each is a call, and is paid for.")
+    n: Integer | None = Field(
+        default=1, ge=1, le=MAX_IMAGES, description="Each image is one call to Google and is billed."
+    )
     response_format: Literal["b64_json", "url"] | None = Field(
-        default=None, description="url: a link to the picture, which is kept; a data URI where nothing is."
+        default=None,
+        description="url: a link to the image, which is kept for a time; a data URI if the service keeps no results.",
     )
     stream: bool | None = False
     user: ShortText | None = Field(default=None, description="Written to the log.")
-    safety_identifier: ShortText | None = Field(default=None, description="As `user`.")
-    style: ShortText | None = Field(default=None, description="A hint for dall-e-3; it changes nothing.")
+    safety_identifier: ShortText | None = Field(default=None, description="Same as `user`.")
+    style: ShortText | None = Field(default=None, description="Accepted and ignored.")
 
 
 class EditRequest(ImagesRequest):
     """The same, with pictures to start from."""
 
-    images: Pictures = Field(default=(), description="The same as `image`; each may be an object with an `image_url`.")
-    image: Pictures = Field(default=None, validate_default=True, description="A picture to start from, or up to 14.")
+    images: Pictures = Field(
+        default=(), description="Another way to send `image`; items may be objects with an `image_url`."
+    )
+    image: Pictures = Field(default=None, validate_default=True, description="An input image, or a list of up to 14.")
 
     @field_validator("images", mode="before")
     @classmethod
@@ -99,9 +113,9 @@ class EditRequest(ImagesRequest):
     def _is_given_once(cls, value: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
         images = info.data.get("images", ())
         if value and images:
-            raise ValueError("is given, and images too; give one of them")
+            raise ValueError("and images are both set; send only one of them")
         if not value and not images and "images" in info.data:
-            raise ValueError("is missing: a picture to start from")
+            raise ValueError("is missing; send an input image")
         return value
 
 
@@ -110,7 +124,7 @@ def address_in(item: object) -> object:
     if not isinstance(item, dict):
         return item
     if "image_url" not in item:
-        raise ValueError("hold objects without an image_url; files are not kept here, send pictures as data URIs")
+        raise ValueError("has an object without image_url; uploaded files are not supported, send images as data URIs")
     address = item["image_url"]
     return address["url"] if isinstance(address, dict) and "url" in address else address
 
@@ -236,7 +250,7 @@ def _documentation(model: type[ImagesRequest], summary: str, operation_id: str) 
         "operation_id": operation_id,
         "tags": ["OpenAI"],
         "summary": summary,
-        "description": "In OpenAI's API format, for its SDKs: JSON, or events with `stream`.",
+        "description": "OpenAI's API format. The response is JSON, or server-sent events with `stream`.",
         "responses": documentation.responses(CONTENT, openai.ERROR_SCHEMA),
         "openapi_extra": {
             "requestBody": documentation.request_body(model, example, pictures="image", form=model is EditRequest),

@@ -48,15 +48,17 @@ _STATUSES = {
     State.FAILED: "failed",
     State.CANCELLED: "cancelled",
 }
-NoConversation = Annotated[None, refusal("is not kept here; go on with previous_response_id"), REFUSED]
-NoTemplate = Annotated[None, refusal("names a template of OpenAI's; send the input itself"), REFUSED]
+NoConversation = Annotated[None, refusal("is not supported; use previous_response_id"), REFUSED]
+NoTemplate = Annotated[
+    None, refusal("is a prompt template of OpenAI's and not supported; send the text in input"), REFUSED
+]
 
 
 class ImageTool(ImageOptions):
     """The tool: how the picture is to be."""
 
     type: Literal["image_generation"]
-    action: Literal["auto", "generate", "edit"] | None = Field(default=None, description="A hint; it changes nothing.")
+    action: Literal["auto", "generate", "edit"] | None = Field(default=None, description="Accepted and ignored.")
 
 
 def _tool_choice(value: object) -> object:
@@ -75,7 +77,7 @@ def _tools(value: object) -> object:
     for tool in value if isinstance(value, list) else ():
         kind = tool.get("type") if isinstance(tool, dict) else None
         if kind != TOOL:
-            raise ValueError(f"hold {str(kind)[:50]!r}; {TOOL} is the only tool here")
+            raise ValueError(f"has the type {str(kind)[:50]!r}; the only supported tool is {TOOL}")
     return value
 
 
@@ -97,7 +99,7 @@ def _item(item: object) -> dict[str, Any]:
     kind = item.get("type", "message")
     if kind == "message":
         if item.get("role") not in ("user", "assistant", "system", "developer"):
-            raise ValueError("has a role that is not user, assistant, system or developer")
+            raise ValueError("must have the role user, assistant, system or developer")
         return {"type": kind, "role": item["role"], "content": read_content(item.get("content"))}
     if kind in ("image_generation_call", "item_reference"):
         if item.get("result"):
@@ -105,7 +107,7 @@ def _item(item: object) -> dict[str, Any]:
         return {"type": "image_generation_call", "id": read_text(item.get("id"))[:100]}
     if kind == "reasoning":
         return {"type": kind}
-    raise ValueError(f"is of the type {str(kind)[:50]!r}; messages and image_generation_call are taken")
+    raise ValueError(f"has the type {str(kind)[:50]!r}; supported are message and image_generation_call")
 
 
 class TextFormat(BaseModel):
@@ -135,20 +137,24 @@ class ResponsesRequest(BaseModel):
         Field(json_schema_extra={"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}),
     ]
     model: ModelName | None = Field(
-        default=None, description="An image model; a model that talks means the default one."
+        default=None, description="An image model. The name of a chat model selects the default image model."
     )
     instructions: Text | None = None
     tools: Annotated[list[ImageTool], BeforeValidator(_tools)] | None = Field(
-        default=None, max_length=1, description="image_generation; without it there may be words instead of a picture."
+        default=None, max_length=1, description="image_generation. Without it, the model may answer with text only."
     )
     tool_choice: Annotated[str | None, BeforeValidator(_tool_choice)] = None
     stream: bool | None = False
-    background: bool | None = Field(default=False, description="Answered at once; poll the response by its id.")
-    store: bool | None = Field(default=None, description="true: it is kept, and found again by its id.")
-    previous_response_id: ShortText | None = Field(default=None, description="Of a response that is kept.")
-    metadata: dict[str, MetadataText] | None = Field(default=None, max_length=16, description="Said again.")
+    background: bool | None = Field(default=False, description="The response comes at once; poll it by its id.")
+    store: bool | None = Field(
+        default=None, description="true: the response is kept for a time and can be read by its id."
+    )
+    previous_response_id: ShortText | None = Field(default=None, description="The id of a response that is kept.")
+    metadata: dict[str, MetadataText] | None = Field(
+        default=None, max_length=16, description="Returned unchanged in the response."
+    )
     user: ShortText | None = Field(default=None, description="Written to the log.")
-    safety_identifier: ShortText | None = Field(default=None, description="As `user`.")
+    safety_identifier: ShortText | None = Field(default=None, description="Same as `user`.")
     text: TextOptions | None = None
     conversation: NoConversation = None
     prompt: NoTemplate = None
@@ -160,7 +166,7 @@ def order_of(body: ResponsesRequest) -> Order:
     said = [item for item in body.input if item.get("role") not in ("system", "developer")]
     turns = conversation(_turn(item) for item in said)
     if not turns:
-        raise errors.InvalidRequest.of_fields([("input", "holds no words and no picture")])
+        raise errors.InvalidRequest.of_fields([("input", "has no text and no image")])
     tool = body.tools[0] if body.tools else ImageTool(type="image_generation")
     names = (tool.model, body.model)
     tool = tool.model_copy(update={"model": next((name for name in names if name and not is_chat_model(name)), None)})
@@ -190,7 +196,7 @@ def _system(body: ResponsesRequest) -> list[str]:
     parts = [part for item in body.input if item.get("role") in ("system", "developer") for part in item["content"]]
     if any(part["type"] != "text" for part in parts):
         raise errors.InvalidRequest.of_fields(
-            [("input", "holds a picture of the system; a user's message may have it")]
+            [("input", "has an image in a system message; send images in a user message")]
         )
     return [part["text"] for part in parts]
 
@@ -465,10 +471,11 @@ _EXAMPLE = {"input": documentation.EXAMPLE_PROMPT, "tools": [{"type": TOOL}]}
 _DOCUMENTATION: dict[str, Any] = {
     "operation_id": "createResponse",
     "tags": ["OpenAI"],
-    "summary": "A response with a picture",
+    "summary": "Create a response with an image",
     "description": (
-        "In OpenAI's API format for responses, with the tool `image_generation`: as JSON, as typed events with"
-        " `stream`, or in the background. What cannot be honoured is refused by name; other fields are taken and change nothing."
+        "OpenAI's API format for responses, with the tool `image_generation`: as JSON, as server-sent events with `stream`,"
+        " or in the background with `background`. Fields that cannot be supported return an error that names them. Other"
+        " fields are accepted and ignored."
     ),
     "responses": documentation.responses(_CONTENT, openai.ERROR_SCHEMA),
     "openapi_extra": {"requestBody": documentation.request_body(ResponsesRequest, _EXAMPLE)},
@@ -499,7 +506,7 @@ def routes(services: Services) -> list[APIRoute]:
     async def get(request: Request, exchange: Exchange) -> Response:
         if request.query_params.get("stream") == "true":
             raise errors.InvalidRequest.of_fields(
-                [("stream", "is for new responses; poll this one until it has ended")]
+                [("stream", "is not supported for an existing response; poll it without stream")]
             )
         assert exchange.caller is not None
         entry = await _entry_of(request, exchange, services)
@@ -521,9 +528,9 @@ def routes(services: Services) -> list[APIRoute]:
     one = f"{PATH}/{{id}}"
     return [
         endpoint(services).route(DIALECT, services),
-        _route(one, "GET", get, services, "getResponse", "A response that is kept"),
-        _route(f"{one}/cancel", "POST", cancel, services, "cancelResponse", "Cancel a response in the background"),
-        _route(one, "DELETE", delete, services, "deleteResponse", "Delete a response that is kept"),
+        _route(one, "GET", get, services, "getResponse", "Read a kept response"),
+        _route(f"{one}/cancel", "POST", cancel, services, "cancelResponse", "Cancel a background response"),
+        _route(one, "DELETE", delete, services, "deleteResponse", "Delete a kept response"),
     ]
 
 
@@ -536,7 +543,7 @@ async def _entry_of(request: Request, exchange: Exchange, services: Services) ->
             entry = await services.requests.task(name.removeprefix(RESPONSE_PREFIX), exchange.caller)
             if entry.route == PATH:
                 return entry
-    raise errors.NotFound(f"There is no response {name[:100]} of yours, or its time is over.")
+    raise errors.NotFound(f"Response {name[:100]} was not found. It may have expired, or belong to another caller.")
 
 
 async def _response_of(entry: Entry, exchange: Exchange, services: Services) -> Response:
@@ -554,6 +561,15 @@ async def _response_of(entry: Entry, exchange: Exchange, services: Services) -> 
     return PiecesResponse(document, "application/json")
 
 
+_ID = {
+    "name": "id",
+    "in": "path",
+    "required": True,
+    "description": "The `id` of a response made with `store: true` or `background: true`.",
+    "schema": {"type": "string"},
+}
+
+
 def _route(path: str, method: str, handler: Handler, services: Services, name: str, summary: str) -> DialectRoute:
     return DialectRoute(
         path,
@@ -566,5 +582,5 @@ def _route(path: str, method: str, handler: Handler, services: Services, name: s
         tags=["OpenAI"],
         summary=summary,
         responses=documentation.responses({"application/json": {"schema": {"type": "object"}}}, openai.ERROR_SCHEMA),
-        openapi_extra={"parameters": [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}]},
+        openapi_extra={"parameters": [_ID]},
     )

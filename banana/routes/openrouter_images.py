@@ -33,7 +33,7 @@ class OpenRouterRequest(ImagesRequest):
     resolution: Annotated[ImageSize | None, BeforeValidator(openrouter_size)] = None
     input_references: Annotated[Pictures, BeforeValidator(_pictures)] = ()
     provider: Annotated[dict[str, Any] | None, BeforeValidator(with_texts)] = Field(
-        default=None, description="There is one: Google."
+        default=None, description="Accepted and ignored; the provider is always Google."
     )
 
 
@@ -79,8 +79,8 @@ ENDPOINT: ImageEndpoint[OpenRouterRequest] = ImageEndpoint(
     documentation={
         "operation_id": "createOpenRouterImage",
         "tags": ["OpenAI"],
-        "summary": "Generate images, as OpenRouter has it",
-        "description": "In OpenRouter's API format for images: one route, with pictures to start from or without.",
+        "summary": "Generate or edit images (OpenRouter)",
+        "description": "OpenRouter's API format: one route, with or without input images (`input_references`).",
         "responses": documentation.responses(openai_images.CONTENT, openai.ERROR_SCHEMA),
         "openapi_extra": {
             "requestBody": documentation.request_body(OpenRouterRequest, {"prompt": documentation.EXAMPLE_PROMPT})

@@ -51,26 +51,26 @@ def routes(
         metrics_token: what `/metrics` asks for; None when it is open.
 
     """
-    router = APIRouter(tags=["operation"])
+    router = APIRouter(tags=["operations"])
 
     @router.head("/health", include_in_schema=False)
     @router.get("/health", operation_id="health", responses=_answered(_HEALTH, 200))
     async def health() -> Response:
-        """Return 200 while the process answers; Google is not involved."""
+        """Answers 200 while the service runs. Never calls Google, never rate limited."""
         return JSONResponse({"status": "healthy", "version": CONTRACT_VERSION})
 
     @router.get("/ready", operation_id="ready", responses=_answered(_READINESS, 200, 503))
     async def ready() -> Response:
-        """Return 200 when requests should be sent here, else 503: the worker retires, or every API key was refused."""
+        """Answers 200 if the service can take requests, else 503: the worker is stopping, or Google refused every API key."""
         why_not = reasons()
         readiness = {"status": "not ready" if why_not else "ready", "reasons": why_not, "degraded": degraded()}
         return JSONResponse(readiness, 503 if why_not else 200)
 
     @router.get("/metrics", operation_id="metrics", response_class=Response)
     async def prometheus(request: Request) -> Response:
-        """Return the metrics of all workers, in Prometheus' text format; with METRICS_TOKEN set, to its holder only."""
+        """Metrics of all workers in Prometheus' text format. If METRICS_TOKEN is set, it is required as `Authorization: Bearer`."""
         if metrics_token and not is_same(metrics_token, bearer_of(request.headers)):
-            raise errors.Unauthorized("METRICS_TOKEN is needed, as Authorization: Bearer.")
+            raise errors.Unauthorized("Send METRICS_TOKEN as Authorization: Bearer.")
         return Response(metrics.exposition(metrics_folder), media_type=CONTENT_TYPE_LATEST)
 
     return list(router.routes)

@@ -36,15 +36,16 @@ def routes(files: Files, links: Links, rate_limit: RateLimit) -> list[BaseRoute]
     @router.get(
         "/results/{name}",
         operation_id="result",
+        summary="Open a link to an image",
         response_class=Response,
         responses=_RESPONSES,
         openapi_extra={"parameters": _PARAMETERS},
     )
     async def picture(request: Request) -> Response:
-        """Return a kept picture by its link."""
+        """Return a kept image. Open the link that the service gave: it has `exp` and `sig`."""
         name, query = request.path_params["name"], request.query_params
         if not _NAME.fullmatch(name):
-            raise errors.NotFound("There is no such picture.")
+            raise errors.NotFound("There is no such image.")
         exchange_of(request.scope).caller = address_of(request)
         await rate_limit.admit_replay(request)
         left_seconds = links.check(name, query.get("exp", ""), query.get("sig", ""))
@@ -107,13 +108,13 @@ _PARAMETERS = [
     *({"name": name, "in": "query", "required": False, "schema": {"type": "string"}} for name in ("exp", "sig")),
 ]
 _RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The picture.", "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}},
-    302: {"description": "The picture is at this address, for an hour at most."},
-    206: {"description": "The range that was asked for."},
-    304: {"description": "It has not changed."},
-    403: {"description": "The signature is wrong."},
-    404: {"description": "This is no picture's name."},
-    410: {"description": "It is no longer kept."},
-    416: {"description": "There is no such range."},
+    200: {"description": "The image.", "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}},
+    302: {"description": "The image is at this address, for at most an hour."},
+    206: {"description": "The requested range."},
+    304: {"description": "Not changed."},
+    403: {"description": "The signature of the link is wrong."},
+    404: {"description": "There is no such image."},
+    410: {"description": "The image is no longer kept."},
+    416: {"description": "The range is outside the image."},
     429: {"description": "Too many requests."},
 }

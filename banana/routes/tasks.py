@@ -66,7 +66,7 @@ def routes(services: Services, formats: Mapping[str, TaskFormat]) -> list[APIRou
     one = f"{TASKS_PATH}/{{id}}"
     return [
         _route(one, "GET", poll, services, "getImageTask", "Poll a task", [_ID, _WAIT, _ACCEPT]),
-        _route(TASKS_PATH, "GET", listing, services, "listImageTasks", "Your tasks", [_LIMIT, _AFTER]),
+        _route(TASKS_PATH, "GET", listing, services, "listImageTasks", "List your tasks", [_LIMIT, _AFTER]),
         _route(one, "DELETE", delete, services, "deleteImageTask", "Cancel or delete a task", [_ID, _IF_MATCH]),
     ]
 
@@ -128,7 +128,7 @@ def _summary(entry: Entry) -> dict[str, object]:
 def _is_only_active(if_match: str | None) -> bool:
     """Return whether a task is to be deleted only while it has not ended. Raises InvalidRequest."""
     if if_match not in (None, "*", PROCESSING):
-        raise errors.InvalidRequest.of_fields([("If-Match", f"must be {PROCESSING}, or absent")])
+        raise errors.InvalidRequest.of_fields([("If-Match", f"must be {PROCESSING} or left out")])
     return if_match == PROCESSING
 
 
@@ -154,8 +154,8 @@ def _responses(content: dict[str, Any], method: str) -> dict[int | str, dict[str
     found = documentation.responses(content, openai.ERROR_SCHEMA)
     if method == "DELETE":
         del found[200]
-        found[204] = {"description": "It is cancelled, or gone."}
-        found[412] = found[404] | {"description": "It has ended, and stays."}
+        found[204] = {"description": "It was cancelled or deleted."}
+        found[412] = found[404] | {"description": "It has already ended; it was not deleted."}
     return found
 
 
@@ -163,15 +163,19 @@ def _parameter(name: str, place: str, schema: dict[str, Any]) -> dict[str, Any]:
     return {"name": name, "in": place, "required": place == "path", "schema": schema}
 
 
-_ID = _parameter("id", "path", {"type": "string"})
-_WAIT = _parameter("wait", "query", {"type": "integer", "minimum": 0, "default": 0})
+_ID = _parameter("id", "path", {"type": "string"}) | {"description": "The `id` of one of your tasks."}
+_WAIT = _parameter("wait", "query", {"type": "integer", "minimum": 0, "default": 0}) | {
+    "description": "Waits up to this many seconds, at most 60, for the task to end."
+}
 _LIMIT = _parameter("limit", "query", {"type": "integer", "minimum": 1, "default": DEFAULT_LIMIT})
-_AFTER = _parameter("after", "query", {"type": "string"})
+_AFTER = _parameter("after", "query", {"type": "string"}) | {
+    "description": "The `id` of the last task of the page before."
+}
 _ACCEPT = _parameter("Accept", "header", {"type": "string", "example": "image/*"}) | {
-    "description": "`image/*`: the picture itself, when the task of one picture is completed."
+    "description": "`image/*`: the image file itself, once a task with one image is completed."
 }
 _IF_MATCH = _parameter("If-Match", "header", {"enum": [PROCESSING]}) | {
-    "description": "Cancel it only while it is processing: one that has ended stays, and the status is 412."
+    "description": "Cancel the task only while it is processing. A task that has ended is not deleted: 412."
 }
 
 

@@ -116,7 +116,9 @@ class Internal(BananaError):
     in_doubt = True
 
     def __init__(self) -> None:
-        super().__init__("An error of this service's own. Please report it with the request_id; nothing was retried.")
+        super().__init__(
+            "Internal error of this service. Report it with the request_id; the log has the details. Nothing was retried."
+        )
 
 
 class InvalidRequest(BananaError):
@@ -311,8 +313,8 @@ class OutcomeUnknown(UpstreamError):
 
     def __init__(self) -> None:
         super().__init__(
-            "The call was sent to Google, and its response never came: it may have been billed. It is not sent again for"
-            " this Idempotency-Key or task; to try again, send it with a new key, which may be billed a second time."
+            "The call was sent to Google, but no response came. It may have been billed, so it is not repeated for this"
+            " Idempotency-Key or task. To try again, use a new key; that may be billed again."
         )
 
 
@@ -328,8 +330,8 @@ class LedgerUnavailable(Overloaded):
 
     def __init__(self) -> None:
         super().__init__(
-            "This service cannot use its records of Idempotency-Keys, tasks and budgets at the moment (is its disk full?);"
-            " nothing was sent to Google for this request.",
+            "This service cannot read or write its records of Idempotency-Keys, tasks and budgets (is its disk full?)."
+            " Nothing was sent to Google. Try again later.",
             retry_after_seconds=RETRY_AFTER_SECONDS,
         )
 

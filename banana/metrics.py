@@ -97,9 +97,7 @@ store_degraded = Gauge(
 keys_refused = Gauge(
     "banana_keys_refused", "API keys that Google refused, in the worker that has most", multiprocess_mode="livemax"
 )
-images = AddedUp(
-    Counter("banana_images_total", "Images that reached their caller, or are kept for it", ["model", "caller"])
-)
+images = AddedUp(Counter("banana_images_total", "Images delivered to their caller or kept for it", ["model", "caller"]))
 cost_usd = AddedUp(
     Counter(
         "banana_cost_usd_total",

@@ -76,7 +76,7 @@ class RateLimit:
         decision = self._decide(self._refusals, address_of(request), "refused")
         if not decision.allowed:
             raise errors.RateLimited(
-                f"More than {decision.limit} requests without a right access token came from this address in"
+                f"More than {decision.limit} requests without a valid access token came from this address in"
                 f" {WINDOW_SECONDS} seconds.",
                 retry_after_seconds=decision.reset_at - time.time(),
             )
@@ -116,6 +116,6 @@ def _refuse_unless_allowed(decision: Decision) -> None:
         return
     metrics.limited.inc()
     raise errors.RateLimited(
-        f"Over the rate limit of {decision.limit} requests in {WINDOW_SECONDS} seconds; the request was not carried out.",
+        f"Rate limit exceeded: {decision.limit} requests in {WINDOW_SECONDS} seconds. Nothing was sent to Google.",
         retry_after_seconds=decision.reset_at - time.time(),
     )

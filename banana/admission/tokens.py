@@ -77,14 +77,14 @@ class TokenAuth:
             given += filter(None, (token.strip() for token in request.query_params.getlist(query_name)))
         if not given:
             raise errors.Unauthorized(
-                "An access token is needed, as Authorization: Bearer, x-goog-api-key or x-api-key."
+                "An access token is required. Send it as Authorization: Bearer, x-goog-api-key or x-api-key."
             )
         name = None
         for token, holder in self._names.items():
             if any([is_same(token, candidate) for candidate in given]):  # noqa: C419 # all of them, for constant time
                 name = holder
         if name is None:
-            raise errors.Unauthorized("The access token is not one of this service's.")
+            raise errors.Unauthorized("The access token is not valid.")
         return name
 
 

@@ -208,7 +208,7 @@ class GeminiClient:
             async with asyncio.timeout_at(exchange.deadline):
                 return await self._with_retries(call, exchange, read, sending)
         except TimeoutError:
-            late = errors.DeadlineExceeded("The deadline passed before Google answered; the call was cancelled.")
+            late = errors.DeadlineExceeded("Google did not answer before the deadline; the call was cancelled.")
             late.in_doubt = sending.in_doubt
             raise late from None
         finally:
@@ -311,7 +311,9 @@ class GeminiClient:
             self._buffers.hold(exchange, len(chunk))
             left_bytes -= len(chunk)
             if left_bytes < 0:
-                raise errors.InvalidResponse(f"Google's response is over {self._max_response_bytes} bytes.")
+                raise errors.InvalidResponse(
+                    f"Google's response has more than {self._max_response_bytes} bytes (MAX_RESPONSE_BYTES)."
+                )
             sink(chunk)
 
         return take

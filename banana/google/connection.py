@@ -201,7 +201,7 @@ class Connection(asyncio.BufferedProtocol):
         elif response.status:
             self._fail(errors.CutResponse("Google's response was cut short."))
         elif not self._was_sent:
-            message = "The connection to Google was lost before the request was sent whole; it was not carried out."
+            message = "The connection to Google was lost before the whole request was sent; it was not processed."
             self._fail(errors.NotConnected(message))
         else:
             name = type(exc or ConnectionResetError()).__name__
@@ -333,7 +333,7 @@ class Connection(asyncio.BufferedProtocol):
             self._fail(errors.CutResponse(f"Google's response is not HTTP ({type(error).__name__})."))
             return
         if end > MAX_HEAD_BYTES or not self._is_head_whole:
-            self._fail(errors.CutResponse("Google's response is not HTTP: its head has no end."))
+            self._fail(errors.CutResponse("Google's response is not HTTP: its head does not end."))
             return
         self._frame(response, status)
         if status < 200:  # an interim response; the one that counts follows

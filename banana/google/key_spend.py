@@ -79,7 +79,7 @@ class LimitedKeySpend:
         if amount > self._limit:
             raise errors.KeySpent(
                 f"This call may cost {amount:.6f} USD, more than KEY_SPEND_PER_10_MINUTES={self._limit} lets any key spend;"
-                " it was not sent.",
+                " nothing was sent to Google.",
                 per_day=True,
             )
         if self._settling:
@@ -100,7 +100,7 @@ class LimitedKeySpend:
             self._open.discard(room_id)
             raise errors.KeySpent(
                 f"Every API key has spent what KEY_SPEND_PER_10_MINUTES={self._limit} USD lets it spend in"
-                f" {KEY_WINDOW_SECONDS // 60} minutes; the call was not sent.",
+                f" {KEY_WINDOW_SECONDS // 60} minutes. Nothing was sent to Google.",
                 retry_after_seconds=wait_seconds,
             )
         return room_id
@@ -131,4 +131,6 @@ class LimitedKeySpend:
     def _warn_of_unknown_price(self) -> None:
         if self._knows_every_price:
             self._knows_every_price = False
-            log.warning("price_unknown", message="Calls of models without a price count as nothing; see PRICES.")
+            log.warning(
+                "price_unknown", message="Calls of models without a price are not counted. Set their prices in PRICES."
+            )

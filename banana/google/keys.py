@@ -84,7 +84,7 @@ class KeyRing:
         left_seconds = soonest.until - self._clock()
         if spent is not None and _readiness(spent) < (soonest.per_day, left_seconds):
             return spent
-        message = "Google's quota is used up for every key of this service; the call was not sent."
+        message = "Google's quota is used up for every API key of this service. Nothing was sent to Google."
         google = min((quota for quota in quotas if quota is not spent), key=_readiness, default=None)
         error = errors.UpstreamQuota(
             google.message if google else message, retry_after_seconds=left_seconds, per_day=soonest.per_day

@@ -22,7 +22,7 @@ class Slots:
         """Return when there is room for one more call, running or waiting. Raises Overloaded."""
         if self._semaphore.locked() and self.waiting >= self.max_waiting:
             raise errors.Overloaded(
-                f"All {self.size} connections are busy and {self.waiting} calls wait already; the call was not sent.",
+                f"All {self.size} connections are busy and {self.waiting} calls are waiting. Nothing was sent to Google.",
                 retry_after_seconds=errors.RETRY_AFTER_SECONDS,
             )
 

@@ -180,7 +180,7 @@ class HttpTransport:
         except (OSError, ssl.SSLError) as error:  # a TimeoutError is an OSError
             connection.close()
             name = type(error).__name__
-            raise errors.NotConnected(f"No connection to Google could be made ({name}); nothing was sent.") from error
+            raise errors.NotConnected(f"Could not connect to Google ({name}); nothing was sent.") from error
         except BaseException:
             connection.close()
             raise
@@ -199,7 +199,7 @@ class HttpTransport:
         try:
             status = await connection.open_tunnel("\r\n".join(lines).encode("latin-1"))
         except errors.UpstreamError as error:
-            raise errors.NotConnected(f"The proxy gave no connection to Google: {error.message}") from error
+            raise errors.NotConnected(f"The proxy could not connect to Google: {error.message}") from error
         if status != 200:
             raise errors.NotConnected(f"The proxy refused the connection ({status}); nothing was sent.")
         await connection.start_tls(ssl_context(), self._origin.host)

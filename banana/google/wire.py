@@ -305,7 +305,7 @@ def _failure(document: dict[str, Any], candidates: list[dict[str, Any]]) -> erro
     reason = _finish_reason(candidates)
     finish_message = next((_shortened(message) for c in candidates if (message := field_of(c, "finishMessage"))), "")
     if reason in POLICY_REASONS:
-        return errors.Blocked(finish_message or "Google's policy refused to make this image.", reason=reason)
+        return errors.Blocked(finish_message or "Google's content policy blocked this image.", reason=reason)
     text = _shortened(" ".join(_texts(candidates)))
     sentences = ("Google answered without an image.", finish_message, text and f"The model's text: {text}")
     return errors.NoImage(" ".join(filter(None, sentences)), reason=reason or "NO_CANDIDATES")

@@ -87,11 +87,11 @@ class BodyReader:
                         small.clear()
                 feed(bytes(small))
         except TimeoutError:
-            message = "The deadline passed before the request had arrived whole."
+            message = "The deadline passed before the whole request arrived."
             # Which of the two was waited for, not the clock: a loop's timers may end a clock's tick early.
             if timer.when() != deadline:
                 message = (
-                    f"Nothing more of the request's body came for {self._idle_seconds:g} s; it was not carried out."
+                    f"The request's body stopped arriving for {self._idle_seconds:g} s. Nothing was sent to Google."
                 )
             raise errors.DeadlineExceeded(message) from None
 
@@ -126,7 +126,7 @@ def _invalid_request(problems: list[tuple[str, str]], count: int) -> errors.Inva
         is_repeated = any(problem == earlier for _, earlier in named)
         named.append((_short(field), problem.partition(";")[0] if is_repeated else problem))
     if count > len(named):
-        named.append(("body", f"has {count - len(named)} more such problems"))
+        named.append(("body", f"has {count - len(named)} more problems"))
     return errors.InvalidRequest.of_fields(named)
 
 
@@ -135,13 +135,13 @@ def _short(name: str) -> str:
 
 
 def _unknown_field(model: type[BaseModel]) -> str:
-    return f"is not a field of this request; it has {', '.join(model.model_fields)}"
+    return f"is not a known field; known are {', '.join(model.model_fields)}"
 
 
 def _problem(item: Any, model: type[BaseModel]) -> tuple[str, str]:
     field = ".".join(map(str, item["loc"])) or "body"
     if item["type"] == "extra_forbidden":
-        return field, _unknown_field(model) if len(item["loc"]) == 1 else "is not a field of this request"
+        return field, _unknown_field(model) if len(item["loc"]) == 1 else "is not a known field"
     if item["type"] == "missing":
         return field, "is missing"
     if item["type"] == "model_type":

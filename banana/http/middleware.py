@@ -177,7 +177,7 @@ class RequestLimit:
             return await self._app(scope, receive, send)
         if self._requests >= self._max_requests:
             raise errors.Overloaded(
-                f"This service serves {self._max_requests} requests at once, and no more; this one was not carried out.",
+                f"This service is already serving {self._max_requests} requests, its limit. Nothing was sent to Google. Try again later.",
                 retry_after_seconds=errors.RETRY_AFTER_SECONDS,
             )
         self._requests += 1
@@ -228,7 +228,7 @@ class BodyLimit:
 
     def _check_size(self, body_bytes: int) -> None:
         if body_bytes > self._max_bytes:
-            raise errors.TooLarge(f"The body is over this service's limit of {self._max_bytes} bytes.")
+            raise errors.TooLarge(f"The body is larger than this service's limit of {self._max_bytes} bytes.")
 
 
 class CancelOnDisconnect:

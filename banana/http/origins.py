@@ -67,13 +67,13 @@ class OriginRules:
             return
         if self.on_loopback:
             raise errors.ForeignOrigin(
-                f"This service listens on a loopback address and is not known as {_shown(host)}. Behind a reverse proxy,"
-                " set PUBLIC_URL to the address that people use, or set ACCESS_TOKENS."
+                f"This service listens on a loopback address and does not accept the host {_shown(host)}. Behind a"
+                " reverse proxy, set PUBLIC_URL to the address that people use, or set ACCESS_TOKENS."
             )
         if _is_of_browser(headers) and "." in name and not _is_address(name):
             raise errors.ForeignOrigin(
-                f"This service is not known to browsers as {_shown(host)}. Set PUBLIC_URL to the address that people use,"
-                " or set ACCESS_TOKENS."
+                f"This service does not accept browsers' requests for the host {_shown(host)}. Set PUBLIC_URL"
+                " to the address that people use, or set ACCESS_TOKENS."
             )
 
     def _check_site(self, headers: Headers) -> None:
@@ -88,7 +88,7 @@ class OriginRules:
             is_foreign = origin is not None and not self._is_own(origin, headers.get("host", ""))
         if is_foreign:
             raise errors.ForeignOrigin(
-                f"A page of another site ({_shown(origin or 'unknown')}) may not use this service. To let it, add its"
+                f"A page of another site ({_shown(origin or 'unknown')}) may not use this service. To allow it, add its"
                 " origin to CORS_ORIGINS; if it is this service's own page behind a reverse proxy, set PUBLIC_URL."
             )
 

@@ -158,7 +158,7 @@ class ServerProtocol(HttpToolsProtocol):
         """Serve the request; one with an upgrade is parsed again without it."""
         if self.parser.should_upgrade():
             if self.parser.get_method() == b"CONNECT":
-                raise ValueError("CONNECT is not served")
+                raise ValueError("CONNECT is not supported")
             return
         self._in_head = False
         self._of_worker.forget(self)
@@ -297,7 +297,7 @@ class ServerProtocol(HttpToolsProtocol):
             self.send_400_response("")
             return data[:0]
         if self._head_bytes > MAX_HEAD_BYTES:
-            message = f"The request line and headers are over this service's limit of {MAX_HEAD_BYTES} bytes."
+            message = f"The request line and headers are larger than this service's limit of {MAX_HEAD_BYTES} bytes."
             self._refuse(errors.HeadTooLarge(message))
         return data[taken:]
 

@@ -45,7 +45,11 @@ class LedgerThread:
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._ask, question, asked_at)
         except LedgerError as error:
             if not self.fails:
-                log.error("ledger_failed", error=str(error), message="Keys and tasks are refused until it works.")
+                log.error(
+                    "ledger_failed",
+                    error=str(error),
+                    message="Requests with an Idempotency-Key and tasks are refused until it works again.",
+                )
             self.fails = True
             raise errors.LedgerUnavailable from error
 

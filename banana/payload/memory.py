@@ -36,7 +36,7 @@ class Buffers:
         if self.held_bytes + size_bytes > self._max_bytes:
             raise errors.Overloaded(
                 f"This service holds {self.held_bytes} bytes of other requests, and takes none that makes them more than"
-                f" {self._max_bytes} (MAX_BUFFERED_BYTES); the request was not carried out.",
+                f" {self._max_bytes} (MAX_BUFFERED_BYTES). Nothing was sent to Google. Try again later.",
                 retry_after_seconds=errors.RETRY_AFTER_SECONDS,
             )
 

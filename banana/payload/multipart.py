@@ -109,7 +109,7 @@ class FormParser:
             position = start.find(b"\r\n" + self._first_boundary) + 2
             if position < 2:
                 if len(start) > MAX_PREAMBLE_BYTES:
-                    raise InvalidForm("its boundary does not come")
+                    raise InvalidForm("its boundary was not found")
                 self._preamble = start
                 return b""
         self._preamble = None
@@ -157,7 +157,7 @@ class FormParser:
             return
         self._part += data[start:end]
         if len(self._part) > MAX_FIELD_BYTES and self._name not in _names_of(self._files):
-            raise InvalidForm(f"the field {self._name[:_NAME_CHARACTERS]} is over {MAX_FIELD_BYTES} bytes")
+            raise InvalidForm(f"the field {self._name[:_NAME_CHARACTERS]} has more than {MAX_FIELD_BYTES} bytes")
 
     def _on_part_end(self) -> None:
         if isinstance(self._part, _Base64Encoder):
@@ -176,14 +176,14 @@ def fields_of(items: list[tuple[str, str | EncodedPicture]], files: str) -> dict
     """Return a form as the JSON object that means the same; all values but files are strings.
 
     Parts named `image`, `image[]` or `files`, files and texts, in their order, are the list `files`. Raises InvalidForm
-    for a field that is given twice.
+    for a field that is sent twice.
     """
     fields: dict[str, Any] = {}
     for name, value in items:
         if name in _names_of(files):
             fields.setdefault(files, []).append(value)
         elif name in fields:
-            raise InvalidForm(f"the field {name[:_NAME_CHARACTERS]} is given twice")
+            raise InvalidForm(f"the field {name[:_NAME_CHARACTERS]} is sent twice")
         else:
             fields[name] = value
     return fields

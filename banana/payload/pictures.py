@@ -99,7 +99,7 @@ def read_input_picture(value: str | LongString | EncodedPicture) -> EncodedPictu
         raise PictureError("is empty")
     if picture.mime_type not in ACCEPTED_TYPES:
         found = picture.mime_type or _described(picture.start)
-        raise PictureError(f"is {found}; PNG, JPEG, WebP, HEIC and HEIF are taken")
+        raise PictureError(f"is {found}; supported are PNG, JPEG, WebP, HEIC and HEIF")
     return picture
 
 
@@ -114,8 +114,8 @@ def type_of(start: bytes) -> str | None:
 
 def _described(start: bytes) -> str:
     if start.isascii() and start.decode("ascii").isprintable():
-        return "text, not a picture"
-    return f"not a picture of a known type (it begins with the bytes {start[:4].hex(' ')})"
+        return "text, not an image"
+    return f"not a known image type (it begins with the bytes {start[:4].hex(' ')})"
 
 
 def _without_prefix(pieces: Pieces) -> Pieces:
@@ -127,7 +127,7 @@ def _without_prefix(pieces: Pieces) -> Pieces:
     if prefix is None:
         raise PictureError("is a data URI without a comma")
     if not prefix[1].lower().endswith(b";base64"):
-        raise PictureError("is a data URI that is not base64 (it lacks ;base64)")
+        raise PictureError("is a data URI without ;base64")
     return without_head(pieces, prefix.end())
 
 

@@ -87,7 +87,7 @@ class KeptHistory:
                 brought_bytes = sum(_size_of(one) for one in looked_up) - _size_of(part)
                 size_bytes += brought_bytes
                 if size_bytes > self._max_bytes:
-                    raise errors.TooLarge(f"What this conversation refers to is over {self._max_bytes} bytes.")
+                    raise errors.TooLarge(f"The images of this conversation have more than {self._max_bytes} bytes.")
                 self._buffers.reserve(exchange, brought_bytes)
                 parts += looked_up
             found.append(Turn(parts, turn.is_model))
@@ -188,12 +188,12 @@ def _not_kept(reference: str) -> errors.InvalidRequest:
             [
                 (
                     "previous_response_id",
-                    f"{reference[:80]} is not kept; only a response with store: true or background: true is, for a time",
+                    f"{reference[:80]} was not found. Only responses with store: true or background: true are kept, for a time",
                 )
             ]
         )
     if not reference.lower().startswith(("http://", "https://")):
-        problem = f"{reference[:80]} is not kept; send the item itself, or set store: true where it is made"
+        problem = f"{reference[:80]} was not found. Send the item itself, or create it with store: true"
         return errors.InvalidRequest.of_fields([("input", problem)])
-    problem = f"{reference[:80]} is not fetched; send the picture itself, as a data URI, or a link of this service"
+    problem = f"{reference[:80]} is not downloaded; send the image as a data URI, or a link of this service"
     return errors.InvalidRequest.of_fields([("image_url", problem)])

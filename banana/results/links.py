@@ -46,7 +46,9 @@ class Links:
         except OSError as error:
             raise errors.LedgerUnavailable from error
         if not hmac.compare_digest(expected.encode(), signature.encode()):
-            raise errors.BadSignature("This link was not made by this service, or it was changed on the way.")
+            raise errors.BadSignature(
+                "The signature of this link is wrong: it was not made by this service, or was changed."
+            )
         left_seconds = int(expires_at) - int(time.time())
         if left_seconds <= 0:
             raise expired()
@@ -90,7 +92,7 @@ class Links:
 def expired() -> errors.Expired:
     """Return the error for a picture that is gone."""
     return errors.Expired(
-        "This picture is no longer kept: its time is over, or it made room for newer ones, or it was deleted."
+        "This image is no longer kept: it expired, was deleted, or was removed to make room for newer ones."
     )
 
 

@@ -307,7 +307,9 @@ class KeptRequests:
             return
         _of_caller(await self._ledger.look(lambda ledger: ledger.get([entry_id])), entry_id, caller)
         if only_active:
-            raise errors.PreconditionFailed("The task has ended: it was not deleted. Delete it without If-Match.")
+            raise errors.PreconditionFailed(
+                "The task has already ended and was not deleted. To delete it, leave out If-Match."
+            )
         try:
             # Before its entry: what cannot be removed can be deleted again.
             await self._files.remove(entry_id)
@@ -339,7 +341,7 @@ class KeptRequests:
         submission.is_replay = holding.id != new.id
         if holding.fingerprint != new.fingerprint:
             raise errors.IdempotencyMismatch(
-                "This Idempotency-Key was used for another request: the same key means the same route and the same content."
+                "This Idempotency-Key was already used for a different request. Use a new key for each new request."
             )
         submission.entry = holding
         exchange.kept_id, exchange.kept_since, exchange.replayed = holding.id, holding.created_at, submission.is_replay
@@ -474,18 +476,18 @@ async def _fingerprint(job: Job, size_bytes: int) -> str:
 
 def _in_progress() -> errors.InProgress:
     return errors.InProgress(
-        "A request with this Idempotency-Key is still being carried out; repeat this one to get its result.",
+        "A request with this Idempotency-Key is still running. Repeat this request later to get its result.",
         retry_after_seconds=RETRY_AFTER_SECONDS,
     )
 
 
 def _not_kept(name: str) -> errors.InvalidRequest:
-    problem = "cannot be honoured: this service keeps no results (KEEP_RESULTS_SECONDS=0)"
+    problem = "is not supported: this service keeps no results (KEEP_RESULTS_SECONDS=0)"
     return errors.InvalidRequest.of_fields([(name, problem)])
 
 
 def _no_task(entry_id: str) -> errors.NotFound:
-    return errors.NotFound(f"There is no task {entry_id[:100]} of yours, or its time is over.")
+    return errors.NotFound(f"Task {entry_id[:100]} was not found. It may have expired, or belong to another caller.")
 
 
 def _of_caller(found: Sequence[Entry], entry_id: str, caller: str) -> Entry:

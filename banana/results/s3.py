@@ -177,7 +177,7 @@ class S3Files:
         listed = {meta["path"]: meta for meta in await self._in_thread(self._listed, LISTED_BYTES)}
         marker = listed.get(_MARKER)
         if marker is None:
-            raise OSError(errno.EIO, "S3 does not list what was just written")
+            raise OSError(errno.EIO, "S3 does not list a file that was just written")
         own = {path: meta for path, meta in listed.items() if _is_order(path) or is_own(_name_of(path))}
         left = await self._swept(own, marker["last_modified"])
         pause = SWEEP_SECONDS * (1 + len(listed) // LISTED_AT_ONCE)

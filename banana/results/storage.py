@@ -35,7 +35,7 @@ def open_files(
     except ModuleNotFoundError as error:
         raise ResultsError(
             f"RESULTS_URL is {url}, and the package {error.name} is not installed: pip install -r requirements-s3.txt"
-            " (the scripts and the image have it)"
+            " (start.sh and the Docker image install it)"
         ) from error
     parts = urlsplit(url)
     turns = state_folder / "results.sweep"

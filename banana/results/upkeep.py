@@ -221,8 +221,8 @@ class Upkeep:
 
     async def _fail(self, entry: Entry) -> None:
         error = errors.Overloaded(
-            "The worker that was to carry out this task died, and its order cannot be read any more; nothing was sent to"
-            " Google, and nothing billed."
+            "The worker of this task died, and its request can no longer be read. Nothing was sent to Google or billed."
+            " Create the task again."
         )
         document = document_of([Outcome(0, error)])
         expires_at = time.time() + self._files.keep_seconds

@@ -244,7 +244,9 @@ class Works:
                 return
             await work.spending.reserve()
             if not await self._ledger.record(lambda ledger: ledger.mark_sent(work.entry.id, self.owner)):
-                raise errors.InProgress("The request was cancelled, or another worker of the service carries it out.")
+                raise errors.InProgress(
+                    "The request was cancelled, or another worker has taken it over. Repeat it to get its result."
+                )
             work.is_sent = True
         await self._remove_order(work)
 
@@ -342,14 +344,17 @@ class Works:
 
     def _log_failure(self, error: OSError) -> None:
         if not self.files_fail:
-            log.error("not_kept", error=str(error), message="Pictures are sent, but not kept, until this is mended.")
+            log.error(
+                "not_kept",
+                error=str(error),
+                message="Images are sent to callers, but not kept, until this works again.",
+            )
         self.files_fail = True
 
 
 def _cancelled_unsent() -> errors.InProgress:
     return errors.InProgress(
-        "The task with this Idempotency-Key was cancelled before anything was sent to Google; repeat the request to have it"
-        " carried out."
+        "The task with this Idempotency-Key was cancelled before anything was sent to Google. Repeat the request to run it."
     )
 
 

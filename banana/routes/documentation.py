@@ -116,15 +116,22 @@ def with_schemas(value: Any) -> Any:
 def _form_of(model: type[BaseModel], example: Mapping[str, Any], pictures: str) -> dict[str, Any]:
     """Return a form's schema. Its examples stand at each field: those of the whole are not what /docs sends."""
     fields = {name: field for name, field in schema_of(model)["properties"].items() if name not in (pictures, "images")}
-    sent = [example[pictures]] if pictures in example else []
-    files = {
-        "type": "array",
-        "items": {"type": "string", "format": "binary"},
-        "maxItems": MAX_PICTURES,
-        "example": sent,
+    files = {"type": "array", "items": {"type": "string", "format": "binary"}, "maxItems": MAX_PICTURES}
+    shown = {name: _form_field(field) for name, field in fields.items()}
+    for name in example.keys() & shown.keys():
+        shown[name]["example"] = example[name]
+    return {
+        "type": "object",
+        "properties": shown | {"image": files | {"example": [EXAMPLE_PICTURE]}},
+        "required": ["prompt"],
     }
-    shown = {name: field | ({"example": example[name]} if name in example else {}) for name, field in fields.items()}
-    return {"type": "object", "properties": shown | {"image": files}, "required": ["prompt"]}
+
+
+def _form_field(field: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a field as a form has it: without null, which /docs would fill in with a text of its own."""
+    kinds = [kind for kind in field.get("anyOf", ()) if kind.get("type") != "null"]
+    rest = {name: value for name, value in field.items() if name != "anyOf" and (name, value) != ("default", None)}
+    return rest | (kinds[0] if len(kinds) == 1 else {"anyOf": kinds} if kinds else {})
 
 
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def _route(prefix: str, path: str, services: Services) -> DialectRoute:
         include_in_schema=prefix in ("/v1beta", "/v1"),
         operation_id=f"{'either' if shared else 'google'}Model{'' if one else 's'}",
         tags=["models"],
-        summary="Get a model" if one else "List models",
+        summary=f"{'Get a model' if one else 'List models'} ({'OpenAI' if shared else 'Google'})",
         description="OpenAI's API format; with the header `x-goog-api-key`, Google's."
         if shared
         else "Google's API format.",

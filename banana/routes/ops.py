@@ -66,7 +66,7 @@ def routes(
         readiness = {"status": "not ready" if why_not else "ready", "reasons": why_not, "degraded": degraded()}
         return JSONResponse(readiness, 503 if why_not else 200)
 
-    @router.get("/metrics", operation_id="metrics", response_class=Response)
+    @router.get("/metrics", operation_id="metrics", summary="Metrics", response_class=Response)
     async def prometheus(request: Request) -> Response:
         """Metrics of all workers in Prometheus' text format. If METRICS_TOKEN is set, it is required as `Authorization: Bearer`."""
         if metrics_token and not is_same(metrics_token, bearer_of(request.headers)):

@@ -61,7 +61,7 @@ def test_a_picture_goes_along(visit: Visit, way: str) -> None:
 def test_an_empty_prompt_is_asked_for(visit: Visit) -> None:
     """Nothing is sent without words."""
     visit.page.locator("#send").click()
-    expect(visit.page.locator("#message")).to_have_text("Describe the picture you want.")
+    expect(visit.page.locator("#message")).to_have_text("Describe the image you want.")
     expect(visit.page.locator("#prompt")).to_be_focused()
 
 
@@ -102,7 +102,7 @@ def test_a_token_is_asked_for_once(browser: Browser, closed: Service) -> None:
     page.keyboard.press("Enter")
     expect(dialog).to_contain_text("The service does not know this token.")
     dialog.get_by_label("Access token").fill(TOKEN)
-    dialog.get_by_role("button", name="Use it").click()
+    dialog.get_by_role("button", name="Use token").click()
     visit.has(2)
     expect(page.locator("#price")).to_contain_text("about $0.")
     page.locator("#spent").click()
@@ -142,7 +142,7 @@ def test_the_language_is_switched_to_the_last_label(browser: Browser, service: S
     in_viewer = page.evaluate(NAMES)
     page.keyboard.press("Escape")
     visit.reload()
-    expect(page.get_by_role("button", name="Make", exact=True)).to_be_visible()
+    expect(page.get_by_role("button", name="Generate", exact=True)).to_be_visible()
     visit.close()
 
     neutral = {
@@ -246,7 +246,7 @@ def test_it_works_by_keys_alone(visit: Visit) -> None:
     page.locator("#prompt").blur()
     page.keyboard.press("/")
     expect(page.locator("#prompt")).to_be_focused()
-    expect(page.locator("#status")).to_have_text("A picture is ready: Second")
+    expect(page.locator("#status")).to_have_text("Image ready: Second")
 
 
 def test_it_works_on_plain_http(browser: Browser, tmp_path: Path) -> None:
@@ -270,8 +270,8 @@ def test_it_works_on_plain_http(browser: Browser, tmp_path: Path) -> None:
     page.locator(".tile .open").first.click()
     page.get_by_role("button", name="Copy code").click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
-    page.get_by_role("button", name="Copy picture").click()
-    expect(page.locator(".viewer .toasts")).to_contain_text("The picture is copied.")
+    page.get_by_role("button", name="Copy image").click()
+    expect(page.locator(".viewer .toasts")).to_contain_text("Image copied.")
     page.keyboard.press("Escape")
     page.locator("#prompt").evaluate(
         "(node) => node.insertAdjacentHTML('afterend', '<div id=here contenteditable>.</div>')"

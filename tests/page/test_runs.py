@@ -94,7 +94,7 @@ def test_two_tabs_are_one_history(slow: Visit) -> None:
     expect(other.locator(".tile.waiting")).to_have_count(2)
     slow.has(2)
     expect(other.locator(".tile.done img")).to_have_count(2)
-    expect(slow.page.locator("#spent")).to_have_text("This session $0.27")
+    expect(slow.page.locator("#spent")).to_have_text("Session $0.27")
     expect(other.locator("#spent")).to_be_hidden()
     slow.tile("Two tabs").first.hover()
     slow.choose("Delete", "Two tabs")
@@ -237,7 +237,9 @@ def test_a_rate_limit_is_waited_for(browser: Browser, tmp_path: Path) -> None:
     assert service.run("start.sh", "--demo").returncode == 0
     visit = Visit(browser, service)
     visit.send("Over the limit", 5)
-    expect(visit.page.locator(".tile.waiting").last).to_contain_text(re.compile(r"Too many requests: sent in \d+ s"))
+    expect(visit.page.locator(".tile.waiting").last).to_contain_text(
+        re.compile(r"Rate limit reached. Sending in \d+ s")
+    )
     visit.page.locator(".tile.waiting").last.get_by_role("button", name="Cancel").click()
     expect(visit.page.locator(".tile.cancelled")).to_contain_text("It had not been sent; nothing is billed.")
     visit.close("429")
@@ -251,7 +253,7 @@ def test_those_that_failed_are_retried_together(slow: Visit) -> None:
     card = slow.page.locator(".tile.failed")
     expect(card).to_have_count(1)
     expect(card).to_contain_text("3 pictures: Blocked by Google's content policy.")
-    expect(card).to_contain_text("Change the words or the pictures and try again.")
+    expect(card).to_contain_text("Change the prompt or the reference images and try again.")
     card.get_by_role("button", name="Details").click()
     details = slow.page.locator("dialog.small")
     expect(details).to_contain_text("blocked")

@@ -44,7 +44,7 @@ def test_a_pasted_picture_at_night_then_wider_then_the_second_again(visit: Visit
     visit.make("Make it night")
     visit.tile("Make it night").hover()
     visit.tile("Make it night").get_by_role("button", name="Edit").click()
-    expect(visit.page.locator("#inputs-text")).to_have_text("Editing this picture")
+    expect(visit.page.locator("#inputs-text")).to_have_text("Editing this image")
     expect(visit.page.locator("#prompt")).to_be_focused()
     visit.make("Wider", ratio="21:9")
     visit.open("Wider")
@@ -68,14 +68,14 @@ def test_what_can_be_done_with_a_picture(visit: Visit) -> None:
     visit.context.grant_permissions(["clipboard-read", "clipboard-write"])
     visit.make("A boat")
     visit.choose("Vary", "A boat")
-    expect(visit.page.locator("#prompt")).to_have_value(re.compile("Another version of this picture"))
+    expect(visit.page.locator("#prompt")).to_have_value(re.compile("Another version of this image"))
     visit.page.locator("#inputs button").click()
     visit.choose("Use as reference", "A boat")
-    expect(visit.page.locator("#inputs-text")).to_have_text("One picture to start from")
+    expect(visit.page.locator("#inputs-text")).to_have_text("1 reference image")
     visit.choose("Favourite", "A boat")
     expect(visit.tile("A boat").get_by_role("button", name="Remove from favourites")).to_be_visible()
-    visit.choose("Copy picture", "A boat")
-    expect(visit.page.locator("#toasts")).to_contain_text("The picture is copied.")
+    visit.choose("Copy image", "A boat")
+    expect(visit.page.locator("#toasts")).to_contain_text("Image copied.")
     kinds = visit.page.evaluate("navigator.clipboard.read().then((items) => items[0].types)")
     visit.choose("Copy link", "A boat")
     expect(visit.page.locator("#toasts")).to_contain_text("The link is copied.")
@@ -96,7 +96,7 @@ def test_the_truth_about_a_picture(visit: Visit) -> None:
         "688 × 384",
         "JPEG, ",
         "0.",
-        "747 image · 225 thinking · 8 in",
+        "747 image · 225 thinking · 8 input",
         "kept until",
     ):
         expect(facts).to_contain_text(fact)
@@ -121,9 +121,9 @@ def test_the_price_before_and_the_sum_after(visit: Visit) -> None:
     page.locator("#model").select_option("")
     page.locator("#count").select_option("1")
     visit.make("What it cost")
-    expect(page.locator("#spent")).to_have_text("This session $0.14")
+    expect(page.locator("#spent")).to_have_text("Session $0.14")
     visit.reload()
-    expect(page.locator("#spent")).to_have_text("This session $0.14")
+    expect(page.locator("#spent")).to_have_text("Session $0.14")
 
 
 @pytest.mark.parametrize("language", ["curl", "Python, OpenAI", "Python, Google"])
@@ -245,14 +245,14 @@ def test_the_history_is_searched_filtered_exported_and_imported(visit: Visit, br
     bring(other, saved)
     other.has(3)
     bring(other, saved)
-    expect(other.page.locator("#toasts")).to_contain_text("0 pictures imported.")
+    expect(other.page.locator("#toasts")).to_contain_text("0 images imported.")
     expect(other.tile("A red boat").get_by_role("button", name="Remove from favourites")).to_be_visible()
     other.choose("Use settings", "From a picture")
     expect(other.page.locator("#inputs img")).to_have_count(1)
     bring(other, {"name": "x.zip", "mimeType": "application/zip", "buffer": b"no"})
     expect(other.page.locator("#toasts")).to_contain_text("This file is not an export of this page.")
     bring(other, hostile(saved))
-    expect(other.page.locator("#toasts")).to_contain_text("1 picture imported.")
+    expect(other.page.locator("#toasts")).to_contain_text("1 image imported.")
     other.reload()
     other.has(4)
     other.open("Odd")
@@ -331,9 +331,9 @@ def test_two_thousand_pictures(visit: Visit) -> None:
     page.locator("#menu").click()
     page.get_by_role("menuitem", name="Storage").click()
     expect(page.locator("dialog.small")).to_contain_text("2,001 pictures.")
-    page.get_by_role("button", name=re.compile("Delete all but favourites")).click()
+    page.get_by_role("button", name=re.compile("Delete all except favourites")).click()
     visit.has(1)
-    expect(page.locator("#toasts")).to_contain_text("2,000 pictures deleted.")
+    expect(page.locator("#toasts")).to_contain_text("2,000 images deleted.")
     page.get_by_role("button", name="Undo").click()
     expect(visit.tile("The newest")).to_be_visible()
 

@@ -34,14 +34,14 @@ def test_a_long_string_is_a_string(field: Any) -> None:
 
 def test_a_blank_prompt_is_none() -> None:
     """Short or long, white space shows nothing."""
-    assert "is blank" in complaint(Prompt, " \n")
-    assert "is blank" in complaint(Prompt, long_string(" " * 5000))
+    assert "must not be blank" in complaint(Prompt, " \n")
+    assert "must not be blank" in complaint(Prompt, long_string(" " * 5000))
 
 
 @pytest.mark.parametrize("value", ["", "a/b", "models/", "x y", long_string("m" * 5000)])
 def test_what_cannot_be_a_models_name(value: object) -> None:
     """The complaint is the same however long it is."""
-    assert "is not the name of a model" in complaint(ModelName, value)
+    assert "is not a valid model name" in complaint(ModelName, value)
 
 
 def test_googles_prefix_is_taken_off() -> None:
@@ -67,7 +67,7 @@ def test_one_picture_or_several_in_each_shape() -> None:
 
 def test_the_wrong_one_of_several_is_named() -> None:
     """Counted from 1, as people count; too many are counted too."""
-    with pytest.raises(ValueError, match="picture 2 is not base64"):
+    with pytest.raises(ValueError, match="image 2 is not base64"):
         read_pictures([encoded(png()), "?"])
     with pytest.raises(ValueError, match="holds 15 pictures; at most 14"):
         read_pictures([encoded(png())] * (MAX_PICTURES + 1))

@@ -43,8 +43,8 @@ async def test_readiness_names_a_refused_key_and_a_retiring_worker(
         draining = await client.get("/ready")
 
     assert (good.status_code, good.json()["status"]) == (200, "ready")
-    assert (no_key.status_code, no_key.json()["reasons"]) == (503, ["every API key was refused"])
-    assert draining.json()["reasons"] == ["draining", "every API key was refused"]
+    assert (no_key.status_code, no_key.json()["reasons"]) == (503, ["Google refused every API key"])
+    assert draining.json()["reasons"] == ["draining", "Google refused every API key"]
 
 
 @pytest.mark.parametrize(

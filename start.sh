@@ -62,15 +62,8 @@ pid=$!
 } >"$PID_FILE"
 
 printf 'Starting '
-deadline=$((SECONDS + READY_SECONDS))
-until "$python" -m scripts.probe >/dev/null 2>&1; do
-  printf .
+if ! "$python" -m scripts.probe --started "$pid" "$READY_SECONDS" "$@"; then
   kill -0 "$pid" 2>/dev/null || fail "the service stopped while it was starting. The lines above are the end of its log"
-  if ((SECONDS >= deadline)); then
-    ./stop.sh >/dev/null || true
-    fail "the service was not ready within $READY_SECONDS s and was stopped. The lines above are the end of its log"
-  fi
-  sleep 0.2
-done
-printf '\n\n'
-"$python" -m scripts.probe --summary "$@"
+  ./stop.sh >/dev/null || true
+  fail "the service was not ready within $READY_SECONDS s and was stopped. The lines above are the end of its log"
+fi

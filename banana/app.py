@@ -152,7 +152,7 @@ def create_app(
     services = _services(settings, client, rate_limit, converter, recording, keeping)
     formats = _task_formats(services)
     upkeep = keeping.upkeep({route: task_format.job_of for route, task_format in formats.items()})
-    lifespan = _lifespan(settings, client, rate_limit, converter, buffers, recording, upkeep)
+    lifespan = _lifespan(settings, client, rate_limit, converter, buffers, recording, upkeep, sink)
     app = _app_without_routes(settings, buffers, lifespan)
     # In front of what FastAPI adds, and in the order of how often they are asked for: a request is matched against as many
     # patterns as stand before its own, 1.3 µs each.
@@ -389,6 +389,7 @@ def _lifespan(
     buffers: Buffers,
     recording: _Recording,
     upkeep: Upkeep | SweepOnly,
+    sink: logs.Sink,
 ) -> Callable[[FastAPI], Any]:
     """Return the lifespan, which only closes what was built."""
 
@@ -418,6 +419,7 @@ def _lifespan(
         converter.shutdown(wait=False)
         await client.close()
         await recording.close()
+        sink.write_at_once()
 
     return lifespan
 
@@ -464,7 +466,9 @@ async def _http_error_response(request: Request, error: Exception) -> Response:
 def _methods_of(request: Request) -> list[str]:
     """Return the methods that a path answers; the framework names those of the first route that has it."""
     routes = [route for route in request.app.router.routes if isinstance(route, Route)]
-    first = next(route.path for route in routes if route.matches(request.scope)[0] is not Match.NONE)
+    first = next((route.path for route in routes if route.matches(request.scope)[0] is not Match.NONE), None)
+    if first is None:  # a file of /docs
+        return ["GET", "HEAD"]
     return sorted({method for route in routes if route.path == first for method in route.methods or ()})
 
 

@@ -135,6 +135,7 @@ class Sink:
         self._inode = self._size_bytes = 0
         self._unwritten: list[bytes] = []
         self._writes_on: asyncio.AbstractEventLoop | None = None  # at the end of whose turn they are written
+        self._writes_at_once = False
         self.fails = False
         self._lock = threading.Lock()  # not only the event loop writes
         self._has_terminal = sys.stdout.isatty()
@@ -150,7 +151,7 @@ class Sink:
 
     def append(self, event: Mapping[str, Any]) -> None:
         """Write one line, whole, at the end of the event loop's turn, where one runs; it never costs a request."""
-        loop = _running_loop()
+        loop = None if self._writes_at_once else _running_loop()
         try:
             with self._lock:
                 self._take(event)
@@ -161,6 +162,11 @@ class Sink:
                     self._writes_on = loop
         except Exception as error:  # a full disk, a text that is no Unicode
             self._notice(error)
+
+    def write_at_once(self) -> None:
+        """Gather no more lines: the process is about to end, by a signal that leaves no time for it."""
+        self._writes_at_once = True
+        self.write_taken()
 
     def write_taken(self) -> None:
         """Write the lines of the turn, in one system call."""
@@ -375,13 +381,13 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
-def _append(file: int, line: bytes) -> None:
-    """Append a line whole, or raise OSError and leave no part of it."""
-    written = os.write(file, line)
-    if written < len(line):  # a disk that is full by now
+def _append(file: int, lines: bytes) -> None:
+    """Append lines, or raise OSError and leave no part of one."""
+    written = os.write(file, lines)
+    if written < len(lines):  # a disk that is full by now
         end = os.lseek(file, 0, os.SEEK_CUR)
         if os.fstat(file).st_size == end:
-            os.ftruncate(file, end - written)
+            os.ftruncate(file, end - written + lines.rfind(b"\n", 0, written) + 1)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 

@@ -102,6 +102,9 @@ find_python() {
 ensure_environment() {
   local requirements=$1 stamp=.venv/installed-$1 log
   require_writable
+  if cmp -s "$requirements" "$stamp" && .venv/bin/python -c "" 2>/dev/null; then
+    return
+  fi
   if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
     local python
     python=$(find_python) || die "Python 3.11 or newer was not found. Install it (Debian, Ubuntu: sudo apt-get install python3 python3-venv; others: https://www.python.org/downloads/) and try again"

@@ -3,13 +3,19 @@
 Needs nothing but the settings and Python, so that it works in an image without curl.
 """
 
+import os
+import signal
 import sys
+import time
 import urllib.request
-from http.client import HTTPResponse
+from contextlib import suppress
+from http.client import HTTPException, HTTPResponse
 
 import config
 
 TIMEOUT_SECONDS = 3
+# Between two attempts to connect; what is connected is answered as soon as there is a worker.
+PAUSE_SECONDS = 0.2
 # What stop.sh waits beyond the deadline of requests and tasks: the workers' own grace, and a little.
 STOP_GRACE_SECONDS = 10
 # Where start.sh sends standard output.
@@ -34,6 +40,26 @@ def log_path(settings: config.Settings) -> str:
     return START_LOG if settings.log_file == "-" else settings.log_file
 
 
+def answers_in_time(address: str, pid: int, seconds: float) -> bool:
+    """Return whether the service answers before its process ends or so much time has passed; writes dots meanwhile."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends start.sh as well, without a traceback
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and is_running(pid):
+        with suppress(OSError, HTTPException), open_url(f"{address}/health", TIMEOUT_SECONDS):
+            return True
+        print(".", end="", flush=True)
+        time.sleep(PAUSE_SECONDS)
+    return False
+
+
+def is_running(pid: int) -> bool:
+    """Return whether there is such a process."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, 0)
+        return True
+    return False
+
+
 def summary(settings: config.Settings) -> str:
     """Return what start.sh prints when the service is ready."""
     address = address_of(settings)
@@ -56,17 +82,22 @@ def summary(settings: config.Settings) -> str:
 
 
 def main() -> None:
-    """Ask `/health`; or print how long stop.sh is to wait, or what start.sh says in the end."""
-    is_demo = "--demo" in sys.argv
+    """Ask `/health`; or print how long stop.sh is to wait; or wait for a start, and say what start.sh says in the end."""
     settings = config.read(demo=True)  # whether there is a key does not matter here
-    if "--stop-seconds" in sys.argv:
-        task_seconds = settings.task_timeout_seconds if settings.keep_results_seconds else 0
-        print(int(max(settings.request_timeout_seconds, task_seconds)) + STOP_GRACE_SECONDS)
-        return
-    if "--summary" in sys.argv:
-        print(summary(config.read(demo=True) if is_demo else config.read()))
-        return
     address = address_of(settings)
+    match sys.argv[1:]:
+        case ["--stop-seconds"]:
+            task_seconds = settings.task_timeout_seconds if settings.keep_results_seconds else 0
+            print(int(max(settings.request_timeout_seconds, task_seconds)) + STOP_GRACE_SECONDS)
+        case ["--started", pid, seconds, *arguments]:
+            if not answers_in_time(address, int(pid), float(seconds)):
+                sys.exit(1)
+            print(f"\n\n{summary(settings if '--demo' in arguments else config.read())}")
+        case _:
+            _probe(address)
+
+
+def _probe(address: str) -> None:
     try:
         with open_url(f"{address}/health", TIMEOUT_SECONDS):
             print(address)

@@ -21,6 +21,13 @@ async def test_an_unknown_route_is_404_in_our_shape(client: httpx.AsyncClient) -
     assert (response.status_code, error_of(response)["code"]) == (404, "not_found")
 
 
+async def test_a_wrong_method_for_a_file_of_the_documentation_is_405(client: httpx.AsyncClient) -> None:
+    """They are no routes of ours, and are served all the same."""
+    response = await client.post("/static-offline-docs/swagger-ui.css")
+
+    assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD")
+
+
 async def test_a_wrong_method_is_405_and_names_the_right_one(client: httpx.AsyncClient) -> None:
     """The framework's 405 has our shape and an Allow header."""
     response = await client.get("/generate")

@@ -142,6 +142,29 @@ async def test_what_is_logged_in_a_turn_is_written_together(monkeypatch: pytest.
     assert [json.loads(line)["number"] for line in b"".join(written).splitlines()] == [0, 1, 2, 3, 4, 5]
 
 
+async def test_what_is_logged_after_the_application_is_written_at_once(stand_in: StandIn) -> None:
+    """uvicorn's last lines: the signal that ends the process leaves no time for a turn of the loop."""
+    async with client_of(create_app(settings_for(stand_in))):
+        pass
+    logging.getLogger("uvicorn.error").warning("the last line")
+
+    assert lines()[-1]["event"] == "the last line"
+
+
+async def test_a_disk_that_is_full_takes_the_lines_that_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of those that are written together, the first ones, each whole."""
+    sink = logs.configure("logs/app.log", "info")
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda file, text: write(file, text[:250]))
+    for number in range(5):
+        logs.write(logging.INFO, "request", {"number": number})
+    sink.write_taken()
+    monkeypatch.undo()
+
+    assert [line["number"] for line in lines()] == [0, 1]
+    assert sink.fails
+
+
 @pytest.mark.parametrize("file", ["/proc/nowhere/app.log", "/dev/null/app.log", "."])
 def test_a_log_that_cannot_be_opened_is_one_line(file: str) -> None:
     """The message names the setting."""

@@ -438,5 +438,5 @@ async def _read_error_body(response: HttpResponse) -> bytes:
             raise _EnoughError
 
     with suppress(errors.UpstreamError, _EnoughError):
-        await response.read(take)
+        await response.read(take, as_it_comes=True)  # one that stalls says enough by then
     return bytes(start[:MAX_ERROR_BYTES])

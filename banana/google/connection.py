@@ -74,6 +74,8 @@ class Response:
                 self._connection.resume_reading()
                 await self._waiter
         except BaseException:
+            # What still comes until the connection is closed is nobody's: who read may be gone, and what it held given back.
+            self._sink = _drop
             self.close()
             raise
 
@@ -105,6 +107,10 @@ class Response:
         self._error = error
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(error)
+
+
+def _drop(chunk: Chunk) -> None:
+    """Take a part of a body that nobody reads any more."""
 
 
 class Connection(asyncio.BufferedProtocol):

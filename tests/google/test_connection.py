@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -131,6 +132,64 @@ async def test_what_came_before_a_cut_is_handed_on(as_it_comes: bool) -> None:
         await transport.close()
 
     assert b"".join(taken) == start
+
+
+async def test_nothing_is_handed_to_a_reader_who_has_gone() -> None:
+    """What there is of a block when its reader is cancelled is nobody's: what it held has been given back."""
+    taken: list[Chunk] = []
+    gone = asyncio.Event()
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(OK + b"Content-Length: 9999999\r\n\r\n" + b"x" * 100_000)
+        await reader.read()
+        gone.set()
+
+    async with listening(peer) as url:
+        transport = HttpTransport(url)
+        response = await transport.send(GET)
+        reading = asyncio.create_task(response.read(taken.append))
+        await asyncio.sleep(0.05)  # some of it is there, or none: nothing of it may come
+        reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        await asyncio.wait_for(gone.wait(), 10)
+        await asyncio.sleep(0)
+        await transport.close()
+
+    assert taken == []
+
+
+async def test_a_peer_that_speaks_first_is_closed_quietly() -> None:
+    """A banner, a 408 on an idle connection: nobody asked for it."""
+    connection = Connection(bytearray(READ_BYTES))
+    transport = Silent()
+    connection.connection_made(transport)
+    connection.get_buffer(-1)[: len(HELLO)] = HELLO
+    connection.buffer_updated(len(HELLO))
+
+    assert transport.is_aborted
+
+
+async def test_a_response_that_is_whole_leaves_its_connection_alone() -> None:
+    """Read late, as it comes, while the next request is under way on it: that one goes on in blocks."""
+    connection = Connection(bytearray(READ_BYTES))
+    connection.connection_made(Silent())
+
+    async def received(data: bytes) -> Any:
+        sending = asyncio.create_task(connection.send(b"GET / HTTP/1.1\r\n\r\n", ()))
+        await asyncio.sleep(0)
+        connection.get_buffer(-1)[: len(data)] = data
+        connection.buffer_updated(len(data))
+        return await sending
+
+    first = await received(HELLO)
+    second = await received(OK + b"Content-Length: %d\r\n\r\nxyz" % (2 * BLOCK_BYTES))
+    taken: list[Chunk] = []
+    await first.read(taken.append, as_it_comes=True)
+
+    assert b"".join(taken) == b"hello"
+    assert len(connection.get_buffer(-1)) == BLOCK_BYTES - 3
+    second.close()
 
 
 async def test_a_part_of_a_stream_does_not_wait_for_a_block() -> None:

@@ -232,4 +232,4 @@ async def test_tools_that_an_application_offers_are_refused_in_words(client: htt
     response = await client.post("/v1/chat/completions", headers=BEARER, json=says() | {"tools": tools})
 
     assert response.status_code == 400
-    assert "switch it off in the application" in response.json()["error"]["message"]
+    assert "switch off tools and functions in your application" in response.json()["error"]["message"]

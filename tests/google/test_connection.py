@@ -344,7 +344,7 @@ async def test_a_peer_that_hangs_up_inside_the_body_was_not_asked() -> None:
         writer.transport.abort()
 
     async with listening(peer) as url:
-        with pytest.raises(errors.NotConnected, match="before the request was sent whole"):
+        with pytest.raises(errors.NotConnected, match="before the whole request was sent"):
             await fetched(url, request=Request("POST", "", body=[bytes(1 << 20)] * 100))
 
 

@@ -21,7 +21,7 @@ TOKEN = "page-token"
 
 def test_the_first_visit_has_examples_to_click(visit: Visit) -> None:
     """Each fills the composer with words and a shape; the demo draws pictures that differ."""
-    expect(visit.page.locator("#demo-hint")).to_contain_text("nothing is billed")
+    expect(visit.page.locator("#demo-hint")).to_contain_text("Nothing is billed")
     prompts = visit.page.locator("[data-example]").all_inner_texts()
     sizes = set()
     for number, prompt in enumerate(prompts):
@@ -94,19 +94,19 @@ def test_a_token_is_asked_for_once(browser: Browser, closed: Service) -> None:
     visit = Visit(browser, closed)
     page = visit.page
     dialog = page.locator("dialog.small")
-    expect(dialog).to_contain_text("This service asks for an access token.")
+    expect(dialog).to_contain_text("This service requires an access token.")
     dialog.get_by_role("button", name="Not now").click()
     visit.send("Asked without a token", 2)
     expect(page.locator("dialog.small")).to_have_count(1)
     dialog.get_by_label("Access token").fill("wrong")
     page.keyboard.press("Enter")
-    expect(dialog).to_contain_text("The service does not know this token.")
+    expect(dialog).to_contain_text("This token is not valid.")
     dialog.get_by_label("Access token").fill(TOKEN)
     dialog.get_by_role("button", name="Use token").click()
     visit.has(2)
     expect(page.locator("#price")).to_contain_text("about $0.")
     page.locator("#spent").click()
-    expect(dialog).to_contain_text(re.compile(r"Left of your budget: \$4\.\d\d of \$5\.00"))
+    expect(dialog).to_contain_text(re.compile(r"Budget left: \$4\.\d\d of \$5\.00"))
     dialog.get_by_role("button", name="Close").click()
     page.locator("#menu").click()
     page.get_by_role("menuitem", name="Access token").click()

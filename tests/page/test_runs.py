@@ -252,7 +252,7 @@ def test_those_that_failed_are_retried_together(slow: Visit) -> None:
     slow.send("[fault:image-safety]", 3)
     card = slow.page.locator(".tile.failed")
     expect(card).to_have_count(1)
-    expect(card).to_contain_text("3 pictures: Blocked by Google's content policy.")
+    expect(card).to_contain_text("3 images: Blocked by Google's content policy.")
     expect(card).to_contain_text("Change the prompt or the reference images and try again.")
     card.get_by_role("button", name="Details").click()
     details = slow.page.locator("dialog.small")

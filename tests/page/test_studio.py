@@ -330,7 +330,7 @@ def test_two_thousand_pictures(visit: Visit) -> None:
     page.locator("#search").fill("")
     page.locator("#menu").click()
     page.get_by_role("menuitem", name="Storage").click()
-    expect(page.locator("dialog.small")).to_contain_text("2,001 pictures.")
+    expect(page.locator("dialog.small")).to_contain_text("2,001 images.")
     page.get_by_role("button", name=re.compile("Delete all except favourites")).click()
     visit.has(1)
     expect(page.locator("#toasts")).to_contain_text("2,000 images deleted.")

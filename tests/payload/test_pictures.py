@@ -77,7 +77,7 @@ def test_what_is_not_base64_is_refused_with_words(data: bytes) -> None:
         (base64.b64encode(b"GIF89a" + bytes(40)).decode(), "is image/gif; PNG, JPEG"),
         (base64.b64encode(b"\0\0\0\x18ftypavif" + bytes(40)).decode(), "is image/avif"),
         (base64.b64encode(b"%PDF-1.7" + bytes(40)).decode(), "is application/pdf"),
-        (base64.b64encode(b"hello world, hello world").decode(), "is text, not a picture"),
+        (base64.b64encode(b"hello world, hello world").decode(), "is text, not an image"),
         (base64.b64encode(bytes(40)).decode(), "begins with the bytes 00 00 00 00"),
     ],
 )

@@ -69,7 +69,7 @@ def test_the_wrong_one_of_several_is_named() -> None:
     """Counted from 1, as people count; too many are counted too."""
     with pytest.raises(ValueError, match="image 2 is not base64"):
         read_pictures([encoded(png()), "?"])
-    with pytest.raises(ValueError, match="holds 15 pictures; at most 14"):
+    with pytest.raises(ValueError, match="has 15 images; at most 14"):
         read_pictures([encoded(png())] * (MAX_PICTURES + 1))
 
 

@@ -30,7 +30,10 @@ def test_a_budget_that_is_nobodys_is_said_where_somebody_looks(tmp_path: Path) -
     right = checked(tmp_path, ACCESS_TOKENS="alice:t", BUDGETS="alice=5/day")
 
     assert (wrong.returncode, right.returncode) == (0, 0)
-    assert wrong.stderr == "warning: BUDGETS names alise, which is not a name in ACCESS_TOKENS: this budget applies to nobody.\n"
+    assert (
+        wrong.stderr
+        == "warning: BUDGETS names alise, which is not a name in ACCESS_TOKENS: this budget applies to nobody.\n"
+    )
     assert right.stderr == ""
 
 

@@ -197,5 +197,5 @@ async def test_a_body_in_single_bytes_takes_no_more_than_itself() -> None:
 
 async def test_a_prompt_has_an_end() -> None:
     """Text of more than a megabyte is named, and not decoded."""
-    with pytest.raises(errors.InvalidRequest, match="user: is over 1048576 bytes"):
+    with pytest.raises(errors.InvalidRequest, match="user: has more than 1048576 bytes"):
         await read({"user": "x" * (2 << 20)})

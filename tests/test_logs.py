@@ -155,11 +155,11 @@ async def test_a_disk_that_is_full_takes_the_lines_that_fit(monkeypatch: pytest.
     """Of those that are written together, the first ones, each whole."""
     sink = logs.configure("logs/app.log", "info")
     write = os.write
-    monkeypatch.setattr(os, "write", lambda file, text: write(file, text[:250]))
     for number in range(5):
         logs.write(logging.INFO, "request", {"number": number})
-    sink.write_taken()
-    monkeypatch.undo()
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", lambda file, text: write(file, text[:200]))
+        sink.write_taken()
 
     assert [line["number"] for line in lines()] == [0, 1]
     assert sink.fails

@@ -173,6 +173,7 @@ async def test_a_peer_that_speaks_first_is_closed_quietly() -> None:
 async def test_a_response_that_is_whole_leaves_its_connection_alone() -> None:
     """Read late, as it comes, while the next request is under way on it: that one goes on in blocks."""
     connection = Connection(bytearray(READ_BYTES))
+    connection.on_free = lambda _: None
     connection.connection_made(Silent())
 
     async def received(data: bytes) -> Any:

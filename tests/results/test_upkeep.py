@@ -113,7 +113,7 @@ async def test_a_task_whose_order_is_gone_fails_and_says_so(
     polled = (await client.get(f"/v1/images/tasks/{task.id}")).json()
 
     assert (polled["status"], polled["http_status"], stand_in.calls) == ("failed", 503, [])
-    assert "nothing billed" in polled["error"]["message"]
+    assert "Nothing was sent to Google or billed" in polled["error"]["message"]
 
 
 @pytest.mark.parametrize("is_task", [True, False])

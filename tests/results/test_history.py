@@ -135,7 +135,7 @@ async def test_anothers_response_is_not_there(
     with pytest.raises(errors.InvalidRequest) as caught:
         await history.looked_up(refers(reference), of("somebody else"))
 
-    assert "was not found" in caught.value.message or "is not fetched" in caught.value.message
+    assert "was not found" in caught.value.message or "is not downloaded" in caught.value.message
 
 
 async def test_a_picture_of_the_models_is_signed_where_its_signature_is_kept(

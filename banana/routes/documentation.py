@@ -19,6 +19,19 @@ EXAMPLE_PROMPT = "A banana on the moon"
 EXAMPLE_PICTURE = "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg=="
 
 
+# Of fields of forms, where /docs would send a word of its own, or the smallest number or choice.
+_FORM_EXAMPLES = {
+    "model": "gemini-3-pro-image",
+    "image_size": "1K",
+    "output_format": "jpeg",
+    "output_compression": 90,
+    "partial_images": 0,
+    "user": "anna",
+    "safety_identifier": "anna",
+    "style": "natural",
+}
+
+
 # What a task is answered with, before it has ended.
 TASK_SCHEMA: dict[str, Any] = {
     "type": "object",
@@ -114,24 +127,22 @@ def with_schemas(value: Any) -> Any:
 
 
 def _form_of(model: type[BaseModel], example: Mapping[str, Any], pictures: str) -> dict[str, Any]:
-    """Return a form's schema. Its examples stand at each field: those of the whole are not what /docs sends."""
-    fields = {name: field for name, field in schema_of(model)["properties"].items() if name not in (pictures, "images")}
-    files = {"type": "array", "items": {"type": "string", "format": "binary"}, "maxItems": MAX_PICTURES}
-    shown = {name: _form_field(field) for name, field in fields.items()}
+    """Return a form's schema, with its examples at each field: /docs sends every field of a form."""
+    fields = schema_of(model)["properties"]
+    shown = {name: _form_field(name, field) for name, field in fields.items() if name not in (pictures, "images")}
     for name in example.keys() & shown.keys():
         shown[name]["example"] = example[name]
-    return {
-        "type": "object",
-        "properties": shown | {"image": files | {"example": [EXAMPLE_PICTURE]}},
-        "required": ["prompt"],
-    }
+    files = {"type": "array", "items": {"type": "string", "format": "binary"}, "maxItems": MAX_PICTURES}
+    shown["image"] = files | {"example": [EXAMPLE_PICTURE]}
+    return {"type": "object", "properties": shown, "required": ["prompt"]}
 
 
-def _form_field(field: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a field as a form has it: without null, which /docs would fill in with a text of its own."""
+def _form_field(name: str, field: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a field as a form has it: without null, and with an example where neither a default nor a choice is one."""
     kinds = [kind for kind in field.get("anyOf", ()) if kind.get("type") != "null"]
     rest = {name: value for name, value in field.items() if name != "anyOf" and (name, value) != ("default", None)}
-    return rest | (kinds[0] if len(kinds) == 1 else {"anyOf": kinds} if kinds else {})
+    shown = rest | (kinds[0] if len(kinds) == 1 else {"anyOf": kinds} if kinds else {})
+    return shown | ({"example": _FORM_EXAMPLES[name]} if name in _FORM_EXAMPLES else {})
 
 
 def schema_of(model: type[BaseModel]) -> dict[str, Any]:

@@ -449,7 +449,7 @@ def test_the_scripts_know_that_systemd_runs_it(tmp_path: Path) -> None:
     assert "sudo systemctl restart banana-service.service" in restarted.stdout
     assert (stopped.returncode, started.returncode) == (1, 0)
     assert "sudo systemctl stop banana-service.service" in stopped.stderr
-    assert "is running already" in started.stdout
+    assert "is already running" in started.stdout
     until(lambda: service.processes() == [])
 
 

@@ -64,10 +64,10 @@ def test_a_pasted_picture_at_night_then_wider_then_the_second_again(visit: Visit
 
 
 def test_what_can_be_done_with_a_picture(visit: Visit) -> None:
-    """Vary, use as a reference, favourite, and copy it to the clipboard; a link that another browser opens."""
+    """Make a variation, use as a reference, favourite, and copy it to the clipboard; a link that another browser opens."""
     visit.context.grant_permissions(["clipboard-read", "clipboard-write"])
     visit.make("A boat")
-    visit.choose("Vary", "A boat")
+    visit.choose("Variation", "A boat")
     expect(visit.page.locator("#prompt")).to_have_value(re.compile("Another version of this image"))
     visit.page.locator("#inputs button").click()
     visit.choose("Use as reference", "A boat")

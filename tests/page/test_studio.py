@@ -78,7 +78,7 @@ def test_what_can_be_done_with_a_picture(visit: Visit) -> None:
     expect(visit.page.locator("#toasts")).to_contain_text("Image copied.")
     kinds = visit.page.evaluate("navigator.clipboard.read().then((items) => items[0].types)")
     visit.choose("Copy link", "A boat")
-    expect(visit.page.locator("#toasts")).to_contain_text("The link is copied.")
+    expect(visit.page.locator("#toasts")).to_contain_text("Link copied.")
     link = visit.page.evaluate("navigator.clipboard.readText()")
     seen = visit.context.request.get(link)
 

@@ -47,7 +47,7 @@ def _subtitle(results: Results) -> str:
 
 def _bar(number: int, name: str, one: Round, most: float) -> str:
     y, carried = TOP + number * STEP, _per_second_of_cpu(one)
-    width, weight = carried / most * LONGEST, ' font-weight="600"' * name.startswith("banana")
+    width, weight = carried / most * LONGEST, ' font-weight="600"' if name.startswith("banana") else ""
     return (
         f'<text x="{LEFT - 12}" y="{y + 16}" text-anchor="end"{weight}>{NAMES[name]}</text>'
         f'<rect x="{LEFT}" y="{y}" width="{width:.1f}" height="22" rx="3" fill="{COLOURS[name]}"/>'

@@ -83,7 +83,7 @@ def markdown(results: Results, rounds: int) -> str:
 
 def counted(count: int, what: str) -> str:
     """Return a number and the word for what it counts."""
-    return f"{count} {what}{'s' * (count > 1)}"
+    return f"{count} {what}{'s' if count > 1 else ''}"
 
 
 def gains(results: Results) -> list[str]:

@@ -113,7 +113,7 @@ def test_broken_code_is_not_restarted_into(tmp_path: Path, google: str) -> None:
     service.run("stop.sh")
 
     assert restarted.returncode == 1
-    assert "goes on as it was" in restarted.stderr
+    assert "keeps running with its old code and settings" in restarted.stderr
     assert status == 200
 
 

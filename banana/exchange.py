@@ -5,6 +5,7 @@ metrics are read from its attributes; the log line is written from them, and dec
 """
 
 import enum
+import math
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -19,6 +20,10 @@ from banana.money import rounded
 ANONYMOUS = "anonymous"
 # The status, in the log only, of a request whose caller left before the response was complete.
 CALLER_LEFT = 499
+
+
+# An image takes Google 10 s or more. Google refuses X-Server-Timeout below it.
+LEAST_SECONDS = 10
 
 
 class Progress(enum.Enum):
@@ -38,12 +43,21 @@ def unknown_limit() -> Decimal | None:
     return None
 
 
+def send_by_of(deadline: float, total_seconds: float) -> float:
+    """Return when a billed call must have been sent that is to end by `deadline`, of a work that had `total_seconds`.
+
+    Google works on, and bills, when a call that was sent too late is given up.
+    """
+    return deadline - min(LEAST_SECONDS, total_seconds / 2)
+
+
 class Exchange(Struct):
     """One request and its response.
 
     Attributes:
         deadline: when the request must have ended, in seconds of the event loop's clock; it covers waiting, retries
             and every call.
+        send_by: after this nothing that is billed is sent any more, in seconds of the same clock.
         request_id: by which the request is found in the log; the caller's own, where it sent one.
         trace_id: of the W3C `traceparent` header.
         started_at: when the request came, in seconds of `time.perf_counter`.
@@ -79,6 +93,7 @@ class Exchange(Struct):
     """
 
     deadline: float
+    send_by: float = math.inf
     request_id: str = field(default_factory=lambda: secrets.token_hex(16))
     trace_id: str | None = None
     started_at: float = field(default_factory=time.perf_counter)

@@ -15,6 +15,7 @@ class HttpxTransport:
         raise NotImplementedError
 
     async def send(self, request: Request) -> "HttpxResponse":
+        request.before_send()
         url, content = f"{BASE_URL}/{request.path}", b"".join(request.body)
         headers = list(request.headers)
         return HttpxResponse(
@@ -33,7 +34,7 @@ class HttpxResponse:
     def header(self, name: bytes) -> bytes:
         return str(self._response.headers.get(name.decode(), "")).encode()
 
-    async def read(self, sink: Sink, *, as_it_comes: bool = False) -> None:
+    async def read(self, sink: Sink, *, as_it_comes: bool = False, deadline: float | None = None) -> None:
         async for chunk in self._response.aiter_bytes():
             sink(chunk)
 

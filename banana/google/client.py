@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from banana import errors, logs, metrics
 from banana.errors import UpstreamResponse
-from banana.exchange import Exchange, unknown_limit
+from banana.exchange import LEAST_SECONDS, Exchange, unknown_limit
 from banana.google import wire
 from banana.google.connection import Sink
 from banana.google.contents import request_size
@@ -29,13 +29,15 @@ from banana.google.retries import RetryPolicy
 from banana.google.slots import Slots
 from banana.google.transport import HttpResponse, Request, Transport
 from banana.google.usage import Usage, UsageFinder
+from banana.payload.lazyjson import InvalidJson, LazyJsonParser
 from banana.payload.memory import Buffers
 from banana.payload.pieces import Chunk, Pieces
 
 # An error's body is a few hundred bytes; of one that is not, this much is read.
 MAX_ERROR_BYTES = 64 * 1024
-# Google refuses X-Server-Timeout below this.
-MIN_SERVER_TIMEOUT_SECONDS = 10
+# RFC 9110, section 15: a status is from 100 to 599.
+MAX_STATUS = 599
+NO_CONTENT = 204
 
 T = TypeVar("T")
 Reader = Callable[[HttpResponse, "_Sending"], Awaitable[T]]
@@ -129,9 +131,9 @@ class GeminiClient:
         async def read(response: HttpResponse, sending: _Sending) -> wire.Image | wire.Words:
             parser = wire.ImageParser(takes_words=takes_words)
             try:
-                await response.read(self._counted(parser.feed, exchange))
+                await response.read(self._counted(parser.feed, exchange), deadline=exchange.deadline)
                 image = parser.close()
-            except errors.UpstreamError as cut:
+            except _CUT as cut:
                 image = _whole_image(parser, cut)
             finally:
                 tokens = self._read_usage(parser.usage, call, exchange, sending)
@@ -155,7 +157,15 @@ class GeminiClient:
                 finder.feed(chunk)
                 pieces.append(chunk)
 
-            await response.read(self._counted(take, exchange))
+            try:
+                await response.read(self._counted(take, exchange), deadline=exchange.deadline)
+            except _CUT as cut:
+                if not await _is_whole(pieces):
+                    raise
+                log.warning("response_cut_behind_its_end", error=cut.message)
+            else:
+                if not _says_its_length(response) and "json" in _content_type(response) and not await _is_whole(pieces):
+                    raise errors.CutResponse("Google's response was cut short.")
             self._read_usage(finder.close(), call, exchange, sending)
             return UpstreamResponse(200, _content_type(response), pieces, sending.cost_usd or None)
 
@@ -176,7 +186,12 @@ class GeminiClient:
                 finder.feed(chunk)
                 parts.put_nowait(UpstreamResponse(200, content_type, [chunk]))
 
-            await response.read(self._counted(take, exchange), as_it_comes=True)
+            try:
+                await response.read(self._counted(take, exchange), as_it_comes=True, deadline=exchange.deadline)
+            except _CUT as cut:
+                if not finder.is_last_event:
+                    raise
+                log.warning("response_cut_behind_its_end", error=cut.message)
             self._read_usage(finder.close(), call, exchange, sending)
 
         async def work() -> None:
@@ -201,16 +216,15 @@ class GeminiClient:
 
     async def _call(self, call: Call, exchange: Exchange, read: Reader[T]) -> T:
         """Make `call` within the deadline; return what `read` makes of the response."""
-        sending = _Sending()
         exchange.call_limit = call.limit
         exchange.open_calls += 1
+        send_by = min(exchange.send_by, exchange.deadline) if call.is_billed else exchange.deadline
         try:
-            async with asyncio.timeout_at(exchange.deadline):
+            async with asyncio.timeout_at(send_by) as timer:
+                sending = _Sending(timer, send_by, exchange.deadline)
                 return await self._with_retries(call, exchange, read, sending)
         except TimeoutError:
-            late = errors.DeadlineExceeded("Google did not answer before the deadline; the call was cancelled.")
-            late.in_doubt = sending.in_doubt
-            raise late from None
+            raise sending.late() from None
         finally:
             exchange.open_calls -= 1
             if not exchange.open_calls:
@@ -218,11 +232,11 @@ class GeminiClient:
 
     async def _with_retries(self, call: Call, exchange: Exchange, read: Reader[T], sending: "_Sending") -> T:
         """Attempt `call` until there is a response, or an error after which it must not be retried."""
-        retry = self._retry_policy.begin(exchange.deadline)
+        retry = self._retry_policy.begin(sending.send_by)
         tried: dict[Key, errors.BananaError] = {}
         while True:
             failure: errors.BananaError
-            key = self._keys.take(call.quota, tried)
+            key = None if tried and sending.is_late else self._keys.take(call.quota, tried)
             if key is None:
                 failure = self._keys.exhausted_error(call.quota, list(tried.values()))
             else:
@@ -279,12 +293,15 @@ class GeminiClient:
 
     async def _attempt(self, key: Key, call: Call, exchange: Exchange, read: Reader[T], sending: "_Sending") -> T:
         """Send `call` once with `key`."""
-        response = await self._transport.send(_request(key, call, exchange.deadline))
+        response = await self._transport.send(_request(key, call, exchange.deadline, sending.before_send))
         try:
-            if response.status != 200:
+            if not 200 <= response.status < 300:
                 sending.in_doubt = False
                 raise await self._error(response)
             sending.is_answered = True
+            if response.status == NO_CONTENT:
+                raise errors.InvalidResponse("Google answered 204, without a body.")
+            sending.end_at(None)  # what the reader has at the deadline may be whole: it decides
             result = await read(response, sending)
             if not (isinstance(result, wire.Words) and result.is_refusal):
                 sending.made_image = True
@@ -297,6 +314,8 @@ class GeminiClient:
         return result
 
     async def _error(self, response: HttpResponse) -> errors.BananaError:
+        if response.status > MAX_STATUS:
+            return errors.InvalidResponse(f"Google's response has status {response.status}, which HTTP does not have.")
         body = self._keys.redact((await _read_error_body(response)).decode("utf-8", "replace")).encode()
         error = wire.error_of(response.status, body)
         error.upstream_response = UpstreamResponse(response.status, _content_type(response), [body])
@@ -323,6 +342,8 @@ class _Sending(Struct):
     """What is known of the last attempt of a call; a context manager around each.
 
     Attributes:
+        timer: ends the call: at `send_by` while nothing is sent, then at `deadline`.
+        send_by, deadline: in seconds of the event loop's clock.
         in_doubt: whether it was sent and its response has not come: what the deadline ends then may have been billed.
         is_answered: whether Google answered it with 200.
         made_image: whether the response was what the caller wants.
@@ -330,10 +351,38 @@ class _Sending(Struct):
 
     """
 
+    timer: asyncio.Timeout
+    send_by: float
+    deadline: float
     in_doubt: bool = False
     is_answered: bool = False
     made_image: bool = False
     cost_usd: Decimal | None = None
+
+    @property
+    def is_late(self) -> bool:
+        """Whether too little time is left to send anything."""
+        return asyncio.get_running_loop().time() >= self.send_by
+
+    def before_send(self) -> None:
+        """Take notice that the call is sent: from now on it is in doubt. Raises DeadlineExceeded when it is too late."""
+        if self.is_late:
+            raise self.late()
+        self.in_doubt = True
+        self.end_at(self.deadline)
+
+    def end_at(self, when: float | None) -> None:
+        """Let the timer end the call then, unless it is just doing so."""
+        if not self.timer.expired():
+            self.timer.reschedule(when)
+
+    def late(self) -> errors.DeadlineExceeded:
+        """Return the error of a call whose time is over."""
+        if not self.in_doubt:
+            return errors.DeadlineExceeded("Too little time was left to make an image. Nothing was sent to Google.")
+        error = errors.DeadlineExceeded("Google did not answer before the deadline; the call was cancelled.")
+        error.in_doubt = True
+        return error
 
     @property
     def may_be_billed(self) -> bool:
@@ -341,9 +390,8 @@ class _Sending(Struct):
         return self.in_doubt or self.is_answered
 
     def __enter__(self) -> None:
-        """Begin an attempt, which is in doubt until it is known what became of it."""
-        self.in_doubt = True
-        self.is_answered = self.made_image = False
+        """Begin an attempt, of which nothing is sent."""
+        self.in_doubt = self.is_answered = self.made_image = False
         self.cost_usd = None
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
@@ -352,6 +400,8 @@ class _Sending(Struct):
             self.in_doubt = False
         elif isinstance(error, errors.BananaError):
             self.in_doubt = error.in_doubt
+            if not error.in_doubt:
+                self.end_at(self.send_by)
 
 
 def _charged(key: Key, call: Call, exchange: Exchange, sending: _Sending) -> Decimal:
@@ -397,26 +447,51 @@ def _outcome_of(error: BaseException | None) -> str:
     return errors.Internal.code if isinstance(error, Exception) else "cancelled"
 
 
-def _whole_image(parser: wire.ImageParser, cut: errors.UpstreamError) -> wire.Image | wire.Words:
+# What ends the reading of a response of which everything may have come.
+_CUT = (errors.UpstreamError, errors.DeadlineExceeded)
+
+
+def _says_its_length(response: HttpResponse) -> bool:
+    """Return whether a response that was cut is known by its length; one without ends with its connection."""
+    return bool(response.header(b"content-length") or response.header(b"transfer-encoding"))
+
+
+async def _is_whole(pieces: Pieces) -> bool:
+    """Return whether a response whose end was lost is whole all the same: JSON says where it ends."""
+
+    def parse() -> bool:
+        parser = LazyJsonParser(lenient=True)
+        try:
+            for piece in pieces:
+                parser.feed(bytes(piece))
+            parser.close()
+        except InvalidJson:
+            return False
+        return True
+
+    return await asyncio.to_thread(parse)
+
+
+def _whole_image(parser: wire.ImageParser, cut: errors.BananaError) -> wire.Image | wire.Words:
     """Return the image of a response whose end was lost, when that was only the connection's. Raises `cut`."""
     try:
         image = parser.close()
     except errors.BananaError:
         raise cut from None
-    log.warning("response_cut_behind_its_image", error=cut.message)
+    log.warning("response_cut_behind_its_end", error=cut.message)
     return image
 
 
-def _request(key: Key, call: Call, deadline: float) -> Request:
+def _request(key: Key, call: Call, deadline: float, before_send: Callable[[], None]) -> Request:
     left_seconds = deadline - asyncio.get_running_loop().time()
     headers = (
         ("x-goog-api-key", key.secret),
         ("Content-Type", "application/json"),
         ("Accept-Encoding", "identity"),
         ("User-Agent", "banana-service"),
-        ("X-Server-Timeout", str(max(MIN_SERVER_TIMEOUT_SECONDS, math.ceil(left_seconds)))),
+        ("X-Server-Timeout", str(max(LEAST_SECONDS, math.ceil(left_seconds)))),
     )
-    return Request(call.method, call.path, headers, call.body)
+    return Request(call.method, call.path, headers, call.body, before_send)
 
 
 def _content_type(response: HttpResponse) -> str:

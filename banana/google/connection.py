@@ -5,7 +5,7 @@ the blocks that are handed on. Source: RFC 9112.
 """
 
 import asyncio
-import ssl
+import enum
 from collections.abc import Callable
 from typing import cast
 
@@ -34,6 +34,15 @@ _UNTIL_CLOSE = -1
 _WITHOUT_BODY = (204, 304)
 
 
+class State(enum.Enum):
+    """Who a connection belongs to: nobody yet (it is being established), the pool, one request, or nobody any more."""
+
+    CONNECTING = enum.auto()
+    IDLE = enum.auto()
+    BUSY = enum.auto()
+    CLOSED = enum.auto()
+
+
 class Response:
     """A response whose head is there.
 
@@ -55,10 +64,11 @@ class Response:
         self._is_whole = False
         self._error: Exception | None = None
 
-    async def read(self, sink: Sink, *, as_it_comes: bool = False) -> None:
+    async def read(self, sink: Sink, *, as_it_comes: bool = False, deadline: float | None = None) -> None:
         """Give `sink` the body, in blocks, or each part `as_it_comes`; return at its end.
 
-        Raises CutResponse, and what `sink` raises.
+        Raises CutResponse, DeadlineExceeded at `deadline` (in seconds of the event loop's clock), both when `sink` has all
+        that came, and what `sink` raises.
         """
         if as_it_comes and not self._is_whole:
             self._connection.read_as_it_comes()
@@ -70,14 +80,23 @@ class Response:
             if self._error is not None:
                 raise self._error
             if not self._is_whole:
-                self._waiter = asyncio.get_running_loop().create_future()
-                self._connection.resume_reading()
-                await self._waiter
+                await self._until_end(deadline)
         except BaseException:
             # What still comes until the connection is closed is nobody's: who read may be gone, and what it held given back.
             self._sink = _drop
             self.close()
             raise
+
+    async def _until_end(self, deadline: float | None) -> None:
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        timer = None if deadline is None else loop.call_at(deadline, self._connection.cut, self, _late())
+        self._connection.resume_reading()
+        try:
+            await self._waiter
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     def header(self, name: bytes) -> bytes:
         """Return the value of a header, its last where it came several times; empty when there is none."""
@@ -109,16 +128,23 @@ class Response:
             self._waiter.set_exception(error)
 
 
+def _late() -> errors.DeadlineExceeded:
+    error = errors.DeadlineExceeded("Google's response was not whole before the deadline; the call was cancelled.")
+    error.in_doubt = True
+    return error
+
+
 def _drop(chunk: Chunk) -> None:
     """Take a part of a body that nobody reads any more."""
 
 
 class Connection(asyncio.BufferedProtocol):
-    """A connection: one request at a time.
+    """A connection: one request at a time, and none before it is established whole, TLS included.
 
     `scratch` is what all connections of an event loop read into, where they cannot read into a block: at least `READ_BYTES`.
 
     Attributes:
+        state: who it belongs to; `open`, `send` and `close` change it, and the end of a response.
         on_free, on_close: called with it when a response was whole and another request may follow, and when it is gone.
         was_used: whether a response came on it: the peer may close it in the moment of the next request.
 
@@ -126,6 +152,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def __init__(self, scratch: bytearray) -> None:
         self._scratch = memoryview(scratch)
+        self.state = State.CONNECTING
         self.on_free: Callable[[Connection], object] = Connection.close
         self.on_close: Callable[[Connection], object] = lambda _: None
         self.was_used = False
@@ -136,20 +163,31 @@ class Connection(asyncio.BufferedProtocol):
         self._was_sent = False  # whether its request was handed to the transport whole
         self._waiter: asyncio.Future[None] | None = None  # for the response's head, or for the peer to read
         self._error: errors.UpstreamError | None = None
+        self._has_eof = False  # whether the peer said that it sends no more; an encrypted connection can be cut without
         self._block: bytearray | None = None  # of a body with a length, that is read into
         self._expect_head()
 
     @property
-    def is_open(self) -> bool:
+    def is_idle(self) -> bool:
         """Whether a request can be sent on it."""
-        return self._transport is not None and not self._transport.is_closing()
+        return self.state is State.IDLE and self._transport is not None and not self._transport.is_closing()
+
+    def open(self, transport: asyncio.Transport) -> None:
+        """Give it to the pool: `transport` is connected whole, through a proxy and encrypted where that is so."""
+        if self.state is State.CONNECTING:
+            self._transport = transport
+            self.state = State.IDLE
 
     async def send(self, head: bytes, body: Pieces) -> Response:
         """Send a request; return its response when the head is there.
 
-        Raises NotConnected when a part of the request was never handed to the connection, ConnectionLost when it ended
-        before there was a response, and CutResponse when what came is not HTTP. Cancelled, it closes the connection.
+        Raises NotConnected when the connection is not idle or a part of the request was never handed to it, ConnectionLost
+        when it ended before there was a response, and CutResponse when what came is not HTTP. Cancelled, it closes the
+        connection.
         """
+        if not self.is_idle:
+            raise errors.NotConnected(f"The connection to Google is {self.state.name.lower()}; nothing was sent.")
+        self.state = State.BUSY
         response = self._response = Response(self)
         self._expect_head()
         try:
@@ -162,21 +200,6 @@ class Connection(asyncio.BufferedProtocol):
             raise
         return response
 
-    async def open_tunnel(self, head: bytes) -> int:
-        """Send a CONNECT; return the status. Behind 200 the connection is the target's."""
-        response = await self.send(head, ())
-        self._response = None
-        return response.status
-
-    def use(self, transport: asyncio.BaseTransport | None) -> None:
-        """Take the transport, and another one with TLS."""
-        self._transport = cast(asyncio.Transport, transport)
-
-    async def start_tls(self, context: ssl.SSLContext, host: str) -> None:
-        """Go on encrypted, with `host`. Raises OSError."""
-        assert self._transport is not None
-        self.use(await self._loop.start_tls(self._transport, self, context, server_hostname=host))
-
     def read_as_it_comes(self) -> None:
         """Let no part of the body wait for a block to be full."""
         self._reads_blocks = False
@@ -188,21 +211,37 @@ class Connection(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.resume_reading()
 
+    def cut(self, response: Response, error: Exception) -> None:
+        """End a response that is under way with an error, when its reader has all that came."""
+        if self._response is response:
+            self._hand_on_started_block(response)
+            self._fail(error)
+
     def close(self) -> None:
         """Close it at once."""
+        self.state = State.CLOSED
         if self._transport is not None:
             self._transport.abort()
 
-    connection_made = use
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport of a connection that is encrypted where it is to be, or of none."""
+        self._transport = cast(asyncio.Transport, transport)
+
+    def eof_received(self) -> bool:
+        """Take notice that the peer sends no more; return that the connection is to be closed."""
+        self._has_eof = True
+        return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End what is under way."""
+        self.state = State.CLOSED
         self.on_close(self)
         response = self._response
         if response is None:
             return
         self._hand_on_started_block(response)
-        if response.status and self._left_bytes == _UNTIL_CLOSE and not self._is_parsed and exc is None:
+        ends_here = self._left_bytes == _UNTIL_CLOSE and not self._is_parsed
+        if response.status and ends_here and self._has_eof and exc is None:
             self._end()
         elif response.status:
             self._fail(errors.CutResponse("Google's response was cut short."))
@@ -292,8 +331,7 @@ class Connection(asyncio.BufferedProtocol):
 
     async def _write(self, head: bytes, body: Pieces, response: Response) -> None:
         """Write a request, no faster than the peer reads, and no further once it has answered."""
-        if not self.is_open or self._transport is None:
-            raise errors.NotConnected("The connection to Google was lost; nothing was sent.")
+        assert self._transport is not None
         if size_of(body) < SMALL_BODY_BYTES:
             self._transport.write(b"".join((head, *body)))
             self._was_sent = True
@@ -324,40 +362,49 @@ class Connection(asyncio.BufferedProtocol):
             self._waiter.set_result(None)
 
     def _take_head(self, response: Response, data: bytes) -> None:
-        """Take a part of the head, and what comes behind it."""
+        """Take a part of the head, and what comes behind it; of several heads the last one that is not interim counts."""
         data = self._head + data if self._head else data
-        end = data.find(_END_OF_HEAD)
-        if end < 0 and len(data) <= MAX_HEAD_BYTES and b"HTTP/".startswith(data[:5]) and b"\n\n" not in data:
-            self._head = data
-            return
-        end = end + len(_END_OF_HEAD) if end >= 0 else len(data)
         self._head = b""
+        while data and not response.status:
+            end = data.find(_END_OF_HEAD)
+            if end < 0 and len(data) <= MAX_HEAD_BYTES and b"HTTP/".startswith(data[:5]) and b"\n\n" not in data:
+                self._head = data
+                return
+            end = end + len(_END_OF_HEAD) if end >= 0 else len(data)
+            if not self._parse_head(response, data[:end]):
+                return
+            data = data[end:]
+        if not response.status:
+            return
+        if not (self._is_parsed or self._left_bytes):
+            self._end()
+        if self._response is None:
+            if data:
+                self.close()
+        elif self._left_bytes > 0:
+            self._begin_blocks(memoryview(data))
+        elif data:
+            self._take(response, data)
+
+    def _parse_head(self, response: Response, head: bytes) -> bool:
+        """Parse one head; return whether it is one. An interim response (RFC 9110, section 15.2) leaves no trace."""
         try:
-            self._parser.feed_data(data[:end])
+            self._parser.feed_data(head)
             status = self._parser.get_status_code()
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(errors.CutResponse(f"Google's response is not HTTP ({type(error).__name__})."))
-            return
-        if end > MAX_HEAD_BYTES or not self._is_head_whole:
+            return False
+        if len(head) > MAX_HEAD_BYTES or not self._is_head_whole:
             self._fail(errors.CutResponse("Google's response is not HTTP: its head does not end."))
-            return
-        self._frame(response, status)
-        if status < 200:  # an interim response; the one that counts follows
+            return False
+        if status < 200:
             self._expect_head(was_sent=self._was_sent)
             response.headers = []
-        else:
-            response.status = status
-            self._wake()
-            if not (self._is_parsed or self._left_bytes):
-                self._end()
-        rest = memoryview(data)[end:]
-        if self._response is None:
-            if rest:
-                self.close()
-        elif response.status and self._left_bytes > 0:
-            self._begin_blocks(rest)
-        elif rest:
-            self._take(response, bytes(rest))
+            return True
+        self._frame(response, status)
+        response.status = status
+        self._wake()
+        return True
 
     def _take_counted(self, response: Response, data: bytes) -> None:
         """Take a part of a body with a length."""
@@ -425,8 +472,9 @@ class Connection(asyncio.BufferedProtocol):
         if response is None:
             return
         self.was_used = True
-        self.resume_reading()
-        if self._was_sent and self._keeps_alive and self.is_open:
+        if self.state is State.BUSY and self._was_sent and self._keeps_alive:
+            self.state = State.IDLE
+            self.resume_reading()
             self.on_free(self)
         else:
             self.close()

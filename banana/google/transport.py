@@ -8,11 +8,11 @@ import base64
 import socket
 import ssl
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from urllib.parse import unquote, urlsplit
 
 import aiohappyeyeballs
@@ -22,6 +22,7 @@ from opentelemetry import trace
 
 from banana import errors
 from banana.google.connection import READ_BYTES, Connection, Response, Sink
+from banana.google.tunnel import Tunnel
 from banana.payload.pieces import Chunk, Pieces, size_of
 
 # A connection that takes longer than this is given up, and the call may be sent on another: nothing was sent yet.
@@ -30,6 +31,9 @@ CONNECT_SECONDS = 10
 NEXT_ADDRESS_SECONDS = 0.25
 # A dead peer is detected within a minute, while Google takes minutes for an answer.
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
+# More of Content-Encoding than a server and a proxy each apply.
+MAX_CODINGS = 2
+_GZIP_MAGIC = b"\x1f\x8b"
 # What is unpacked at once: a small response may stand for gigabytes, and is counted on the way.
 _UNPACKED_BYTES = 256 * 1024
 
@@ -42,6 +46,7 @@ class Request(Struct, frozen=True):
         path: below the base URL, with its query.
         headers: as they are sent.
         body: in pieces.
+        before_send: called in the last moment before its first byte is written; what it raises is raised instead.
 
     """
 
@@ -49,6 +54,7 @@ class Request(Struct, frozen=True):
     path: str
     headers: Iterable[tuple[str, str]] = ()
     body: Pieces = ()
+    before_send: Callable[[], object] = lambda: None
 
 
 class HttpResponse(Protocol):
@@ -60,8 +66,8 @@ class HttpResponse(Protocol):
         """Return the value of a header, by its name in lower case; empty when there is none."""
         ...
 
-    async def read(self, sink: Sink, *, as_it_comes: bool = False) -> None:
-        """Give `sink` the body, in blocks, or each part `as_it_comes`; return at its end."""
+    async def read(self, sink: Sink, *, as_it_comes: bool = False, deadline: float | None = None) -> None:
+        """Give `sink` the body, in blocks, or each part `as_it_comes`; return at its end. Raises as `Response.read`."""
         ...
 
     def close(self) -> None:
@@ -96,8 +102,8 @@ class HttpTransport:
         self._origin = _Origin.of(base_url)
         self._proxy = _Origin.of(proxy_url) if proxy_url else None
         self._idle_seconds = idle_seconds
-        # The last one used is the first to be used again; those that are not needed any more grow old.
-        self._free: list[tuple[float, Connection]] = []
+        # Since when each is idle. The last one used is the first to be used again; the others grow old.
+        self._idle: dict[Connection, float] = {}
         self._all: set[Connection] = set()
         self._scratch = bytearray(READ_BYTES)
         self._sweep: asyncio.TimerHandle | None = None
@@ -111,6 +117,11 @@ class HttpTransport:
         head = self._head(request)
         with self._span(request):
             connection = self._kept() or await self._connected()
+            try:
+                request.before_send()
+            except BaseException:
+                self._keep(connection)
+                raise
             try:
                 response = await connection.send(head, request.body)
             except errors.ConnectionLost:
@@ -126,7 +137,7 @@ class HttpTransport:
         for connection in list(self._all):
             connection.close()
         self._all.clear()
-        self._free.clear()
+        self._idle.clear()
 
     def _head(self, request: Request) -> bytes:
         """Return the request line and the headers."""
@@ -142,9 +153,9 @@ class HttpTransport:
     def _kept(self) -> Connection | None:
         """Return a kept connection that is still good."""
         oldest = asyncio.get_running_loop().time() - self._idle_seconds
-        while self._free:
-            since, connection = self._free.pop()
-            if since > oldest and connection.is_open:
+        while self._idle:
+            connection, since = self._idle.popitem()
+            if since > oldest and connection.is_idle:
                 return connection
             self._drop(connection)
         return None
@@ -152,18 +163,18 @@ class HttpTransport:
     def _keep(self, connection: Connection) -> None:
         """Keep a connection for the next request."""
         loop = asyncio.get_running_loop()
-        self._free.append((loop.time(), connection))
+        self._idle[connection] = loop.time()
         if self._sweep is None:
             self._sweep = loop.call_later(self._idle_seconds, self._drop_old)
 
     def _drop_old(self) -> None:
         loop = asyncio.get_running_loop()
         oldest = loop.time() - self._idle_seconds
-        for _, connection in [kept for kept in self._free if kept[0] <= oldest or not kept[1].is_open]:
+        for connection in [kept for kept, since in self._idle.items() if since <= oldest or not kept.is_idle]:
+            del self._idle[connection]
             self._drop(connection)
-        self._free = [kept for kept in self._free if kept[1] in self._all]
-        left_seconds = self._free[0][0] - oldest if self._free else 0
-        self._sweep = loop.call_later(left_seconds, self._drop_old) if self._free else None
+        since = next(iter(self._idle.values()), None)
+        self._sweep = None if since is None else loop.call_later(since - oldest, self._drop_old)
 
     def _drop(self, connection: Connection) -> None:
         self._all.discard(connection)
@@ -176,7 +187,7 @@ class HttpTransport:
         connection.on_close = self._all.discard
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
-                await self._connect(connection)
+                connection.open(await self._connect(connection))
         except (OSError, ssl.SSLError) as error:  # a TimeoutError is an OSError
             connection.close()
             name = type(error).__name__
@@ -187,22 +198,22 @@ class HttpTransport:
         self._all.add(connection)
         return connection
 
-    async def _connect(self, connection: Connection) -> None:
+    async def _connect(self, connection: Connection) -> asyncio.Transport:
+        """Return the transport of `connection`, connected to the API: directly or through the proxy, encrypted or not."""
         if self._proxy is None:
-            await _open(connection, self._origin)
-            return
-        await _open(connection, self._proxy)
+            return await _open(lambda: connection, self._origin)
         if not self._origin.is_tls:
-            return
-        target = f"{self._origin.host_header if ':' in self._origin.host_header else self._origin.host_header + ':443'}"
-        lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}", *self._proxy.authorization(), "\r\n"]
+            return await _open(lambda: connection, self._proxy)
+        tunnel = Tunnel()
+        transport = await _open(lambda: tunnel, self._proxy)
         try:
-            status = await connection.open_tunnel("\r\n".join(lines).encode("latin-1"))
-        except errors.UpstreamError as error:
-            raise errors.NotConnected(f"The proxy could not connect to Google: {error.message}") from error
-        if status != 200:
-            raise errors.NotConnected(f"The proxy refused the connection ({status}); nothing was sent.")
-        await connection.start_tls(ssl_context(), self._origin.host)
+            await tunnel.connect(self._origin.host_and_port, self._proxy.authorization())
+            loop = asyncio.get_running_loop()
+            encrypted = await loop.start_tls(transport, connection, ssl_context(), server_hostname=self._origin.host)
+        except BaseException:
+            transport.abort()
+            raise
+        return cast(asyncio.Transport, encrypted)
 
     def _span(self, request: Request) -> AbstractContextManager[Any]:
         """Return a span of a trace, where traces are collected."""
@@ -236,6 +247,11 @@ class _Origin:
         return cls(is_tls, host, port, header, parts.path.rstrip("/"), credentials)
 
     @property
+    def host_and_port(self) -> str:
+        """Both, as CONNECT names them."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
     def base(self) -> str:
         """The address, without credentials."""
         return f"{'https' if self.is_tls else 'http'}://{self.host_header}{self.path}"
@@ -245,15 +261,16 @@ class _Origin:
         return [f"Proxy-Authorization: Basic {self.credentials}"] if self.credentials else []
 
 
-async def _open(connection: Connection, origin: _Origin) -> None:
-    """Connect to the first of the origin's addresses that takes the connection. Raises OSError."""
+async def _open(make_protocol: Callable[[], asyncio.BaseProtocol], origin: _Origin) -> asyncio.Transport:
+    """Connect to the first of the origin's addresses that takes the connection; return its transport. Raises OSError."""
     loop = asyncio.get_running_loop()
     addresses = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
     opened = await aiohappyeyeballs.start_connection(
         addresses, happy_eyeballs_delay=NEXT_ADDRESS_SECONDS, interleave=1, socket_factory=keepalive_socket, loop=loop
     )
     tls: dict[str, Any] = {"ssl": ssl_context(), "server_hostname": origin.host} if origin.is_tls else {}
-    await loop.create_connection(lambda: connection, sock=opened, **tls)
+    transport, _ = await loop.create_connection(make_protocol, sock=opened, **tls)
+    return transport
 
 
 @cache
@@ -282,8 +299,15 @@ def _tracer() -> trace.Tracer | None:
 
 
 def _unpacked(response: Response) -> HttpResponse:
-    """Return a response that hands on what it holds as it was before it was packed on the way, although nobody asked."""
-    codings = [coding.strip() for coding in response.header(b"content-encoding").lower().split(b",")]
+    """Return a response that hands on what it holds as it was before it was packed on the way, although nobody asked.
+
+    Raises InvalidResponse for more codings than anybody applies.
+    """
+    listed = b",".join(value for name, value in response.headers if name == b"content-encoding").lower()
+    codings = [name for coding in listed.split(b",") if (name := coding.strip())]
+    if len(codings) > MAX_CODINGS:
+        response.close()
+        raise errors.InvalidResponse(f"Google's response has more than {MAX_CODINGS} content codings.")
     for coding in reversed(codings):
         if coding in (b"gzip", b"x-gzip", b"deflate"):
             response = _Unpacked(response)  # type: ignore[assignment]
@@ -299,18 +323,60 @@ class _Unpacked:
         self.header = response.header
         self.close = response.close
 
-    async def read(self, sink: Sink, *, as_it_comes: bool = False) -> None:
-        """Give `sink` the body; what stands behind the packed data is left out. Raises InvalidResponse."""
-        unpacker = zlib.decompressobj(zlib.MAX_WBITS | 32)
+    async def read(self, sink: Sink, *, as_it_comes: bool = False, deadline: float | None = None) -> None:
+        """Give `sink` the body, with every member of a gzip file (RFC 1952); what else stands behind it is left out.
 
-        def unpack(chunk: Chunk) -> None:
-            try:
-                while chunk and not unpacker.eof:
-                    sink(unpacker.decompress(chunk, _UNPACKED_BYTES))
-                    chunk = unpacker.unconsumed_tail
-            except zlib.error:
-                raise errors.InvalidResponse("Google's response cannot be decompressed.") from None
+        Raises InvalidResponse, and CutResponse when the packed data has no end.
+        """
+        unpacker = _Unpacker(sink)
+        try:
+            await self._response.read(unpacker.feed, as_it_comes=as_it_comes, deadline=deadline)
+        except errors.BananaError:
+            unpacker.flush()  # everything that came
+            raise
+        unpacker.flush()
+        if not unpacker.is_whole:
+            raise errors.CutResponse("Google's response was cut short.")
 
-        await self._response.read(unpack, as_it_comes=as_it_comes)
-        if rest := unpacker.flush():
-            sink(rest)
+
+class _Unpacker:
+    """Gives `sink` what it is fed, unpacked: gzip, or zlib's format."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self._member = zlib.decompressobj(zlib.MAX_WBITS | 32)
+        self._is_begun = False
+        self._behind = b""  # the last member, of what may be the beginning of another
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is missing of what has begun."""
+        return self._member.eof or not self._is_begun
+
+    def feed(self, chunk: Chunk) -> None:
+        """Take the next bytes. Raises InvalidResponse."""
+        try:
+            while chunk:
+                if self._member.eof and not (chunk := self._next_member(chunk)):
+                    return
+                self._is_begun = True
+                unpacked = self._member.decompress(chunk, _UNPACKED_BYTES)
+                chunk = self._member.unused_data if self._member.eof else self._member.unconsumed_tail
+                if unpacked:
+                    self._sink(unpacked)
+        except zlib.error:
+            raise errors.InvalidResponse("Google's response cannot be decompressed.") from None
+
+    def flush(self) -> None:
+        """Give what is left of what has come."""
+        if rest := self._member.flush():
+            self._sink(rest)
+
+    def _next_member(self, chunk: Chunk) -> bytes:
+        """Return what is to be unpacked by a new member, if any."""
+        self._behind = (self._behind + chunk) if len(self._behind) < len(_GZIP_MAGIC) else self._behind[:2]
+        if self._behind[: len(_GZIP_MAGIC)] != _GZIP_MAGIC:
+            return b""
+        started, self._behind = self._behind, b""
+        self._member = zlib.decompressobj(zlib.MAX_WBITS | 16)
+        return started

@@ -1,6 +1,7 @@
 """Google's count of a call's tokens, `usageMetadata`: read, and found in what is passed on. Source: Google's REST reference."""
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Annotated, Any
@@ -15,6 +16,8 @@ MAX_TOKENS = (1 << 31) - 1
 # Behind a response's usageMetadata stand two short fields.
 TAIL_BYTES = 16 * 1024
 _NAME = b'"usageMetadata"'
+_FINISHED = re.compile(rb'"finishReason"\s*:\s*"')
+_ENDS_OF_EVENT = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _DECODER = json.JSONDecoder()
 # Of what is made: genai-prices counts pages of documents as images too.
 _IMAGE_MODALITIES = ("IMAGE", "DOCUMENT")
@@ -124,6 +127,15 @@ class UsageFinder:
     def feed(self, chunk: Chunk) -> None:
         """Take the next bytes of the response."""
         self._tail = chunk[-TAIL_BYTES:] if len(chunk) >= TAIL_BYTES else (self._tail + chunk)[-TAIL_BYTES:]
+
+    @property
+    def is_last_event(self) -> bool:
+        """Whether the last part of a stream has come whole: an event, or an item of a list, that says why the model ended."""
+        tail = self._tail.rstrip()
+        if tail.endswith(b"]"):
+            return _FINISHED.search(tail) is not None and self.close() is not None
+        event = tail[max(0, tail.rfind(b"\ndata:")) :]
+        return _FINISHED.search(event) is not None and self._tail.endswith(_ENDS_OF_EVENT)
 
     def close(self) -> dict[str, Any] | None:
         """Return the last one; None where there is none that can be read."""

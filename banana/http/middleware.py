@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from banana import errors, logs, metrics
-from banana.exchange import CALLER_LEFT, Exchange, Progress
+from banana.exchange import CALLER_LEFT, Exchange, Progress, send_by_of
 from banana.http.cycle import ON_DISCONNECT, PIECES
 from banana.payload.memory import Buffers
 from banana.payload.pieces import size_of
@@ -72,8 +72,10 @@ class RequestLog:
                 _record(exchange, getattr(scope.get("route"), "path", "unmatched"))
 
     def _exchange(self, scope: Scope) -> Exchange:
+        deadline = asyncio.get_running_loop().time() + self._timeout_seconds
         exchange = Exchange(
-            deadline=asyncio.get_running_loop().time() + self._timeout_seconds,
+            deadline=deadline,
+            send_by=send_by_of(deadline, self._timeout_seconds),
             method=scope["method"],
             path=scope["path"][:MAX_PATH_CHARACTERS],
         )

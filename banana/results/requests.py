@@ -14,7 +14,7 @@ import structlog
 from msgspec import structs
 
 from banana import errors, images, metrics
-from banana.exchange import Exchange
+from banana.exchange import Exchange, send_by_of
 from banana.google.wire import Words
 from banana.images import Outcome, Outcomes
 from banana.ledger.ledger import Entry, State
@@ -392,11 +392,13 @@ class KeptRequests:
     def _exchange_for(self, submission: Submission) -> Exchange:
         """Return the exchange of a work, which may outlive that of the request that began it."""
         exchange = submission.exchange
-        deadline = exchange.deadline
+        deadline, send_by = exchange.deadline, exchange.send_by
         if submission.is_task and not submission.is_followed:
             deadline = asyncio.get_running_loop().time() + self._task_timeout_seconds
+            send_by = send_by_of(deadline, self._task_timeout_seconds)
         return Exchange(
             deadline=deadline,
+            send_by=send_by,
             request_id=exchange.request_id,
             trace_id=exchange.trace_id,
             method=exchange.method,

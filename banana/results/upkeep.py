@@ -8,7 +8,7 @@ from contextlib import suppress
 import structlog
 
 from banana import errors, logs, metrics
-from banana.exchange import Exchange
+from banana.exchange import Exchange, send_by_of
 from banana.images import Outcome
 from banana.ledger.leases import Leases
 from banana.ledger.ledger import Entry, State
@@ -211,6 +211,7 @@ class Upkeep:
             deadline = asyncio.get_running_loop().time() + left_seconds
             exchange = Exchange(
                 deadline=deadline,
+                send_by=send_by_of(deadline, self._task_timeout_seconds),
                 request_id=entry.request_id,
                 caller=entry.caller,
                 caller_label=self._label_of(entry.caller),

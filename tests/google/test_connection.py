@@ -5,14 +5,10 @@ import ssl
 import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from banana import errors
 from banana.google import transport as network
@@ -174,7 +170,7 @@ async def test_a_response_that_is_whole_leaves_its_connection_alone() -> None:
     """Read late, as it comes, while the next request is under way on it: that one goes on in blocks."""
     connection = Connection(bytearray(READ_BYTES))
     connection.on_free = lambda _: None
-    connection.connection_made(Silent())
+    connection.open(Silent())
 
     async def received(data: bytes) -> Any:
         sending = asyncio.create_task(connection.send(b"GET / HTTP/1.1\r\n\r\n", ()))
@@ -225,7 +221,7 @@ async def test_a_part_of_a_stream_does_not_wait_for_a_block() -> None:
 async def test_a_length_that_is_only_announced_takes_no_memory() -> None:
     """Blocks are made when there is something to read."""
     connection = Connection(bytearray(READ_BYTES))
-    connection.connection_made(Silent())
+    connection.open(Silent())
     task = asyncio.create_task(connection.send(b"GET / HTTP/1.1\r\n\r\n", ()))
     await asyncio.sleep(0)
     head = OK + b"Content-Length: 999999999999999999\r\n\r\n"
@@ -370,7 +366,7 @@ async def test_who_is_cancelled_as_the_response_ends_leaves_the_connection_to_th
     free: list[Connection] = []
     connection = Connection(bytearray(READ_BYTES))
     connection.on_free = free.append
-    connection.connection_made(Silent())
+    connection.open(Silent())
     task = asyncio.create_task(connection.send(b"GET / HTTP/1.1\r\n\r\n", ()))
     await asyncio.sleep(0)
     connection.get_buffer(-1)[: len(HELLO)] = HELLO
@@ -380,11 +376,11 @@ async def test_who_is_cancelled_as_the_response_ends_leaves_the_connection_to_th
         await task
 
     assert free == [connection]
-    assert connection.is_open
+    assert connection.is_idle
 
 
 class Silent(asyncio.Transport):
-    """A transport on which nothing arrives."""
+    """A transport on which nothing arrives; it counts what is written."""
 
     is_aborted = False
 
@@ -399,24 +395,6 @@ class Silent(asyncio.Transport):
 
     def abort(self) -> None:
         self.is_aborted = True
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A certificate of `localhost`, signed by itself, with its key."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    made = (
-        x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(days=1), now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    path = tmp_path_factory.mktemp("tls") / "localhost.pem"
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    path.write_bytes(private + made.public_bytes(serialization.Encoding.PEM))
-    return path
 
 
 @asynccontextmanager

@@ -26,8 +26,8 @@ from tests.ledger.entries import ENTRY, TASK
 from tests.pictures import png
 
 pytestmark = pytest.mark.anyio
-# The caller of all requests here.
-MINE: dict[str, Any] = {"caller": "127.0.0.1", "owner": "dead"}
+# The caller of all requests here, who sent them just now.
+MINE: dict[str, Any] = {"caller": "127.0.0.1", "owner": "dead", "created_at": time.time()}
 
 
 @pytest.fixture
@@ -312,7 +312,7 @@ async def test_what_is_taken_up_is_its_callers(
     """In metrics by name where callers have names, and in the log in its API format."""
     monkeypatch.setattr(upkeep, "LOOK_SECONDS", 0.02)
     monkeypatch.setattr(leases, "LEASE_SECONDS", 0.2)
-    task = replace(TASK, caller="left-behind", owner="dead", route="/generate")
+    task = replace(TASK, **MINE | {"caller": "left-behind"}, route="/generate")
     await write(f"orders/{task.id}", b'{"prompt":"a banana"}')
     ledger.begin(task)
     async with client_of(create_app(settings_for(stand_in, access_tokens="left-behind:a"))) as client:

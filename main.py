@@ -10,6 +10,7 @@ if __name__ in ("__main__", "__mp_main__"):  # the launcher, and what multiproce
 import argparse
 import asyncio
 import errno
+import multiprocessing
 import os
 import shutil
 import socket
@@ -120,8 +121,11 @@ def _supervise(settings: config.Settings, listeners: list[socket.socket], *, rel
         ChangeReload(config_of_server, target=uvicorn.Server(config_of_server).run, sockets=listeners).run()
     else:
         # One worker has a supervisor too, so that it can be replaced without a gap.
-        config_of_server = uvicorn.Config("main:application", workers=settings.workers, **_server_options(settings))
-        Workers(config_of_server, sockets=listeners).run()
+        stopping = multiprocessing.get_context("spawn").Event()
+        options = _server_options(settings)
+        options["http"].stopping = stopping
+        config_of_server = uvicorn.Config("main:application", workers=settings.workers, **options)
+        Workers(config_of_server, listeners, stopping).run()
 
 
 def _arguments() -> argparse.Namespace:

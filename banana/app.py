@@ -255,6 +255,7 @@ class _Keeping:
             self._works,
             settings.task_timeout_seconds,
             is_draining=lambda: ServerProtocol.draining,
+            is_stopping=ServerProtocol.is_stopping,
         )
         self._beat.beat_while(lambda: self._works.is_busy or self._requests.is_claiming)
         self.requests = self._requests if settings.keep_results_seconds else NothingKept()

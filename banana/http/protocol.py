@@ -49,12 +49,15 @@ class Connections:
         max_requests: how many requests are served at once; `SPARE_CONNECTIONS` more are held.
         max_upstream_connections: how many connections to Google there may be beside them.
         idle_seconds: how long a caller may take without reading one byte of a response.
+        stopping: an event of multiprocessing, set when the whole service is to end, and not only this worker; None where
+            nothing tells the two apart.
 
     """
 
     max_requests: int = 2048
     max_upstream_connections: int = 100
     idle_seconds: float = 30
+    stopping: Any = None
     # Those that wait for a request, and those whose callers only go on sending; longest first.
     waiting: "dict[ServerProtocol, None]" = field(default_factory=dict, repr=False)
     lingering: "dict[ServerProtocol, None]" = field(default_factory=dict, repr=False)
@@ -84,9 +87,11 @@ class ServerProtocol(HttpToolsProtocol):
 
     # Of the whole process: connections that are made after the shutdown began must know it too.
     draining = False
+    stopping: Any = None
 
     def __init__(self, connections: Connections, **of_uvicorn: Any) -> None:
         super().__init__(**of_uvicorn)
+        ServerProtocol.stopping = connections.stopping
         self._of_worker = connections
         self._head_timer: Any = None
         self._in_head = False
@@ -95,6 +100,11 @@ class ServerProtocol(HttpToolsProtocol):
         # Whose response is being made; uvicorn's own `cycle` is the newest, which may have to wait its turn.
         self._answering: Cycle | None = None
         self._idle_since = 0.0  # in seconds of the loop's clock
+
+    @classmethod
+    def is_stopping(cls) -> bool:
+        """Return whether the service is to end: what is begun now would have to be waited for."""
+        return cls.draining if cls.stopping is None else bool(cls.stopping.is_set())
 
     def connection_made(self, transport: Any) -> None:
         """Take a connection; one that a retiring worker still accepted is to be short."""

@@ -1,31 +1,155 @@
-"""The parent of the workers: uvicorn's, but for their beginning.
+"""The parent of the workers: uvicorn's, but for their beginning, their replacement and their end.
 
-uvicorn starts all of them in the same moment. A start is half a second of a core: of four workers on one core the first
-would be ready after two seconds, as the last is.
+- uvicorn starts all of them in the same moment. A start is half a second of a core: of four workers on one core the first
+  would be ready after two seconds, as the last is.
+- SIGTERM and SIGINT end whatever is under way, at once. uvicorn looks at signals when all workers have been replaced, each
+  after its last request, and does not while it waits for a worker that hangs.
+- SIGHUP replaces the workers that began before it, however often it comes. uvicorn makes a round for each signal.
+- A worker that is killed while it is asked whether it lives is replaced at once, and not when the question is over.
 """
 
 import os
+import signal
+import time
+from typing import Any
 
+import structlog
+import uvicorn
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 from uvicorn.supervisors.multiprocess import Process
 
 # A worker that takes longer to be ready is waited for no more by those behind it.
 READY_SECONDS = 10
+# Between two looks at what is waited for: a worker, or a signal.
+LOOK_SECONDS = 0.1
+
+log = structlog.get_logger(__name__)
 
 
 class Workers(Multiprocess):
-    """Lets as many workers begin at a time as there are cores for them."""
+    """Starts, replaces and ends the workers; `stopping` is an event of multiprocessing that tells them of the end."""
+
+    def __init__(self, config: uvicorn.Config, sockets: list[Any], stopping: Any) -> None:
+        super().__init__(config, sockets)
+        self._stopping = stopping
+        # In seconds of the monotonic clock: the last SIGHUP; and when each worker began at the earliest.
+        self._replace_before = 0.0
+        self._began: dict[Process, float] = {}
+        self._retiring: list[Process] = []
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        if hasattr(signal, "SIGHUP"):
+            signal.signal(signal.SIGHUP, self._replace)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether a signal has asked to stop."""
+        return self.should_exit.is_set() or bool({signal.SIGTERM, signal.SIGINT} & set(self.signal_queue))
 
     def init_processes(self) -> None:
-        """Start the workers; those for whom there is no core, when the ones before them are ready."""
+        """Start as many workers at a time as there are cores; the next ones when those before them are ready."""
         at_once = cores()
         for number in range(self.processes_num):
-            # A signal asks to stop, as a rule, and is heeded when all have been started.
-            if number and number % at_once == 0 and not self.signal_queue:
-                self.processes[-1].wait_until_ready(READY_SECONDS)
-            process = Process(self.config, self.sockets)
-            process.start()
-            self.processes.append(process)
+            if number and number % at_once == 0:
+                self._wait_until_ready(self.processes[-1], READY_SECONDS)
+            if self.is_stopping:
+                return
+            self.processes.append(self._started())
+
+    def handle_signals(self) -> None:
+        """Do what signals ask for."""
+        super().handle_signals()
+        while not self.is_stopping and (old := self._next_to_replace()) is not None:
+            if not self._replaced(old):
+                self._replace_before = 0.0
+                return
+
+    def keep_subprocess_alive(self) -> None:
+        """Replace the workers that have died, and those that do not answer any more."""
+        for number, process in enumerate(self.processes):
+            if self._answers(process) or self.is_stopping:
+                continue
+            process.kill()
+            process.join()
+            if process.exitcode == STARTUP_FAILURE:
+                log.error("worker_failed_to_start", worker=process.pid)
+                self.should_exit.set()
+                return
+            log.warning("worker_died", worker=process.pid)
+            self.processes[number] = self._started()
+
+    def terminate_all(self) -> None:
+        """Ask all workers to end."""
+        self._stopping.set()
+        super().terminate_all()
+
+    def join_all(self) -> None:
+        """Return when all workers have ended."""
+        super().join_all()
+        for process in self._retiring:
+            process.join()
+
+    def _stop(self, number: int, _: object) -> None:
+        self._stopping.set()  # from now on no task is begun
+        self.signal_queue.append(number)
+
+    def _replace(self, _: int, __: object) -> None:
+        self._replace_before = time.monotonic()
+
+    def _started(self) -> Process:
+        process = Process(self.config, self.sockets)
+        self._began[process] = time.monotonic()
+        process.start()
+        return process
+
+    def _next_to_replace(self) -> Process | None:
+        """Return a worker that began before the last SIGHUP; one that uvicorn itself made counts as such."""
+        self._began = {process: self._began.get(process, 0.0) for process in self.processes}
+        return next((process for process in self.processes if self._began[process] <= self._replace_before), None)
+
+    def _replaced(self, old: Process) -> bool:
+        """Let a new worker take the place of `old`, which ends when it has answered; return whether that is so."""
+        new = self._started()
+        if not self._wait_until_ready(new, self.config.timeout_worker_healthcheck):
+            new.kill()
+            new.join()
+            if not self.is_stopping:
+                log.error("worker_not_ready", worker=new.pid, message="The restart is given up; the others serve on.")
+            return False
+        self.processes[self.processes.index(old)] = new
+        self._retiring.append(old)
+        old.terminate()
+        while old.process.is_alive() and not self.is_stopping:
+            old.process.join(LOOK_SECONDS)
+        self._retiring = [process for process in self._retiring if process.process.is_alive()]
+        return True
+
+    def _wait_until_ready(self, process: Process, seconds: float) -> bool:
+        """Return whether a worker serves within so much time; at once when it has died or a signal asks to stop."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and process.process.is_alive() and not self.is_stopping:
+            if self._asked(process, deadline):
+                return True
+            time.sleep(LOOK_SECONDS)
+        return False
+
+    def _answers(self, process: Process) -> bool:
+        """Return whether a worker lives and answers in time; one that is asked while a signal asks to stop does."""
+        deadline = time.monotonic() + self.config.timeout_worker_healthcheck
+        return self._asked(process, deadline) is not None or self.is_stopping
+
+    def _asked(self, process: Process, deadline: float) -> bool | None:
+        """Ask a worker whether it serves; return None when it does not answer."""
+        try:
+            process.parent_conn.send(b"ping")
+            while process.process.is_alive() and time.monotonic() < deadline and not self.is_stopping:
+                if process.parent_conn.poll(LOOK_SECONDS):
+                    is_serving: bool = process.parent_conn.recv()
+                    return is_serving
+            return None
+        except (OSError, EOFError):
+            return None
 
 
 def cores() -> int:

@@ -144,6 +144,7 @@ class KeptRequests:
         works: what this worker carries out.
         task_timeout_seconds: from a task's beginning to its deadline.
         is_draining: whether this worker is to end: polls do not hold it up.
+        is_stopping: whether the service is: no task is begun.
 
     """
 
@@ -156,8 +157,10 @@ class KeptRequests:
         works: Works,
         task_timeout_seconds: float,
         is_draining: Callable[[], bool],
+        is_stopping: Callable[[], bool],
     ) -> None:
         self._is_draining = is_draining
+        self._is_stopping = is_stopping
         self._ledger = ledger
         self._files = files
         self._links = links
@@ -360,6 +363,11 @@ class KeptRequests:
     async def _begun(self, submission: Submission, entry: Entry, holder: Exchange) -> Work:
         """Begin to carry out an entry; when that is not to be, those who have joined it meanwhile are told why."""
         try:
+            if submission.is_task and self._is_stopping():
+                raise errors.Overloaded(
+                    "This service is stopping and begins no more tasks. Nothing was sent to Google. Repeat the request.",
+                    retry_after_seconds=errors.RETRY_AFTER_SECONDS,
+                )
             await submission.admit(True)
             if submission.is_task:
                 await self._write_order(submission.job, entry)

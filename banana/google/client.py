@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from decimal import Decimal
+from functools import cache
 from typing import Any, TypeVar
 
 import structlog
@@ -29,9 +30,10 @@ from banana.google.retries import RetryPolicy
 from banana.google.slots import Slots
 from banana.google.transport import HttpResponse, Request, Transport
 from banana.google.usage import Usage, UsageFinder
+from banana.payload.beside import beside
 from banana.payload.lazyjson import InvalidJson, LazyJsonParser
 from banana.payload.memory import Buffers
-from banana.payload.pieces import Chunk, Pieces
+from banana.payload.pieces import Chunk, Pieces, size_of
 
 # An error's body is a few hundred bytes; of one that is not, this much is read.
 MAX_ERROR_BYTES = 64 * 1024
@@ -122,8 +124,11 @@ class GeminiClient:
         self._slots.check()
 
     def limit_of(self, model: str, body: Pieces) -> Callable[[], Decimal | None]:
-        """Return a function that returns what a call of `generateContent` with `body` may cost at the most, in USD."""
-        return lambda: self._prices.limit(model, *request_size(body))
+        """Return a function that returns what a call of `generateContent` with `body` may cost at the most, in USD.
+
+        It reads the body when it is called for the first time.
+        """
+        return cache(lambda: self._prices.limit(model, *request_size(body)))
 
     async def image(self, call: Call, exchange: Exchange, *, takes_words: bool = False) -> wire.Image | wire.Words:
         """Make a call of `generateContent` once; return its image, or words where they count. Raises BananaError."""
@@ -132,9 +137,9 @@ class GeminiClient:
             parser = wire.ImageParser(takes_words=takes_words)
             try:
                 await response.read(self._counted(parser.feed, exchange), deadline=exchange.deadline)
-                image = parser.close()
+                image = await beside(parser.laborious_bytes, parser.close)
             except _CUT as cut:
-                image = _whole_image(parser, cut)
+                image = await beside(parser.laborious_bytes, _whole_image, parser, cut)
             finally:
                 tokens = self._read_usage(parser.usage, call, exchange, sending)
             if isinstance(image, wire.Image) and not (tokens and tokens.output):
@@ -469,7 +474,7 @@ async def _is_whole(pieces: Pieces) -> bool:
             return False
         return True
 
-    return await asyncio.to_thread(parse)
+    return await beside(size_of(pieces), parse)
 
 
 def _whole_image(parser: wire.ImageParser, cut: errors.BananaError) -> wire.Image | wire.Words:

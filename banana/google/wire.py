@@ -102,6 +102,11 @@ class ImageParser:
         except InvalidJson as error:
             raise errors.InvalidResponse(f"Google's response cannot be read: {error}") from None
 
+    @property
+    def laborious_bytes(self) -> int:
+        """How many bytes of strings have escapes, which take their time to be undone; those of an image hardly ever do."""
+        return self._json.escaped_bytes
+
     def close(self) -> Image | Words:
         """Return the image, or words where they count. Raises Blocked, NoImage or InvalidResponse, with Google's reason."""
         try:

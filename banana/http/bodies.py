@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect, Request
 
 from banana import errors
+from banana.payload.beside import beside
 from banana.payload.lazyjson import InvalidJson, JsonTooLarge, LazyJsonParser
 from banana.payload.multipart import FormParser, InvalidForm, fields_of
 
@@ -48,17 +49,14 @@ class BodyReader:
         is_form = files is not None and content_type.lower().startswith("multipart/form-data")
         try:
             parser = FormParser(content_type, files or "") if is_form else LazyJsonParser()
-            await self._feed(parser.feed, request, deadline)
-            document = fields_of(parser.close(), files or "") if isinstance(parser, FormParser) else parser.close()
+            size_bytes = await self._feed(parser.feed, request, deadline)
+            return await beside(size_bytes, _read, parser, model, files or "", also)
         except JsonTooLarge as error:
             raise errors.InvalidRequest.of_fields([("body", f"has {error}")]) from None
         except InvalidJson as error:
             raise errors.InvalidRequest.of_fields([("body", f"is not JSON: {error}")]) from None
         except InvalidForm as error:
             raise errors.InvalidRequest.of_fields([("body", f"is not a form: {error}")]) from None
-        if isinstance(document, dict):
-            document = {**document, **also}
-        return _validated(document, model, strict=not is_form)
 
     async def read_bytes(self, request: Request, deadline: float) -> list[bytes]:
         """Return the body as the chunks it came in. Raises TooLarge, Overloaded and DeadlineExceeded."""
@@ -66,15 +64,20 @@ class BodyReader:
         await self._feed(chunks.append, request, deadline)
         return [chunk for chunk in chunks if chunk]
 
-    async def _feed(self, feed: Callable[[bytes], None], request: Request, deadline: float) -> None:
-        """Give `feed` the body as it arrives. Raises DeadlineExceeded when it takes too long, whole or for one more byte."""
+    async def _feed(self, feed: Callable[[bytes], None], request: Request, deadline: float) -> int:
+        """Give `feed` the body as it arrives; return its length.
+
+        Raises DeadlineExceeded when it takes too long, whole or for one more byte.
+        """
         loop = asyncio.get_running_loop()
+        size_bytes = 0
         try:
             async with asyncio.timeout_at(min(deadline, loop.time() + self._idle_seconds)) as timer:
                 small = bytearray()
                 more_body = True
                 while more_body:
                     chunk, more_body = await _next_chunk(request)
+                    size_bytes += len(chunk)
                     if more_body:
                         timer.reschedule(min(deadline, loop.time() + self._idle_seconds))
                     if len(chunk) >= SMALL_CHUNK_BYTES and not small:
@@ -94,6 +97,16 @@ class BodyReader:
                     f"The request's body stopped arriving for {self._idle_seconds:g} s. Nothing was sent to Google."
                 )
             raise errors.DeadlineExceeded(message) from None
+        return size_bytes
+
+
+def _read(parser: FormParser | LazyJsonParser, model: type[Model], files: str, also: Mapping[str, object]) -> Model:
+    """Return what was parsed as `model`. Raises InvalidJson, InvalidForm and InvalidRequest."""
+    is_form = isinstance(parser, FormParser)
+    document = fields_of(parser.close(), files) if is_form else parser.close()
+    if isinstance(document, dict):
+        document = {**document, **also}
+    return _validated(document, model, strict=not is_form)
 
 
 async def _next_chunk(request: Request) -> tuple[bytes, bool]:

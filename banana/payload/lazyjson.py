@@ -8,6 +8,7 @@ joined or decoded unless its text is needed. It does no I/O, and knows nothing o
 import codecs
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
@@ -26,6 +27,11 @@ MAX_STRINGS = 20_000
 
 # The rest of a string from its first escape on, up to the closing quote or the end of the chunk.
 _ESCAPED_TEXT = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+# Of the inside of a string, from its start on: all that is whole, and half of a pair of escapes.
+_WHOLE_TEXT = re.compile(rb"(?:[^\\]++|\\u[0-9a-fA-F]{4}|\\[^u])*+", re.DOTALL)
+_FIRST_OF_PAIR = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}")
+# What is decoded at once: a fraction of a millisecond.
+BLOCK_BYTES = 64 * 1024
 # A placeholder is a string that begins with NUL; a real string that begins so is set aside like a long one.
 _PLACEHOLDER = "\0"
 _PLACEHOLDER_BYTES = b"\\u0000"
@@ -69,7 +75,7 @@ class LongString:
 
     def text(self) -> str:
         """Return the string's value; this copies it. Raises InvalidJson."""
-        return _decoded(self.pieces, lenient=self.lenient)
+        return "".join(_decoded(self.pieces, lenient=self.lenient))
 
     def unescaped(self) -> Pieces:
         """Return the string's value as UTF-8, copying only from its first escape on. Raises InvalidJson."""
@@ -79,14 +85,50 @@ class LongString:
         unescaped_pieces, escaped_pieces = list(self.pieces[:index]), list(self.pieces[index:])
         unescaped_pieces.append(escaped_pieces[0][:offset])
         escaped_pieces[0] = escaped_pieces[0][offset:]
-        return [*unescaped_pieces, _decoded(escaped_pieces, lenient=self.lenient).encode()]
+        decoded = _decoded(escaped_pieces, lenient=self.lenient)
+        return [*unescaped_pieces, *(text.encode() for text in decoded)]
 
 
-def _decoded(pieces: Pieces, *, lenient: bool) -> str:
+def _decoded(pieces: Pieces, *, lenient: bool) -> Iterator[str]:
+    """Yield the value of a string, block by block: no step takes long, however large it is. Raises InvalidJson."""
     try:
-        return str(_parsed(b'"' + b"".join(pieces) + b'"', lenient=lenient))
+        for block in _blocks_of_text(pieces):
+            yield _text(b'"' + block + b'"', lenient=lenient)
     except _MALFORMED as error:
         raise InvalidJson(str(error)) from None
+
+
+def _blocks_of_text(pieces: Pieces) -> Iterator[bytes]:
+    """Yield the inside of a string in blocks that no escape, pair of escapes or character reaches beyond."""
+    rest = b""
+    for piece in pieces:
+        view = memoryview(piece)
+        for start in range(0, len(view), BLOCK_BYTES):
+            block = rest + bytes(view[start : start + BLOCK_BYTES])
+            end = _end_of_whole_text(block)
+            rest = block[end:]
+            if end:
+                yield block[:end]
+    if rest:
+        yield rest
+
+
+def _end_of_whole_text(block: bytes) -> int:
+    """Return where the last escape or character in `block` that is certainly whole ends."""
+    end = len(block)
+    # The longest that can be begun at the end is a pair of two escapes, of 12 bytes, behind another backslash.
+    if block.rfind(b"\\", max(0, end - 13)) >= 0:
+        end = _WHOLE_TEXT.match(block).end()  # type: ignore[union-attr] # it matches nothing, at least
+        if _FIRST_OF_PAIR.fullmatch(block, max(0, end - 6), end):
+            end = _WHOLE_TEXT.match(block, 0, end - 6).end()  # type: ignore[union-attr]
+        if not end and len(block) > 12:  # no escape of JSON's
+            return len(block)
+    for last in range(end - 1, max(-1, end - 4), -1):
+        if block[last] < 0x80:
+            return end
+        if block[last] >= 0xC0:  # the first byte of a character
+            return last
+    return end
 
 
 class LazyJsonParser:
@@ -127,6 +169,11 @@ class LazyJsonParser:
                 position = self._inside(chunk, position)
         if len(self._document) > MAX_DOCUMENT_BYTES:
             raise JsonTooLarge(f"more than {MAX_DOCUMENT_BYTES} bytes beside its long strings")
+
+    @property
+    def escaped_bytes(self) -> int:
+        """The length of the long strings so far that have escapes."""
+        return sum(text.size_bytes for text in self._long_strings if text.first_escape is not None)
 
     def close(self) -> Any:
         """Return the document, its long strings as `LongString`; a byte order mark is passed over. Raises InvalidJson."""
@@ -205,6 +252,18 @@ class LazyJsonParser:
 
     def _key(self, key: str) -> str:
         return self._long_strings[int(key[1:])].text() if key.startswith(_PLACEHOLDER) else key
+
+
+def _text(string: bytes, *, lenient: bool) -> str:
+    """Return the value of a JSON string."""
+    try:
+        return msgspec.json.decode(string, type=str)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        if not lenient:
+            raise
+        text: str = json.loads(string.decode("utf-8", "replace"), strict=False)
+        # What is half a pair becomes U+FFFD.
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def _parsed(document: Chunk, *, lenient: bool) -> Any:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pybase64
 from msgspec import Struct
 
-from banana.payload.lazyjson import LongString
+from banana.payload.lazyjson import BLOCK_BYTES, LongString
 from banana.payload.pieces import Bytes, Pieces, head, size_of, without_head
 
 ACCEPTED_TYPES = ("image/png", "image/jpeg", "image/webp", "image/heic", "image/heif")
@@ -83,10 +83,17 @@ def read_picture(value: str | LongString) -> EncodedPicture:
     try:
         return _checked(pieces)
     except PictureError:
-        tidy = b"".join(pieces).translate(None, _WHITESPACE)
-        if len(tidy) == size_of(pieces):
+        tidy = [bytes(block).translate(None, _WHITESPACE) for piece in pieces for block in _slices(piece)]
+        if size_of(tidy) == size_of(pieces):
             raise
-        return _checked([tidy])
+        return _checked(tidy)
+
+
+def _slices(piece: Bytes) -> Iterator[Bytes]:
+    """Yield a piece in slices, none of which takes long, whatever is done to it."""
+    view = memoryview(piece)
+    for start in range(0, len(view), BLOCK_BYTES):
+        yield view[start : start + BLOCK_BYTES]
 
 
 def read_input_picture(value: str | LongString | EncodedPicture) -> EncodedPicture:

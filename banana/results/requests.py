@@ -19,6 +19,7 @@ from banana.google.wire import Words
 from banana.images import Outcome, Outcomes
 from banana.ledger.ledger import Entry, State
 from banana.ledger.thread import LedgerThread
+from banana.payload.beside import beside
 from banana.payload.memory import Buffers
 from banana.results import documents
 from banana.results.files import EXTENSIONS, Files
@@ -30,8 +31,6 @@ from banana.results.works import RELEASED_SECONDS, Job, Work, Works, results_of,
 ID_BYTES = 16
 # How soon a poll notices that its worker is to end.
 DRAINING_SECONDS = 1
-# A digest of so much takes a tenth of a millisecond.
-LARGE_BYTES = 64 * 1024
 # When to try again a request that is still being carried out, in seconds.
 RETRY_AFTER_SECONDS = 3
 # On a response that cost nothing, because it was paid for before.
@@ -330,7 +329,7 @@ class KeptRequests:
             caller=exchange.caller,
             key=submission.key,
             route=job.route,
-            fingerprint=await _fingerprint(job, exchange.bytes_in),
+            fingerprint=await beside(exchange.bytes_in, fingerprint_of, job.route, job.content),
             calls=job.calls,
             has_links=job.has_links,
             is_task=submission.is_task,
@@ -475,13 +474,6 @@ async def _silences(waiting: "asyncio.Task[Entry | None]", deadline: float) -> A
         if loop.time() >= deadline:
             raise _in_progress()
         yield
-
-
-async def _fingerprint(job: Job, size_bytes: int) -> str:
-    """Return the fingerprint of a job; that of megabytes is found beside the event loop."""
-    if size_bytes < LARGE_BYTES:
-        return fingerprint_of(job.route, job.content)
-    return await asyncio.to_thread(fingerprint_of, job.route, job.content)
 
 
 def _in_progress() -> errors.InProgress:

@@ -22,8 +22,9 @@ from banana.google.client import Call
 from banana.google.models import MAX_NAME_CHARACTERS, is_model_name
 from banana.http.responses import PiecesResponse, PiecesStreamResponse
 from banana.images import Outcome, Outcomes
+from banana.payload.beside import LARGE_BYTES, beside
 from banana.payload.lazyjson import InvalidJson, LazyJsonParser
-from banana.payload.pieces import Pieces
+from banana.payload.pieces import Pieces, size_of
 from banana.results.works import Job, results_of
 from banana.routes import documentation
 from banana.routes.dialect import Dialect, DialectRoute, Handler, Services, under
@@ -101,7 +102,7 @@ def _error_body(exchange: Exchange, error: errors.BananaError, status: int) -> b
     return msgspec.json.encode({"error": body})
 
 
-def call_of(request: Request, method: str, body: Pieces, services: Services, exchange: Exchange) -> Call:
+async def call_of(request: Request, method: str, body: Pieces, services: Services, exchange: Exchange) -> Call:
     """Return the call to Google that a request stands for. Raises ModelNotFound and InvalidRequest."""
     model = request.path_params.get("model", "")
     if "model" in request.path_params and not is_model_name(model):
@@ -116,6 +117,8 @@ def call_of(request: Request, method: str, body: Pieces, services: Services, exc
         raise errors.InvalidRequest.of_fields([("query", problem)])
     other_quota = "" if method.endswith("enerateContent") else f"{request.method}{method}"
     limit = services.client.limit_of(model, body)
+    if size_of(body) >= LARGE_BYTES:  # so that nobody waits for it later
+        await beside(size_of(body), limit)
     return Call(model, f"{path}?{encoded}" if query else path, body, request.method, other_quota, limit)
 
 
@@ -124,7 +127,8 @@ def forward_handler(method: str, services: Services) -> Handler:
 
     async def forward(request: Request, exchange: Exchange) -> Response:
         body = await services.bodies.read_bytes(request, exchange.deadline)
-        response = await services.client.forward(call_of(request, method, body, services, exchange), exchange)
+        call = await call_of(request, method, body, services, exchange)
+        response = await services.client.forward(call, exchange)
         return PiecesResponse(response.pieces, response.content_type)
 
     return forward
@@ -139,7 +143,8 @@ def generate_handler(method: str, services: Services) -> Handler:
         if exchange.idempotency_key is None and not is_task:
             return await forward(request, exchange)
         body = await services.bodies.read_bytes(request, exchange.deadline)
-        job = job_of_call(call_of(request, method, body, services, exchange), services)
+        call = await call_of(request, method, body, services, exchange)
+        job = job_of_call(call, await beside(size_of(body), _content_of, body), services)
         if is_task:
             return await accepted(request, exchange, job, task_format(services), services, as_links=False)
         submission = submission_of(job, exchange, services)
@@ -152,8 +157,8 @@ def generate_handler(method: str, services: Services) -> Handler:
     return generate
 
 
-def job_of_call(call: Call, services: Services) -> Job:
-    """Return the job that makes `call`, and keeps Google's response whole."""
+def job_of_call(call: Call, content: object, services: Services) -> Job:
+    """Return the job that makes `call`, whose body says `content`, and keeps Google's response whole."""
 
     async def outcomes(exchange: Exchange) -> AsyncGenerator[Outcome | None, None]:
         exchange.model = call.model
@@ -164,7 +169,7 @@ def job_of_call(call: Call, services: Services) -> Job:
 
     return Job(
         route=JOB_ROUTE,
-        content=[call.path, _content_of(call.body)],
+        content=[call.path, content],
         order=lambda: [msgspec.json.encode([call.model, call.path]), b"\n", *call.body],
         calls=1,
         limit=call.limit,
@@ -193,7 +198,8 @@ def task_format(services: Services) -> TaskFormat:
     def job_of(order: bytes) -> Job:
         head, _, body = order.partition(b"\n")
         model, path = msgspec.json.decode(head)
-        return job_of_call(Call(model, path, [body], limit=services.client.limit_of(model, [body])), services)
+        call = Call(model, path, [body], limit=services.client.limit_of(model, [body]))
+        return job_of_call(call, _content_of([body]), services)
 
     return TaskFormat(job_of, result, DIALECT)
 
@@ -220,7 +226,7 @@ def stream_handler(method: str, services: Services) -> Handler:
 
     async def stream(request: Request, exchange: Exchange) -> Response:
         body = await services.bodies.read_bytes(request, exchange.deadline)
-        parts = services.client.stream(call_of(request, method, body, services, exchange), exchange)
+        parts = services.client.stream(await call_of(request, method, body, services, exchange), exchange)
         # The status is known with the first part: until then an error keeps its own.
         first = await anext(parts, None)
         if first is None:

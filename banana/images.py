@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from banana import errors
 from banana.exchange import Exchange
 from banana.google.client import Call, GeminiClient
-from banana.google.contents import GenerateContentRequest, Turn
+from banana.google.contents import CostBasis, GenerateContentRequest, Turn
 from banana.google.models import ModelNames
 from banana.google.prices import Prices, size_of_quality
 from banana.google.wire import Image, Words
@@ -232,7 +232,9 @@ class Images:
         parts = [part for turn in order.turns for part in turn.parts]
         text_bytes = len(order.system.encode()) + sum(len(part.text.encode()) for part in parts)
         pictures = sum(part.picture is not None or bool(part.reference) for part in parts)
-        return self._prices.limit(model, _image_size(order, model), text_bytes, pictures)
+        size = _image_size(order, model)
+        basis = CostBasis((size,) if size else (), text_bytes=text_bytes, pictures=pictures)
+        return self._prices.limit(model, basis)
 
     async def _outcome(self, index: int, call: Call, order: Order, exchange: Exchange) -> Outcome:
         """Make one image; return it, or the error."""

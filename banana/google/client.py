@@ -22,7 +22,7 @@ from banana.errors import UpstreamResponse
 from banana.exchange import LEAST_SECONDS, Exchange, unknown_limit
 from banana.google import wire
 from banana.google.connection import Sink
-from banana.google.contents import request_size
+from banana.google.contents import cost_basis_of
 from banana.google.key_spend import KeySpend
 from banana.google.keys import REFUSED_SECONDS, Key, KeyRing
 from banana.google.prices import Prices
@@ -128,7 +128,7 @@ class GeminiClient:
 
         It reads the body when it is called for the first time.
         """
-        return cache(lambda: self._prices.limit(model, *request_size(body)))
+        return cache(lambda: self._prices.limit(model, cost_basis_of(body)))
 
     async def image(self, call: Call, exchange: Exchange, *, takes_words: bool = False) -> wire.Image | wire.Words:
         """Make a call of `generateContent` once; return its image, or words where they count. Raises BananaError."""

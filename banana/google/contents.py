@@ -17,6 +17,10 @@ from banana.payload.pieces import Bytes, Pieces, size_of
 
 # In which a part holds a picture, or names a file.
 _PICTURE_FIELDS = ("inlineData", "inline_data", "fileData", "file_data")
+# The names of Google's enumeration, behind IMAGE_SIZE_.
+_SIZES = {"ONE_K": "1K", "TWO_K": "2K", "FOUR_K": "4K", "FIVE_HUNDRED_TWELVE": "512"}
+# More than Google's models make of one call.
+MAX_CANDIDATES = 100
 # A number as text, about.
 _NUMBER_BYTES = 8
 
@@ -118,19 +122,69 @@ def _part(part: Part) -> list[Bytes]:
     return [start, *part.picture.pieces, *end]
 
 
-def request_size(body: Pieces) -> tuple[str | None, int, int]:
-    """Return the image size that a caller's own body asks for, the bytes of its texts, and how many pictures are in it."""
+class CostBasis(Struct, frozen=True):
+    """What the most that a call may cost depends on, beside its model.
+
+    Attributes:
+        image_sizes: as Google names them, every one that the request can be read to ask for; none is the model's own.
+        candidates: how many it asks for.
+        text_bytes: of its prompt; no token is less than a byte.
+        pictures: how many it starts from.
+
+    """
+
+    image_sizes: Sequence[str] = ()
+    candidates: int = 1
+    text_bytes: int = 0
+    pictures: int = 0
+
+
+def cost_basis_of(body: Pieces) -> CostBasis:
+    """Return what a caller's own body may cost by: of what it says twice, in two spellings, each is there."""
     parser = LazyJsonParser(lenient=True)
     try:
         for piece in body:
             parser.feed(bytes(piece))
         document = parser.close()
     except InvalidJson:
-        return "unknown", size_of(body), 0
-    config = field_of(document, "generationConfig") if isinstance(document, dict) else None
-    image_config = field_of(config, "imageConfig") if isinstance(config, dict) else None
-    image_size = field_of(image_config, "imageSize") if isinstance(image_config, dict) else None
-    return image_size if isinstance(image_size, str) else None, *_texts_and_pictures(document)
+        return CostBasis(("unknown",), text_bytes=size_of(body))
+    said = _settings_in(document) if isinstance(document, dict) else {}
+    counts = [count for value in said.get("candidatecount", ()) if (count := _whole_number(value)) is not None]
+    sizes = tuple(_size_of(value) for value in said.get("imagesize", ()) if value is not None)
+    text_bytes, pictures = _texts_and_pictures(document)
+    return CostBasis(sizes, max(1, *counts, 1), text_bytes, pictures)
+
+
+def _settings_in(document: dict[str, Any]) -> dict[str, list[Any]]:
+    """Return what stands in `generationConfig`, however deep: the values by their names, in small letters without marks."""
+    found: dict[str, list[Any]] = {}
+    left: list[Any] = [value for name, value in document.items() if _plain(name) == "generationconfig"]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            for name, item in value.items():
+                found.setdefault(_plain(name), []).append(item)
+                left.append(item)
+    return found
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", "").lower()
+
+
+def _size_of(value: object) -> str:
+    """Return a size as the short one of Google's two ways to write it; what is none is unknown, and taken for the dearest."""
+    text = value.upper() if isinstance(value, str) else ""
+    return _SIZES.get(text.removeprefix("IMAGE_SIZE_"), text or "unknown")
+
+
+def _whole_number(value: object) -> int | None:
+    """Return a number as protobuf reads it: also one in quotes."""
+    try:
+        number = float(value) if isinstance(value, int | float | str) else 0
+    except (ValueError, OverflowError):
+        return None
+    return min(int(number), MAX_CANDIDATES) if number == number else None
 
 
 def _texts_and_pictures(document: object) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
+from banana.google.contents import CostBasis
 from banana.google.price_table import TABLE
 from banana.google.usage import Usage
 
@@ -48,10 +49,10 @@ class ModelPrice:
             made = usage.output_images * self.image + (usage.output - usage.output_images) * self.text
         return (usage.input * self.input + made) / MILLION
 
-    def limit(self, image_tokens: int, input_tokens: int) -> Decimal:
+    def limit(self, image_tokens: int, candidates: int, input_tokens: int) -> Decimal:
         """Return what a call may cost at the most, in USD, with the thinking that is usual."""
         made = image_tokens * self.image + THINKING_TOKENS * self.text
-        return (made + input_tokens * self.input) / MILLION
+        return (candidates * made + input_tokens * self.input) / MILLION
 
 
 class Prices:
@@ -73,20 +74,13 @@ class Prices:
         price = self.of(model)
         return price.cost(usage) if price else None
 
-    def limit(self, model: str, image_size: str | None, text_bytes: int, pictures: int) -> Decimal | None:
-        """Return what a call may cost at the most, in USD; None where the model's price is not known.
-
-        Args:
-            model: as it is sent to Google.
-            image_size: as Google names it.
-            text_bytes: of the prompt; no token is less than a byte.
-            pictures: how many it starts from.
-
-        """
+    def limit(self, model: str, basis: CostBasis) -> Decimal | None:
+        """Return what a call of `model` may cost at the most, in USD; None where the model's price is not known."""
         price = self.of(model)
         if price is None:
             return None
-        return price.limit(image_tokens(model, image_size), text_bytes + pictures * PICTURE_TOKENS)
+        tokens = max(image_tokens(model, size) for size in basis.image_sizes or (None,))
+        return price.limit(tokens, basis.candidates, basis.text_bytes + basis.pictures * PICTURE_TOKENS)
 
     def by_size(self, model: str) -> dict[str, Decimal]:
         """Return what one image costs, in USD by its size, beside input and thinking; nothing where that is not known."""

@@ -113,6 +113,7 @@ async def _next_chunk(request: Request) -> tuple[bytes, bool]:
     """Return the next part of the body, and whether there is more. Raises ClientDisconnect."""
     message = await request.receive()
     if message["type"] == "http.disconnect":
+        await asyncio.sleep(0)  # the cancellation arrives here
         raise ClientDisconnect
     return message.get("body", b""), message.get("more_body", False)
 

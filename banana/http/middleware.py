@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import structlog
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -154,6 +154,8 @@ class ErrorResponses:
             return await self._app(scope, receive, send)
         try:
             await self._app(scope, receive, send)
+        except ClientDisconnect:  # of a server that cancels nothing
+            exchange_of(scope).caller_left = True
         except Exception as error:
             is_expected = isinstance(error, errors.BananaError)
             if not is_expected:

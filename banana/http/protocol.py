@@ -95,6 +95,7 @@ class ServerProtocol(HttpToolsProtocol):
         self._of_worker = connections
         self._head_timer: Any = None
         self._in_head = False
+        self._is_chunked = False  # whether the body is
         self._head_bytes = 0  # that came and were no body
         self._reads_no_more = False
         # Whose response is being made; uvicorn's own `cycle` is the newest, which may have to wait its turn.
@@ -171,6 +172,7 @@ class ServerProtocol(HttpToolsProtocol):
                 raise ValueError("CONNECT is not supported")
             return
         self._in_head = False
+        self._is_chunked = any(name == b"transfer-encoding" for name, _ in self.headers)
         self._of_worker.forget(self)
         self._unset_head_timer()
         self._complete_scope()
@@ -299,7 +301,8 @@ class ServerProtocol(HttpToolsProtocol):
     def _parse(self, data: memoryview) -> memoryview:
         """Parse `data` or a part of it; return the rest."""
         in_body = self._is_receiving() and not self._in_head
-        part = data if in_body else data[: MAX_HEAD_BYTES + 1 - self._head_bytes]
+        # Between chunks stands what is no body, so that a chunked one is parsed in parts too.
+        part = data if in_body and not self._is_chunked else data[: MAX_HEAD_BYTES + 1 - self._head_bytes]
         self._head_bytes += len(part)
         try:
             taken = self._fed(part)

@@ -4,7 +4,16 @@ import json
 
 import pytest
 
-from banana.google.contents import GenerateContentRequest, Part, Turn, conversation, field_of, request_size, user_turn
+from banana.google.contents import (
+    CostBasis,
+    GenerateContentRequest,
+    Part,
+    Turn,
+    conversation,
+    cost_basis_of,
+    field_of,
+    user_turn,
+)
 from banana.payload.pictures import EncodedPicture
 
 
@@ -56,16 +65,27 @@ def test_a_conversation_keeps_its_sides_and_its_signatures() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "size"),
+    ("body", "basis"),
     [
-        (b'{"contents":[{"parts":[{"text":"abc"},{"inlineData":{"data":"QUJD"}}]}]}', (None, 20, 1)),
-        (b'{"generation_config":{"image_config":{"image_size":"4K"}}}', ("4K", 41, 0)),
-        (b"not json", ("unknown", 8, 0)),
+        (
+            b'{"contents":[{"parts":[{"text":"abc"},{"inlineData":{"data":"QUJD"}}]}]}',
+            CostBasis(text_bytes=20, pictures=1),
+        ),
+        (b'{"generation_config":{"image_config":{"image_size":"4k"}}}', CostBasis(("4K",), text_bytes=41)),
+        (b'{"generationConfig":{"candidateCount":8}}', CostBasis(candidates=8, text_bytes=38)),
+        (b'{"generationConfig":{"candidate_count":"3","candidateCount":2}}', CostBasis(candidates=3, text_bytes=54)),
+        (b'{"generationConfig":{"candidateCount":1e99}}', CostBasis(candidates=100, text_bytes=38)),
+        (
+            b'{"generationConfig":{"imageConfig":{"imageSize":"1K"},"responseFormat":{"image":{"imageSize":"IMAGE_SIZE_FOUR_K"}}}}',
+            CostBasis(("4K", "1K"), text_bytes=83),
+        ),
+        (b'{"generationConfig":{},"generation_config":{"x":{"imageSize":5}}}', CostBasis(("unknown",), text_bytes=51)),
+        (b"not json", CostBasis(("unknown",), text_bytes=8)),
     ],
 )
-def test_the_size_of_a_callers_own_body(body: bytes, size: tuple[str | None, int, int]) -> None:
-    """Its image size, the bytes of its words, the pictures in it; of what cannot be read, all of it."""
-    assert request_size([body[:20], body[20:]]) == size
+def test_the_cost_of_a_callers_own_body(body: bytes, basis: CostBasis) -> None:
+    """Every size and count that it can be read to ask for, the bytes of its words, the pictures in it."""
+    assert cost_basis_of([body[:20], body[20:]]) == basis
 
 
 def test_a_field_has_two_names() -> None:

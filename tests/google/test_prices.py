@@ -10,6 +10,7 @@ import pytest
 from genai_prices import extract_usage
 from genai_prices.data import providers
 
+from banana.google.contents import CostBasis
 from banana.google.price_table import TABLE
 from banana.google.prices import IMAGE_TOKENS, ModelPrice, Prices
 from banana.google.usage import Usage
@@ -87,7 +88,7 @@ def test_a_model_without_a_price_is_unknown() -> None:
 
     assert prices.of("gemini-4-image") is None
     assert prices.cost("gemini-4-image", Usage.of({"promptTokenCount": 1})) is None
-    assert prices.limit("gemini-4-image", "1K", 10, 0) is None
+    assert prices.limit("gemini-4-image", CostBasis(("1K",))) is None
     assert prices.by_size("gemini-4-image") == {}
 
 
@@ -107,17 +108,19 @@ def test_prices_of_ones_own_go_before_the_table() -> None:
 )  # fmt: skip
 def test_the_most_a_call_may_cost(model: str, size: str | None, most: str) -> None:
     """Above what it costs, and not by far: a budget is to be usable."""
-    limit = Prices().limit(model, size, text_bytes=100, pictures=1)
+    limit = Prices().limit(model, CostBasis((size,) if size else (), text_bytes=100, pictures=1))
 
     assert limit is not None
     assert Prices().by_size(model)[size or "1K"] < limit < Decimal(most)
 
 
 def test_a_size_that_is_not_known_is_the_largest() -> None:
-    """What a caller writes there reserves no less."""
+    """What a caller writes there reserves no less, and of two sizes the dearer one counts."""
     prices = Prices()
+    largest = prices.limit("gemini-3-pro-image", CostBasis(("4K",)))
 
-    assert prices.limit("gemini-3-pro-image", "8K", 0, 0) == prices.limit("gemini-3-pro-image", "4K", 0, 0)
+    assert prices.limit("gemini-3-pro-image", CostBasis(("8K",))) == largest
+    assert prices.limit("gemini-3-pro-image", CostBasis(("4K", "1K"))) == largest
 
 
 def test_every_model_with_sizes_has_a_price() -> None:

@@ -274,20 +274,38 @@ async def test_what_comes_behind_a_whole_request_does_not_cost_its_picture(stand
     assert b'"images":["' in received
 
 
-async def test_a_body_that_breaks_is_refused_and_is_no_defect(stand_in: StandIn) -> None:
-    """Chunks that are none: 400, nothing is asked of Google, and no traceback."""
-    chunked = b"POST /generate HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
-    async with served(create_app(settings_for(stand_in))) as address:
-        received = await exchanged(address, chunked, b"5\r\nhello\r\n", b"no chunk\r\n")
+CHUNKED = b"POST /generate HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 
-    assert received.startswith(b"HTTP/1.1 400 ")
+
+@pytest.mark.parametrize("route", [b"/generate", b"/v1/images/edits", b"/v1beta/models/m:generateContent", b"/nowhere"])
+@pytest.mark.parametrize(
+    ("broken", "status"),
+    [
+        (b"no chunk\r\n", b"400"),
+        (b"5\r\nhelloXX", b"400"),
+        (b"FFFFFFFFFFFFFFFFFF\r\n", b"400"),
+        (b"1;" + 3 * LONG, b"431"),
+    ],
+    ids=["no chunk", "no end", "overflow", "long extension"],
+)
+@pytest.mark.parametrize("segments", ["one", "first", "three"])
+async def test_a_body_that_breaks_is_refused_and_is_no_defect(
+    stand_in: StandIn, route: bytes, broken: bytes, status: bytes, segments: str
+) -> None:
+    """Chunks that are none, however they are sent: nothing is asked of Google, and no traceback."""
+    head, good = CHUNKED.replace(b"/generate", route), b"5\r\nhello\r\n"
+    sent = {"one": [head + good + broken], "first": [head + broken], "three": [head, good, broken]}[segments]
+    async with served(create_app(settings_for(stand_in))) as address:
+        received = await asyncio.wait_for(exchanged(address, *sent), 20)
+
+    if route != b"/nowhere":  # that one is refused before its body
+        assert received.startswith(b"HTTP/1.1 " + status)
     assert received.count(b"HTTP/1.1 ") == 1
     assert not stand_in.calls
     assert "internal_error" not in Path("logs/app.log").read_text(encoding="utf-8")
 
 
 POST = b"POST /generate HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
-CHUNKED = b"POST /generate HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 @pytest.mark.parametrize(

@@ -283,6 +283,12 @@ class Settings(BaseSettings):
         return bool(self.keep_results_seconds) and self.results_url.startswith("s3:")
 
     @property
+    def secrets(self) -> tuple[str, ...]:
+        """What must stand in no log: API keys, and tokens without the names in front of them."""
+        tokens = (entry.rpartition(":")[2] for entry in self.access_tokens)
+        return (*self.gemini_api_key, *tokens, *filter(None, (self.metrics_token, self.results_secret)))
+
+    @property
     def on_loopback(self) -> bool:
         """Whether only this machine reaches the service."""
         try:

@@ -29,6 +29,7 @@ from banana import logs
 from banana.http import descriptors
 from banana.http.protocol import Connections
 from banana.http.workers import Workers
+from banana.redaction import printable
 
 if TYPE_CHECKING:  # the launcher needs nothing of it, and it takes 0.15 s
     from fastapi import FastAPI
@@ -98,7 +99,7 @@ def main() -> None:
     try:
         settings = config.read()
     except config.SettingsError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {printable(str(error))}")
     if arguments.launch_settings:
         print(settings.workers, settings.demo, _server_options(settings))
         return
@@ -205,7 +206,7 @@ def _check(settings: config.Settings, *, port_too: bool) -> None:
     except (StoreError, LedgerError, ResultsError, logs.LogFileError) as error:
         sys.exit(f"error: {error}")
     for warning in [*check_store(settings), *_results_warnings(settings), *_budget_warnings(settings).values()]:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(f"warning: {printable(warning)}", file=sys.stderr)
 
 
 def _results_warnings(settings: config.Settings) -> list[str]:

@@ -54,6 +54,7 @@ from banana.ledger.spend import Window
 from banana.ledger.thread import LedgerThread
 from banana.payload import conversion
 from banana.payload.memory import Buffers
+from banana.redaction import Redaction
 from banana.results.files import Files
 from banana.results.history import KeptHistory, NoHistory
 from banana.results.links import Links
@@ -139,7 +140,10 @@ def create_app(
     Raises StoreError and LedgerError when STORE_URL cannot be used, ResultsError when RESULTS_URL cannot.
 
     """
-    sink = logs.configure(settings.log_file, settings.log_level, settings.log_max_bytes, settings.log_backups)
+    redaction = Redaction(settings.secrets)
+    sink = logs.configure(
+        settings.log_file, settings.log_level, settings.log_max_bytes, settings.log_backups, redaction
+    )
     keys = KeyRing(settings.gemini_api_key)
     buffers = Buffers(settings.max_buffered_bytes)
     recording = _Recording(settings)
@@ -153,7 +157,7 @@ def create_app(
     formats = _task_formats(services)
     upkeep = keeping.upkeep({route: task_format.job_of for route, task_format in formats.items()})
     lifespan = _lifespan(settings, client, rate_limit, converter, buffers, recording, upkeep, sink)
-    app = _app_without_routes(settings, buffers, lifespan)
+    app = _app_without_routes(settings, buffers, redaction, lifespan)
     # In front of what FastAPI adds, and in the order of how often they are asked for: a request is matched against as many
     # patterns as stand before its own, 1.3 µs each.
     app.router.routes[:0] = [
@@ -309,7 +313,9 @@ def _client(
     )
 
 
-def _app_without_routes(settings: Settings, buffers: Buffers, lifespan: Callable[[FastAPI], Any]) -> FastAPI:
+def _app_without_routes(
+    settings: Settings, buffers: Buffers, redaction: Redaction, lifespan: Callable[[FastAPI], Any]
+) -> FastAPI:
     """Return the application without its routes: documentation, middleware from the outside in, errors outside routes."""
     return FastAPIOffline(
         redoc_url=None,
@@ -322,7 +328,7 @@ def _app_without_routes(settings: Settings, buffers: Buffers, lifespan: Callable
         # Without OpenTelemetry's SDK nothing can collect them, and FastAPI would look for who does in every request (17 µs).
         telemetry=None if "opentelemetry.sdk" in sys.modules else dict.fromkeys(("tracing", "metrics", "logs"), False),
         lifespan=lifespan,
-        middleware=_middleware(settings, buffers),
+        middleware=_middleware(settings, buffers, redaction),
         exception_handlers={errors.BananaError: _banana_error_response, HTTPException: _http_error_response},
     )
 
@@ -341,7 +347,7 @@ def _document_of(app: FastAPI) -> Callable[[], dict[str, Any]]:
     return with_schemas
 
 
-def _middleware(settings: Settings, buffers: Buffers) -> list[Middleware]:
+def _middleware(settings: Settings, buffers: Buffers, redaction: Redaction) -> list[Middleware]:
     """Return what every request passes, from the outside in."""
     rules = OriginRules(
         needs_token=bool(settings.access_tokens),
@@ -356,6 +362,7 @@ def _middleware(settings: Settings, buffers: Buffers) -> list[Middleware]:
             timeout_seconds=settings.request_timeout_seconds,
             headers=SAFETY_HEADERS | (DEMO_HEADERS if settings.demo else {}),
             buffers=buffers,
+            redaction=redaction,
         ),
         Middleware(OriginCheck, rules=rules, error_response=_error_response),
         *([_cors(settings)] if settings.cors_origins else []),

@@ -26,6 +26,8 @@ from typing import Any, NamedTuple
 import msgspec
 import structlog
 
+from banana.redaction import Redaction, printable
+
 # Chatty at INFO, or writing whole URLs.
 _QUIET = ("httpx", "httpcore", "aiohttp", "asyncio", "limits", "watchfiles")
 _STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2
@@ -35,14 +37,17 @@ _LEVELS = {level: name.lower() for name, level in logging.getLevelNamesMapping()
 request_fields: ContextVar[Mapping[str, str]] = ContextVar("request_fields", default=MappingProxyType({}))
 
 
-def configure(log_file: str, level: str, max_bytes: int = 0, backups: int = 0) -> "Sink":
+def configure(
+    log_file: str, level: str, max_bytes: int = 0, backups: int = 0, redaction: Redaction | None = None
+) -> "Sink":
     """Send every line to `log_file` as JSON (`-`: standard output), and to a terminal in colour if there is one.
 
     Returns where they go. Raises LogFileError.
 
     A file that reaches `max_bytes` (0: any size) is renamed to `.1`, and so on up to `.backups`, and a new one is begun.
+    What `redaction` knows stands in no line.
     """
-    sink = Sink(log_file, max_bytes, backups)
+    sink = Sink(log_file, max_bytes, backups, redaction or Redaction())
     structlog.configure(
         processors=[
             _with_request,
@@ -127,7 +132,8 @@ class Sink:
 
     """
 
-    def __init__(self, log_file: str, max_bytes: int, backups: int) -> None:
+    def __init__(self, log_file: str, max_bytes: int, backups: int, redaction: Redaction) -> None:
+        self._redacted = redaction.text
         self._path = None if log_file == "-" else Path(log_file)
         self._max_bytes = max_bytes
         self._backups = backups
@@ -187,6 +193,7 @@ class Sink:
         self.fails = True
 
     def _take(self, event: Mapping[str, Any]) -> None:
+        event = {name: self._redacted(value) if type(value) is str else value for name, value in event.items()}
         if self._path or not self._has_terminal:
             self._unwritten.append(_json(event))
         if self._has_terminal and is_for_people(event):
@@ -326,18 +333,18 @@ def readable(event: Mapping[str, Any], *, on_terminal: bool) -> str:
     at = str(event.get("timestamp", ""))[11:19]
     others = [f"{name}={value}" for name, value in event.items() if name not in _NOT_FOR_PEOPLE]
     request_id = str(event.get("request_id", ""))
-    text = "  ".join(filter(None, [at, _head(event), *_details(event), request_id, _caller(event), *others]))
+    text = printable("  ".join(filter(None, [at, _head(event), *_details(event), request_id, _caller(event), *others])))
     if on_terminal:
         text = _OWN_ID.sub(r"\1", text)
     if "exception" in event:
-        text += f"\n{event['exception']}"
+        text += "".join(f"\n{printable(line)}" for line in str(event["exception"]).split("\n"))
     colour = _COLOURS.get(str(event.get("level"))) if on_terminal else None
     return f"{colour}{text}{_END_OF_COLOUR}" if colour else text
 
 
 def _head(event: Mapping[str, Any]) -> str:
     name, level = str(event.get("event", "")), str(event.get("level", ""))
-    took = _duration(event.get("duration_ms", 0))
+    took = _duration(_number(event, "duration_ms"))
     if name == "request":
         return f"{event.get('status', '')} {took}  {event.get('method', '')} {event.get('path', '')}"
     if name == "upstream_attempt":
@@ -348,6 +355,12 @@ def _head(event: Mapping[str, Any]) -> str:
     return text if level == "info" else f"{level}  {text}"
 
 
+def _number(event: Mapping[str, Any], name: str) -> Any:
+    """Return a number of an event; 0 where it is none, as in a line of somebody else's."""
+    value = event.get(name)
+    return value if isinstance(value, int | float) else 0
+
+
 def _duration(milliseconds: float) -> str:
     return f"{milliseconds:>4.0f}ms" if milliseconds < 1000 else f"{milliseconds / 1000:>5.1f}s"
 
@@ -355,23 +368,35 @@ def _duration(milliseconds: float) -> str:
 def _details(event: Mapping[str, Any]) -> Iterator[str]:
     """Yield what came of a request or a call, the error first."""
     yield "caller left" if event.get("status") == _CALLER_LEFT else str(event.get("code", ""))
-    asked, returned = event.get("images_asked", 0), event.get("images_returned", 0)
+    asked, returned = _number(event, "images_asked"), _number(event, "images_returned")
     if returned:
         yield f"{returned if returned == asked else f'{returned}/{asked}'} image{'s' if asked > 1 else ''}"
-    if event.get("attempts", 1) > (asked or 1):
-        yield f"{event['attempts']} calls"
-    if event.get("attempt", 1) > 1:
-        yield f"attempt {event['attempt']}"
+    if (attempts := _number(event, "attempts")) > (asked or 1):
+        yield f"{attempts} calls"
+    if (attempt := _number(event, "attempt")) > 1:
+        yield f"attempt {attempt}"
     if "cost_usd" in event:
-        yield f"${event['cost_usd']:.3f}"
+        yield f"${_number(event, 'cost_usd'):.3f}"
     if "unknown_cost_usd" in event:
-        yield f"at most ${event['unknown_cost_usd']:.3f}"
+        yield f"at most ${_number(event, 'unknown_cost_usd'):.3f}"
     yield "replayed" if event.get("replayed") else ""
 
 
 def _caller(event: Mapping[str, Any]) -> str:
     caller = event.get("caller", "")
     return "" if caller in _LOOPBACK else str(caller)
+
+
+# What some readers of lines take for the end of one, and JSON does not escape: https://docs.python.org/3/library/stdtypes.html#str.splitlines
+_LINE_ENDS = {"\u2028".encode(): rb"\u2028", "\u2029".encode(): rb"\u2029", "\x85".encode(): rb"\u0085"}
+
+
+def one_line(encoded: bytes) -> bytes:
+    """Return JSON as one line for every reader."""
+    for end, escaped in _LINE_ENDS.items():
+        if end in encoded:
+            encoded = encoded.replace(end, escaped)
+    return encoded
 
 
 def _running_loop() -> asyncio.AbstractEventLoop | None:
@@ -402,6 +427,7 @@ def _json(event: Mapping[str, Any]) -> bytes:
     if next(iter(event), None) != _FIRST[0]:
         line = {name: event[name] for name in _FIRST if name in event} | dict(event)
     try:
-        return msgspec.json.encode(line, enc_hook=str) + b"\n"
+        encoded = msgspec.json.encode(line, enc_hook=str) + b"\n"
+        return encoded if encoded.isascii() else one_line(encoded)
     except UnicodeEncodeError:  # half a surrogate pair: escaped, it can be written
         return json.dumps(line, default=str).encode() + b"\n"

@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 import config
 from banana.logs import is_for_people, readable
+from banana.redaction import printable
 from scripts.probe import log_path
 
 FOLLOW_SECONDS = 0.3
@@ -62,7 +63,8 @@ def _events(lines: Iterable[str], request_id: str) -> Iterator[dict[str, Any] | 
 def _show(events: Iterable[dict[str, Any] | str]) -> None:
     on_terminal = sys.stdout.isatty()
     for event in events:
-        print(event if isinstance(event, str) else readable(event, on_terminal=on_terminal), flush=on_terminal)
+        line = printable(event) if isinstance(event, str) else readable(event, on_terminal=on_terminal)
+        print(line, flush=on_terminal)
 
 
 def _following(path: Path, lines: TextIO) -> Iterator[str]:

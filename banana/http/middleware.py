@@ -20,6 +20,7 @@ from banana.exchange import CALLER_LEFT, Exchange, Progress, send_by_of
 from banana.http.cycle import ON_DISCONNECT, PIECES
 from banana.payload.memory import Buffers
 from banana.payload.pieces import size_of
+from banana.redaction import Redaction
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +32,8 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}"
 PROBES = ("/health", "/ready", "/metrics")
 # Of a path in the log; the routes' own are short.
 MAX_PATH_CHARACTERS = 200
+# Of a path that is looked through for credentials; what is behind it is not logged anyway.
+MAX_SEEN_CHARACTERS = 4 * MAX_PATH_CHARACTERS
 
 
 def exchange_of(scope: Scope) -> Exchange:
@@ -47,11 +50,15 @@ class RequestLog:
         timeout_seconds: from now to the deadline of a request.
         headers: added to every response, beside `X-Request-ID`.
         buffers: given back what the request held when it has ended.
+        redaction: of paths, in which callers may put their credentials.
 
     """
 
-    def __init__(self, app: ASGIApp, timeout_seconds: float, headers: dict[str, str], buffers: Buffers) -> None:
+    def __init__(
+        self, app: ASGIApp, timeout_seconds: float, headers: dict[str, str], buffers: Buffers, redaction: Redaction
+    ) -> None:
         self._app = app
+        self._redaction = redaction
         self._buffers = buffers
         self._timeout_seconds = timeout_seconds
         self._headers = headers
@@ -77,9 +84,10 @@ class RequestLog:
             deadline=deadline,
             send_by=send_by_of(deadline, self._timeout_seconds),
             method=scope["method"],
-            path=scope["path"][:MAX_PATH_CHARACTERS],
+            path=self._redaction.path(scope["path"][:MAX_SEEN_CHARACTERS])[:MAX_PATH_CHARACTERS],
         )
-        if _REQUEST_ID.fullmatch(given := _header(scope, b"x-request-id")):
+        given = _header(scope, b"x-request-id")
+        if _REQUEST_ID.fullmatch(given) and self._redaction.path(given) == given:
             exchange.request_id = given
         if trace := _TRACEPARENT.fullmatch(_header(scope, b"traceparent")):
             exchange.trace_id = trace[1]

@@ -9,6 +9,7 @@ import msgspec
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from banana import logs
 from banana.http.cycle import PIECES
 from banana.payload.pieces import Bytes, Pieces, joined, size_of
 
@@ -18,17 +19,9 @@ UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 COMMENT: Pieces = (b": keep-alive\n\n",)
 
 
-# What some readers of lines take for the end of one, and JSON does not escape: https://docs.python.org/3/library/stdtypes.html#str.splitlines
-_LINE_ENDS = {"\u2028".encode(): rb"\u2028", "\u2029".encode(): rb"\u2029", "\x85".encode(): rb"\u0085"}
-
-
 def one_line(document: object) -> bytes:
     """Return `document` as JSON that is one line for every reader, for events."""
-    encoded = msgspec.json.encode(document)
-    for end, escaped in _LINE_ENDS.items():
-        if end in encoded:
-            encoded = encoded.replace(end, escaped)
-    return encoded
+    return logs.one_line(msgspec.json.encode(document))
 
 
 class PiecesResponse(Response):

@@ -37,6 +37,22 @@ STATE_FOLDER = Path(".state")
 RESULTS_FOLDER = ".state/results"
 # More than anybody spends; and an amount of nanodollars that SQLite can hold.
 MAX_USD = 1_000_000
+# One image of 4K, as Google makes it; less would be paid for and not be kept.
+LEAST_KEPT_BYTES = 32 << 20
+# Written wrong in the environment they stop the start, where other names are warned about: without them the service would be
+# open, spend without limit, or keep its records in another place.
+GUARDS = (
+    *(
+        "ACCESS_TOKENS",
+        "METRICS_TOKEN",
+        "BUDGETS",
+        "KEY_SPEND_PER_10_MINUTES",
+        "STORE_URL",
+        "LEDGER_URL",
+        "RESULTS_URL",
+    ),
+    *("RESULTS_SECRET", "UPSTREAM_PROXY", "GEMINI_BASE_URL"),
+)
 MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -57,6 +73,8 @@ _MESSAGES = {
     "string_too_short": "must have at least {min_length} characters",
 }
 _SECRET = ("gemini_api_key", "access_tokens", "metrics_token", "results_secret")
+_SQLITE = "sqlite:///"
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 _BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9!_.*'()/-]*)?")
 # Scheme, host and port, as a browser writes them: https://developer.mozilla.org/docs/Web/HTTP/Headers/Origin
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9.:\[\]_-]+")
@@ -228,6 +246,8 @@ class Settings(BaseSettings):
     # Where requests are counted: a file that the workers share, redis://host:port (Redis 7 or Valkey) across machines, or
     # memory:// for each worker by itself. Keys, tasks and costs are recorded beside the file, or in the same Redis.
     store_url: str = "sqlite:///.state/banana.db"
+    # Where keys, tasks and costs are recorded: sqlite:///FILE. None: in ledger.db beside the store's file, or in its Redis.
+    ledger_url: str | None = None
 
     # --- What it costs (banana/google/prices.py, banana/admission/budgets.py).
     # Prices that go before the built-in ones: model=image/text/input, in USD per million tokens.
@@ -241,7 +261,7 @@ class Settings(BaseSettings):
     # For how long, in seconds; 0: nothing is kept, and what needs it is refused.
     keep_results_seconds: int = Field(default=86_400, ge=0, le=31_536_000)
     # How much, in bytes, over all workers: the oldest make room.
-    keep_results_bytes: int = Field(default=2_147_483_648, ge=1024)
+    keep_results_bytes: int = Field(default=2_147_483_648, ge=LEAST_KEPT_BYTES)
     # Where: a folder, or s3://bucket/prefix with any service that speaks S3, reached by the usual AWS_* variables.
     results_url: str = RESULTS_FOLDER
     # What links are signed with; where it is not set, the service makes a secret of its own. The same on all machines.
@@ -265,11 +285,18 @@ class Settings(BaseSettings):
 
     @property
     def ledger_file(self) -> Path:
-        """Where keys, tasks and costs are recorded when the store is no Redis: beside it, where it is a file."""
+        """Where keys, tasks and costs are recorded when that is no Redis: where LEDGER_URL says, else beside the store."""
+        if self.ledger_url:
+            return Path(self.ledger_url.removeprefix(_SQLITE))
         folder = (
             Path(self.store_url.removeprefix("sqlite:///")).parent if self.store_url.startswith("sqlite:") else None
         )
         return (folder or STATE_FOLDER) / "ledger.db"
+
+    @property
+    def ledger_is_a_file(self) -> bool:
+        """Whether keys, tasks and costs are recorded in a file of this machine."""
+        return bool(self.ledger_url) or not self.store_url.startswith("redis")
 
     @property
     def aws_variables(self) -> dict[str, str]:
@@ -347,15 +374,22 @@ class Settings(BaseSettings):
     @field_validator("results_url")
     @classmethod
     def _is_a_place(cls, value: str) -> str:
-        if "://" in value and not _BUCKET.fullmatch(value):
+        if _SCHEME.match(value) and not _BUCKET.fullmatch(value):
             raise ValueError("is neither a folder nor s3://bucket/prefix")
         return value
 
     @field_validator("store_url")
     @classmethod
     def _is_a_store(cls, value: str) -> str:
-        if not value.startswith(("sqlite:///", "memory://", "redis://", "rediss://", "redis+unix://")):
+        if not value.startswith((_SQLITE, "memory://", "redis://", "rediss://", "redis+unix://")):
             raise ValueError("must be sqlite:///FILE, redis://HOST:PORT or memory://")
+        return value
+
+    @field_validator("ledger_url")
+    @classmethod
+    def _is_a_ledger(cls, value: str | None) -> str | None:
+        if value is not None and not (value.startswith(_SQLITE) and value.removeprefix(_SQLITE)):
+            raise ValueError("must be sqlite:///FILE")
         return value
 
     @model_validator(mode="after")
@@ -372,7 +406,10 @@ def read(directory: Path | None = None, **values: object) -> Settings:
     """Return the settings in force; `values` go before the environment. Raises SettingsError, in one line."""
     env_file = (directory or Path()) / ".env"
     try:
-        _check_names(dotenv_values(env_file))
+        _check_names(dotenv_values(env_file), ".env")
+        _check_names(
+            {name: "" for name, meant in unknown_names(os.environ).items() if meant in GUARDS}, "the environment"
+        )
         return Settings(_env_file=env_file, **values)  # type: ignore[arg-type,call-arg]
     except ValidationError as error:
         raise SettingsError("; ".join(map(_sentence, error.errors()))) from None
@@ -390,9 +427,11 @@ def unknown_names(names: Iterable[str]) -> dict[str, str]:
     return {name: close[0] for name, close in pairs if close}
 
 
-def _check_names(names: Iterable[str]) -> None:
+def _check_names(names: Iterable[str], place: str) -> None:
     """Refuse a setting that is written wrong; other names may be meant for other programs."""
-    wrong = [f"{name} in .env is not a setting. Did you mean {meant}?" for name, meant in unknown_names(names).items()]
+    wrong = [
+        f"{name} in {place} is not a setting. Did you mean {meant}?" for name, meant in unknown_names(names).items()
+    ]
     if wrong:
         raise SettingsError(" ".join(wrong))
 

@@ -21,6 +21,8 @@ from banana.money import nanodollars
 # What cannot be recorded now is tried again after this; at the end of a worker for so long.
 RETRY_SECONDS = 1
 CLOSE_SECONDS = 2
+# No call waits longer for a ledger that says nothing; it passes then.
+TAKE_SECONDS = 0.5
 
 log = structlog.get_logger(__name__)
 
@@ -88,12 +90,13 @@ class LimitedKeySpend:
         taken, most = nanodollars(amount), nanodollars(self._limit)
         self._open.add(room_id)
         try:
-            wait_seconds = await self._ledger.record(
-                lambda ledger: ledger.spend.take_room(room_id, self._owner, key, taken, most)
-            )
+            async with asyncio.timeout(TAKE_SECONDS):
+                wait_seconds = await self._ledger.record(
+                    lambda ledger: ledger.spend.take_room(room_id, self._owner, key, taken, most)
+                )
         except BaseException as error:
             self.settle(room_id, Decimal(0))  # whether it was recorded is not known
-            if isinstance(error, errors.LedgerUnavailable):
+            if isinstance(error, errors.LedgerUnavailable | TimeoutError):
                 return None
             raise
         if wait_seconds:

@@ -14,12 +14,12 @@ def is_shared(store_url: str) -> bool:
     return store_url.startswith("redis")
 
 
-def open_ledger(store_url: str, file: Path) -> "SQLiteLedger | RedisLedger":
-    """Return the ledger in the store, where that is shared, else the one in `file`; it is opened when it is first used.
+def open_ledger(store_url: str, file: Path, *, is_file: bool) -> "SQLiteLedger | RedisLedger":
+    """Return the ledger in `file`, or else the one in the store; it is opened when it is first used.
 
     Raises LedgerError when `store_url` is no address.
     """
-    if not is_shared(store_url):
+    if is_file:
         return SQLiteLedger(file)
     # Not at the top: Redis' client takes 40 ms to import, and by default the store is a file.
     from banana.ledger.redis import RedisLedger

@@ -10,7 +10,7 @@ from banana.database import Database, Execute, is_broken
 from banana.ledger.ledger import LedgerError
 
 # Longest wait for another process's transaction, in seconds; with its fsync one takes some milliseconds.
-LOCK_SECONDS = 3
+LOCK_SECONDS = 2
 
 # Each brings a file from the version before it to its own; what a version of the service once wrote stays as it is here.
 MIGRATIONS = (

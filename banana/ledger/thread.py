@@ -11,6 +11,9 @@ import structlog
 from banana import errors
 from banana.ledger.ledger import Ledger, LedgerError
 
+# A ledger that says nothing for so long cannot be used: nothing that must be recorded is begun then.
+SILENT_SECONDS = 2.5
+
 T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
@@ -41,13 +44,15 @@ class LedgerThread:
     async def look(self, question: Callable[[Ledger], T]) -> T:
         """Return what `question` returns. Raises LedgerUnavailable."""
         asked_at = time.monotonic()
+        asking = asyncio.get_running_loop().run_in_executor(self._thread, self._ask, question, asked_at)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, self._ask, question, asked_at)
-        except LedgerError as error:
+            async with asyncio.timeout(SILENT_SECONDS):
+                return await asking
+        except (LedgerError, TimeoutError) as error:
             if not self.fails:
                 log.error(
                     "ledger_failed",
-                    error=str(error),
+                    error=str(error) or f"it did not answer within {SILENT_SECONDS} s",
                     message="Requests with an Idempotency-Key and tasks are refused until it works again.",
                 )
             self.fails = True

@@ -26,7 +26,15 @@ from banana.results.files import EXTENSIONS, Files
 from banana.results.fingerprints import fingerprint_of
 from banana.results.links import Links
 from banana.results.watch import Watch
-from banana.results.works import RELEASED_SECONDS, Job, Work, Works, results_of, size_of_content
+from banana.results.works import (
+    RELEASED_SECONDS,
+    STORE_SPARE_SECONDS,
+    Job,
+    Work,
+    Works,
+    results_of,
+    size_of_content,
+)
 
 ID_BYTES = 16
 # How soon a poll notices that its worker is to end.
@@ -239,7 +247,8 @@ class KeptRequests:
         exchange.kept_id = secrets.token_hex(ID_BYTES)
         async with aclosing(outcomes):
             async for outcome in outcomes:
-                yield outcome and await self._works.keep(outcome, exchange.kept_id)
+                until = exchange.deadline - STORE_SPARE_SECONDS
+                yield outcome and await self._works.keep(outcome, exchange.kept_id, until)
 
     def linked(self, outcome: Outcome, base_url: str) -> Outcome:
         """Return the outcome with a link below `base_url` to its image, where that is kept.

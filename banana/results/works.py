@@ -28,6 +28,10 @@ from banana.results.history import keep_signature
 
 # What cannot be recorded or written now is tried again after this.
 RETRY_SECONDS = 1
+# What is recorded of a result is waited for so long, and an image stored until so long before the deadline: then whoever
+# waits gets the result, and the rest goes on without it.
+BOOKKEEPING_SECONDS = 0.3
+STORE_SPARE_SECONDS = 0.5
 # An error that cost nothing is kept for those who wait for it in other workers.
 RELEASED_SECONDS = 60
 
@@ -173,14 +177,21 @@ class Works:
         while tasks := [work.task for work in self._running.values() if work.task is not None]:
             await asyncio.wait(tasks)
 
-    async def keep(self, outcome: Outcome, entry_id: str) -> Outcome:
-        """Write an image to its file; return it as it came when that cannot be."""
+    async def keep(self, outcome: Outcome, entry_id: str, until: float | None = None) -> Outcome:
+        """Write an image to its file; return it as it came when that cannot be, or not `until` then.
+
+        That is in seconds of the event loop's clock.
+        """
         writing = asyncio.create_task(self._write(outcome, entry_id))
         self._writing.setdefault(entry_id, set()).add(writing)
         writing.add_done_callback(lambda _: self._written(entry_id, writing))
         try:
-            # Its thread goes on when this is cancelled: what it writes is known of until it is there.
-            written = await asyncio.shield(writing)
+            # Its thread goes on when this ends: what it writes is known of until it is there.
+            async with asyncio.timeout_at(until):
+                written = await asyncio.shield(writing)
+        except TimeoutError:
+            self._log_failure(OSError("it takes too long"))
+            return outcome
         except OSError as error:
             self._log_failure(error)
             return outcome
@@ -202,11 +213,16 @@ class Works:
             writing.exception()  # whoever waits for it has it, if anybody does
 
     async def _carry_out(self, work: Work, job: Job) -> None:
+        ending: asyncio.TimerHandle | None = None
         try:
+            stored: list[asyncio.Task[None]] = []
             async with aclosing(job.outcomes(work.exchange)) as outcomes:
                 async for outcome in outcomes:
                     if outcome is not None:
-                        work.add(await self._kept(work, outcome))
+                        stored += await self._shown(work, outcome)
+            # A result that was paid for is not held back by what is written down of it.
+            ending = asyncio.get_running_loop().call_later(BOOKKEEPING_SECONDS, work.end)
+            await asyncio.gather(*stored)
             await work.spending.settle()
             await self._keep_late(work)
             await self._settle(work)
@@ -219,6 +235,8 @@ class Works:
             work.add(Outcome(len(work.outcomes), errors.OutcomeUnknown()))
             await self._settle(work)
         finally:
+            if ending is not None:
+                ending.cancel()
             work.end()
             await work.spending.settle()
 
@@ -255,6 +273,23 @@ class Works:
         if work.entry.is_task:
             with suppress(OSError):
                 await self._files.remove_order(work.entry.id)
+
+    async def _shown(self, work: Work, outcome: Outcome) -> "list[asyncio.Task[None]]":
+        """Store what one call became, and show it to those who follow; return what still stores it at their deadline."""
+        storing = asyncio.create_task(self._kept(work, outcome))
+        left_seconds = work.exchange.deadline - STORE_SPARE_SECONDS - asyncio.get_running_loop().time()
+        try:
+            done, _ = await asyncio.wait([storing], timeout=max(0, left_seconds))
+        except asyncio.CancelledError:
+            storing.cancel()
+            raise
+        position = len(work.outcomes)
+        work.add(storing.result() if done else outcome)
+
+        async def store_late() -> None:
+            work.outcomes[position] = await storing
+
+        return [] if done else [asyncio.create_task(store_late())]
 
     async def _kept(self, work: Work, outcome: Outcome) -> Outcome:
         """Keep what one call became; as it came when it cannot be kept now."""

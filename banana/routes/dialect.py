@@ -4,6 +4,7 @@ A dialect is one value and pure functions; nothing of it knows how images are ma
 one and one line in the wiring.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from banana.images import Images
 from banana.money import written
 from banana.results.history import History
 from banana.results.requests import KeptRequests, NothingKept
+from banana.results.works import BOOKKEEPING_SECONDS
 from banana.routes.kept import key_of, key_refused
 
 Handler = Callable[[Request, Exchange], Awaitable[Response]]
@@ -161,9 +163,11 @@ class DialectRoute(APIRoute):
         response: Response | None = None
         try:
             response = await with_error_response(self._admitted(request, exchange, dialect), dialect, exchange)
-            if not spending.is_settled:
-                await spending.settle()
-            await self._write_cost_headers(exchange)
+            with suppress(TimeoutError):  # it goes on beside the response, which is not held back by it
+                async with asyncio.timeout(BOOKKEEPING_SECONDS):
+                    if not spending.is_settled:
+                        await spending.settle()
+                    await self._write_cost_headers(exchange)
             await response(scope, receive, send)
         except errors.BananaError as error:
             # Too late for a response of its own: returning without an end makes the server cut the one that began.

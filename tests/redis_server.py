@@ -4,13 +4,13 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from contextlib import suppress
 from pathlib import Path
 
 from redis import Redis
 from redis.exceptions import RedisError
 
+from tests.patience import until
 from tests.services import free_port
 
 
@@ -24,13 +24,11 @@ class RedisServer:
         self.start()
 
     def start(self) -> None:
-        kept = ["--appendonly", "yes", "--dir", str(self._folder)] if self._folder else ["--appendonly", "no"]
+        # As in docker-compose.yml: else what was confirmed may still be on its way to the file, and a kill loses it.
+        kept = ["--appendonly", "yes", "--appendfsync", "always", "--dir", str(self._folder)] if self._folder else []
         command = [shutil.which("redis-server") or "redis-server", "--port", str(self.port), "--save", "", *kept]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 20
-        while not self.answers():
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until(self.answers)
 
     def answers(self) -> bool:
         with suppress(RedisError), Redis(port=self.port, socket_timeout=5) as client:

@@ -2,23 +2,28 @@
 
 import json
 import os
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.patience import lines_of, matching, until
+
 ROOT = Path(__file__).parent.parent
 REPLACED_SECONDS = 90
 """uvicorn replaces a killed worker at once, but for a kill in the moment of its health check: then when that is over, after 30 s."""
+SYSTEMS_PORTS = Path("/proc/sys/net/ipv4/ip_local_port_range")
+# The ports that were given out are held in UDP, where nobody wants them, so that no other process of tests is given them.
+_held: list[socket.socket] = []
 
 
 @contextmanager
@@ -34,11 +39,24 @@ def stand_in_process(latency_seconds: float) -> Iterator[str]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on."""
+    """A port that nobody listens on, nor will before it is used: the system gives it to no connection, and no test has it."""
+    lowest_of_system = int(SYSTEMS_PORTS.read_text().split()[0]) if SYSTEMS_PORTS.exists() else 49_152
+    ports = range(10_000, lowest_of_system if lowest_of_system > 20_000 else 60_000)
+    while True:
+        port = random.SystemRandom().choice(ports)
+        held = socket.socket(type=socket.SOCK_DGRAM)
+        with suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            held.bind(("127.0.0.1", port))
+            _held.append(held)
+            return port
+        held.close()
+
+
+def listens(port: int) -> bool:
+    """Whether somebody listens on a port."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def project_files() -> list[str]:
@@ -145,15 +163,15 @@ class Service:
         """Kill one of the workers, and wait until another has taken its place."""
         killed, *others = self.workers()
         os.kill(killed, signal.SIGKILL)
-        deadline = time.monotonic() + REPLACED_SECONDS
-        while len(set(self.workers()) - {killed}) <= len(others):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        until(lambda: len(set(self.workers()) - {killed}) > len(others), REPLACED_SECONDS)
 
     def log(self) -> list[dict[str, Any]]:
-        """The log, every line parsed."""
-        with (self.folder / "logs/app.log").open(encoding="utf-8") as lines:
-            return [json.loads(line) for line in lines]
+        """The log as far as it is written, every line parsed: all of it when the service has stopped, else see `logged`."""
+        return lines_of(self.folder / "logs/app.log")
+
+    def logged(self, is_meant: Callable[[dict[str, Any]], object], count: int = 1) -> list[dict[str, Any]]:
+        """The lines of the log that are meant, when there are `count`: a line is written when its response has been sent."""
+        return until(lambda: matching(is_meant, count, self.folder / "logs/app.log"))
 
 
 def needs(command: str) -> pytest.MarkDecorator:

@@ -1,6 +1,5 @@
 """What a worker can hold at most, as docs/operate.md says it: a real worker is driven there, and /health answers all the while."""
 
-import asyncio
 import socket
 import subprocess
 import time
@@ -15,6 +14,7 @@ import pytest
 
 from standin import faults
 from standin.server import StandIn
+from tests.patience import eventually
 from tests.services import Service
 
 pytestmark = [pytest.mark.slow, pytest.mark.anyio]
@@ -128,21 +128,15 @@ async def test_responses_that_nobody_reads_are_given_up_and_their_memory_given_b
     with worker(tmp_path, gemini_api_key="k", **settings) as service:
         before = worker_memory_bytes(service)
         with connections(service, 12, HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body):
-            await until_logged(service, 12)
+            await eventually(lambda: len(requests_of(service)) >= 12)
             assert_healthy(service)
-        lines = [line for line in service.log() if line["event"] == "request" and line["path"] == "/generate"]
-        assert {line["status"] for line in lines} <= {499, 503}
-        deadline = time.monotonic() + 60  # the next look at what can be given back
-        while worker_memory_bytes(service) - before > 60 * MIB:
-            assert time.monotonic() < deadline
-            await asyncio.sleep(0.5)
+        assert {line["status"] for line in requests_of(service)} <= {499, 503}
+        # With the next look at what can be given back.
+        await eventually(lambda: worker_memory_bytes(service) - before <= 60 * MIB)
 
 
-async def until_logged(service: Service, count: int) -> None:
-    deadline = time.monotonic() + 60
-    while sum(line["event"] == "request" and line["path"] == "/generate" for line in service.log()) < count:
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.2)
+def requests_of(service: Service) -> list[dict[str, Any]]:
+    return [line for line in service.log() if line["event"] == "request" and line["path"] == "/generate"]
 
 
 def send_all(connection: socket.socket, data: bytes) -> None:

@@ -34,8 +34,8 @@ def test_litellm_and_langchain_chat_and_raise_their_own_exceptions(tmp_path: Pat
         timeout=180,
         check=False,
     )
-    log = "".join(map(str, service.log()))
     service.run("stop.sh")
+    log = "".join(map(str, service.log()))
 
     assert ran.returncode == 0, ran.stdout + ran.stderr[:5000]
     assert ran.stdout.count("ok ") == 8

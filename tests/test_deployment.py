@@ -12,8 +12,7 @@ import socket
 import ssl
 import subprocess
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,8 +28,9 @@ from playwright.sync_api import sync_playwright
 from tests.counting_google import Google
 from tests.page.conftest import ARGUMENTS
 from tests.page.visit import Visit
+from tests.patience import until
 from tests.pictures import encoded, png
-from tests.services import ROOT, Service, free_port, needs
+from tests.services import ROOT, Service, free_port, listens, needs
 
 pytestmark = pytest.mark.slow
 SITE = (ROOT / "ops/nginx-site.conf").read_text(encoding="utf-8")
@@ -132,18 +132,6 @@ def make_certificate(folder: Path) -> None:
     )
     (folder / "privkey.pem").write_bytes(private)
     (folder / "fullchain.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-
-
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def until(is_so: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def without(setting: str) -> str:
@@ -280,9 +268,8 @@ def test_a_caller_is_who_it_is_and_not_who_it_says(site: Site) -> None:
     """The rate limit and the log count the address that nginx saw, whatever X-Forwarded-For the caller sent."""
     site.ask("POST", "/generate", {"prompt": "x"}, X_Forwarded_For="203.0.113.9", X_Request_ID="who")
 
-    assert [line["caller"] for line in site.service.log() if line.get("request_id") == "who" and "caller" in line] == [
-        CALLER
-    ]
+    lines = site.service.logged(lambda line: line.get("request_id") == "who" and "caller" in line)
+    assert [line["caller"] for line in lines] == [CALLER]
 
 
 @needs("nginx")
@@ -291,8 +278,8 @@ def test_without_the_forwarded_address_everybody_is_one_caller(service: Service,
     with changed(without("proxy_set_header X-Forwarded-For $remote_addr;"), service, tmp_path) as site:
         site.ask("POST", "/generate", {"prompt": "x"}, X_Request_ID="nobody")
 
-    callers = {line["caller"] for line in service.log() if line.get("request_id") == "nobody" and "caller" in line}
-    assert callers == {"127.0.0.1"}
+    lines = service.logged(lambda line: line.get("request_id") == "nobody" and "caller" in line)
+    assert {line["caller"] for line in lines} == {"127.0.0.1"}
 
 
 @needs("nginx")

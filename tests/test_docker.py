@@ -7,7 +7,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from banana import __version__
+from tests.patience import until
 from tests.services import ROOT, free_port, needs, needs_answer
 
 ENGINE = shutil.which("podman") or shutil.which("docker") or "docker"
@@ -46,7 +47,8 @@ def image() -> str:
 def container(image: str) -> Iterator[tuple[str, int]]:
     """A demo in a container; its name and its port on this machine."""
     name, port = f"banana-test-{os.getpid()}", free_port()
-    engine("run", "-d", "--name", name, "-p", f"127.0.0.1:{port}:8000", "-e", "DEMO=true", "-e", "WORKERS=1", image)
+    engine("run", "-d", "--name", name, "-p", f"127.0.0.1:{port}:8000", "-e", "DEMO=true", "-e", "WORKERS=1",
+           "-e", "MAX_CONNECTIONS=1", image)  # fmt: skip
     try:
         wait_for(port)
         yield name, port
@@ -55,18 +57,12 @@ def container(image: str) -> Iterator[tuple[str, int]]:
 
 
 def wait_for(port: int) -> None:
-    deadline = time.monotonic() + 30
-    while True:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2):
-                return
-        except OSError:
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+    until(lambda: asked(f"http://127.0.0.1:{port}/health"))
 
 
-def generate(port: int) -> Any:
-    request = urllib.request.Request(f"http://127.0.0.1:{port}/generate", b'{"prompt":"in a box"}')
+def generate(port: int, count: int = 1) -> Any:
+    body = json.dumps({"prompt": "in a box", "number_of_images": count}).encode()
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/generate", body)
     with urllib.request.urlopen(request, timeout=20) as response:
         return json.load(response)
 
@@ -82,16 +78,16 @@ def test_the_container_is_healthy_and_makes_pictures(container: tuple[str, int])
 
 
 def test_stopping_finishes_the_request_in_flight(container: tuple[str, int]) -> None:
-    """A picture being made while the container is stopped reaches its caller, and the stop is quick and clean."""
+    """Pictures being made while the container is stopped reach their caller, and the stop is quick and clean."""
     name, port = container
     with ThreadPoolExecutor() as pool:
-        asked = pool.submit(generate, port)
-        time.sleep(0.2)  # the stand-in takes half a second for a picture
+        made = pool.submit(generate, port, 5)  # one after the other, half a second each
+        until(lambda: b"banana_upstream_in_flight 1.0" in asked(f"http://127.0.0.1:{port}/metrics"))
         started = time.monotonic()
         engine("stop", "-t", "30", name)
         taken = time.monotonic() - started
 
-    assert len(asked.result()["images"]) == 1
+    assert len(made.result()["images"]) == 5
     assert taken < 10
     assert engine("inspect", name, "--format", "{{.State.ExitCode}}") in ("0", "143")
 
@@ -188,9 +184,8 @@ def test_compose_brings_up_two_machines_behind_a_balancer(compose: Compose) -> N
     wait_for(port)
     first = {key: generate_with(port, key) for key in ("one", "two", "three", "four")}
     again = {key: generate_with(port, key) for key in first}
-    begun = {
-        name: engine("logs", compose.named(name)).count('"event":"carried_out"') for name in ("machine-1", "machine-2")
-    }
+    until(lambda: sum(carried_out(compose).values()) >= 4)
+    begun = carried_out(compose)
     engine("kill", compose.named("machine-1"))
     survived = {key: generate_with(port, key) for key in first}
 
@@ -202,6 +197,12 @@ def test_compose_brings_up_two_machines_behind_a_balancer(compose: Compose) -> N
     assert "banana-service" not in compose.names()
     with pytest.raises(urllib.error.HTTPError, match="404"):
         urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5)
+
+
+def carried_out(compose: Compose) -> dict[str, int]:
+    """How many requests each machine's log says it has carried out."""
+    names = ("machine-1", "machine-2")
+    return {name: engine("logs", compose.named(name)).count('"event":"carried_out"') for name in names}
 
 
 def stand_in_image(tag: str, folder: Path, containerfile: str) -> None:
@@ -255,11 +256,11 @@ def test_compose_brings_up_what_watches(compose: Compose) -> None:
     prometheus = f"http://127.0.0.1:{port_of(compose, 'PROMETHEUS_PORT')}/api/v1"
     grafana = f"http://127.0.0.1:{port_of(compose, 'GRAFANA_PORT')}/"
 
-    wait_until(lambda: b'"banana_requests_in_flight"' in asked(f"{prometheus}/query?query=banana_requests_in_flight"))
+    until(lambda: b'"banana_requests_in_flight"' in asked(f"{prometheus}/query?query=banana_requests_in_flight"))
     rules = json.loads(asked(f"{prometheus}/rules"))["data"]["groups"][0]["rules"]
     assert {rule["health"] for rule in rules} <= {"ok", "unknown"}
     assert len(rules) == 11
-    wait_until(lambda: bool(asked(grafana)))
+    until(lambda: asked(grafana))
     if Path(ENGINE).name == "podman":
         assert json.loads(asked(grafana)) == {"title": "BananaService", "provisioned": 2}
 
@@ -270,13 +271,6 @@ def asked(url: str) -> bytes:
         content: bytes = response.read()
         return content
     return b""
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.5)
 
 
 def test_settings_meant_for_this_machine_do_not_close_the_container(image: str, tmp_path: Path) -> None:

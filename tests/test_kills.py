@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.counting_google import Google
+from tests.patience import until
 from tests.services import Service
 
 pytestmark = pytest.mark.slow
@@ -138,11 +139,19 @@ def test_tasks_survive_a_kill_and_a_stop(tmp_path: Path, google: Google) -> None
     )  # fmt: skip
     assert service.run("start.sh").returncode == 0
     asynchronous = {"Prefer": "respond-async"}
-    tasks = [json.loads(ask(service, "POST", "/generate", f"task-{n}", asynchronous)[1])["id"] for n in range(12)]
-    time.sleep(0.3)
+
+    def begun(numbers: range) -> list[str]:
+        return [json.loads(ask(service, "POST", "/generate", f"task-{n}", asynchronous)[1])["id"] for n in numbers]
+
+    tasks = begun(range(4))
+    for task in tasks:
+        ask(service, "GET", f"/v1/images/tasks/{task}?wait=30")
+    google.latency_seconds = 60
+    tasks += begun(range(4, 12))
+    until(lambda: len(google.calls) == 6)  # each worker has one at Google, and the others wait
     for pid in service.processes():
         os.kill(pid, signal.SIGKILL)
-    sent = len(google.calls)
+    google.latency_seconds = 0
     assert service.run("start.sh").returncode == 0
     began = time.monotonic()
     try:
@@ -153,7 +162,7 @@ def test_tasks_survive_a_kill_and_a_stop(tmp_path: Path, google: Google) -> None
 
     statuses = collections.Counter(task["status"] for task in found)
     assert set(statuses) <= {"completed", "failed"}, statuses
-    assert statuses["completed"] >= len(tasks) - sent, "what was not sent is carried out"
+    assert statuses["completed"] >= len(tasks) - 2, "what was not sent is carried out"
     assert all(task["error"]["code"] == "outcome_unknown" for task in found if task["status"] == "failed")
     assert {key: count for key, count in google.calls.items() if count > 1} == {}
     assert seconds < 60, "a machine twice as slow; here some 12 s"

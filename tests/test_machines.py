@@ -7,7 +7,7 @@ import random
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -17,6 +17,7 @@ import pytest
 
 from tests.bad_road import BadRoad
 from tests.counting_google import Google
+from tests.patience import until
 from tests.redis_server import RedisServer
 from tests.s3_server import BUCKET, S3Server
 from tests.services import Service, needs
@@ -113,15 +114,6 @@ def task_on(service: Service, key: str) -> str:
     begun = ask(service, "POST", "/v1/images/generations/async", {"prompt": key}, Idempotency_Key=key)
     assert begun.status == 202, begun.body
     return f"/v1/images/tasks/{begun.json['id']}"
-
-
-def until(is_so: Callable[[], bool], seconds: float = 60) -> float:
-    """Return after how many seconds it is so."""
-    began = time.monotonic()
-    while not is_so():
-        assert time.monotonic() - began < seconds
-        time.sleep(0.05)
-    return time.monotonic() - began
 
 
 def settled(service: Service, key: str, path: str = "/generate") -> Answer:
@@ -224,7 +216,9 @@ def test_a_killed_machines_keys_are_settled_by_the_other(tmp_path: Path) -> None
             statuses = [ask(machines.other, "GET", place).json["status"] for place in tasks]
             return [status for status in statuses if status != "processing"]
 
-        seconds = until(lambda: len(known()) == len(tasks), SETTLED_SECONDS)
+        began = time.monotonic()
+        until(lambda: len(known()) == len(tasks), SETTLED_SECONDS)
+        seconds = time.monotonic() - began
         keys = [f"killed-{number}" for number in range(12)]
         answers = {key: settled(machines.other, key, "/v1/images/generations") for key in keys}
 
@@ -285,7 +279,7 @@ def test_a_redis_that_stops_costs_no_picture(tmp_path: Path) -> None:
         until(lambda: degraded(machines.one) == {"store", "ledger"})
         machines.redis.start()
         until(lambda: not degraded(machines.one) | degraded(machines.other))
-        replays = [generate(machines.one, f"during-{service.port}") for service in machines.both]
+        replays = [settled(machines.one, f"during-{service.port}") for service in machines.both]
 
     assert [answer.status for answer in answers] == [200, 200]
     assert (keyed.status, unkeyed.status) == (503, 200)

@@ -44,8 +44,8 @@ def test_the_npm_sdks_make_pictures_and_raise_their_own_exceptions(
         timeout=120,
         check=False,
     )
-    attempts = [line["outcome"] for line in service.log() if line["event"] == "upstream_attempt"]
     service.run("stop.sh")
+    attempts = [line["outcome"] for line in service.log() if line["event"] == "upstream_attempt"]
 
     assert ran.returncode == 0, ran.stdout + ran.stderr[:5000]
     assert ran.stdout.count("ok ") == checks

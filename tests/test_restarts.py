@@ -137,8 +137,8 @@ def test_four_workers_let_exactly_the_rate_limit_through(tmp_path: Path, google:
     assert service.run("restart.sh").returncode == 0
     with ThreadPoolExecutor(50) as pool:
         statuses = list(pool.map(lambda _: ask(service, "POST", "/generate", b"{}")[0], range(200)))
-    failed = [line for line in service.log() if line["event"] == "store_failed"]
     service.run("stop.sh")
+    failed = [line for line in service.log() if line["event"] == "store_failed"]
 
     assert collections.Counter(statuses) == {422: 60, 429: 140}
     assert not failed

@@ -7,9 +7,8 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,7 +19,8 @@ import pytest
 from PIL import Image
 
 from banana import __version__
-from tests.services import ROOT, Service, needs
+from tests.patience import until
+from tests.services import ROOT, Service, listens, needs
 
 pytestmark = pytest.mark.slow
 
@@ -39,13 +39,6 @@ def ask(service: Service, body: dict[str, Any] | None = None) -> Any:
     url = service.address + ("/generate" if body else "/health")
     with urllib.request.urlopen(urllib.request.Request(url, data), timeout=20) as response:
         return json.load(response)
-
-
-def until(condition: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_starting_twice_and_stopping_twice_are_successes(service: Service) -> None:
@@ -165,16 +158,21 @@ def test_a_python_without_venv_is_said(service: Service, tmp_path: Path) -> None
 
 
 def test_stopping_lets_the_request_in_flight_finish(service: Service) -> None:
-    """A picture that is being made when the service is stopped reaches its caller."""
+    """Pictures that are being made when the service is stopped reach their caller."""
+    service.set(port=service.port, workers=2, max_connections=1)
     service.run("start.sh", "--demo")
+
+    def is_at_google() -> bool:
+        return "banana_upstream_in_flight 1.0" in httpx.get(f"{service.address}/metrics", trust_env=False).text
+
     with ThreadPoolExecutor() as pool:
-        asked = pool.submit(ask, service, {"prompt": "the last one"})
-        until(lambda: any(line["event"] == "started" for line in service.log()))
-        time.sleep(0.2)  # the stand-in takes half a second for a picture
+        # One after the other, half a second each.
+        asked = pool.submit(ask, service, {"prompt": "the last ones", "number_of_images": 5})
+        until(is_at_google)
         stopped = service.run("stop.sh")
 
     assert stopped.returncode == 0
-    assert len(asked.result()["images"]) == 1
+    assert len(asked.result()["images"]) == 5
     assert service.processes() == []
 
 
@@ -305,11 +303,6 @@ def test_two_parents_cannot_listen_on_one_port(service: Service) -> None:
     assert "Traceback" not in second.stderr
 
 
-def listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
 def test_by_another_name_of_the_folder_it_is_the_same_service(
     service: Service, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -428,11 +421,14 @@ def test_an_argument_that_is_not_known_is_refused(service: Service, script: str)
 def test_a_start_that_waits_for_another_says_so(service: Service) -> None:
     """The first may take a minute to install."""
     (service.folder / ".state").mkdir(mode=0o700)
-    with subprocess.Popen(["flock", ".state/start.lock", "sleep", "1"], cwd=service.folder):
+    locked, said = ["flock", ".state/start.lock", "cat"], service.folder / "said"
+    with said.open("w") as out, subprocess.Popen(locked, cwd=service.folder, stdin=subprocess.PIPE) as first:
         until(lambda: subprocess.run(["flock", "-n", ".state/start.lock", "true"], cwd=service.folder).returncode)
-        ran = service.run("start.sh")
-
-    assert "Another ./start.sh is already starting the service" in ran.stdout
+        with subprocess.Popen(["./start.sh"], cwd=service.folder, stdout=out, stderr=subprocess.DEVNULL):
+            try:
+                until(lambda: "Another ./start.sh is already starting the service" in said.read_text())
+            finally:
+                first.communicate()  # at the end of its input it is over
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can be another user")
@@ -472,6 +468,7 @@ def test_one_request_is_found_in_the_log(demo: Service) -> None:
         httpx.post(
             f"{demo.address}/generate", json={"prompt": "x"}, headers={"X-Request-ID": request_id}, trust_env=False
         )
+    demo.logged(lambda line: line["event"] == "request" and line["request_id"] == "find-me")
     shown = demo.run("logs.sh", "--request", "find-").stdout.splitlines()
 
     assert [line.split()[1] for line in shown] == ["→", "200"]
@@ -480,7 +477,13 @@ def test_one_request_is_found_in_the_log(demo: Service) -> None:
 
 def test_the_log_is_readable(demo: Service) -> None:
     """A line a request, its status first, within the width of a screen; of probes that went well there is none."""
+
+    def is_made(line: dict[str, Any]) -> bool:
+        return bool(line["event"] == "request" and line["path"] == "/generate")
+
+    before = [line for line in demo.log() if is_made(line)]
     demo.run("test_request.sh")
+    demo.logged(is_made, len(before) + 2)
     shown = demo.run("logs.sh", "--last", "20").stdout
     requests = [line for line in shown.splitlines() if "POST /generate" in line]
 

@@ -17,6 +17,7 @@ from banana.ledger.sqlite import SQLiteLedger
 from standin import faults
 from standin.server import StandIn, answer
 from tests.conftest import client_of, error_of, served, settings_for
+from tests.patience import eventually, logged
 from tests.pictures import encoded, png
 
 pytestmark = pytest.mark.anyio
@@ -318,9 +319,10 @@ async def test_a_caller_who_leaves_is_charged_as_reserved(stand_in: StandIn) -> 
     async with served(app) as address, httpx.AsyncClient(timeout=60) as client:
         before = (await client.get(f"{address}/metrics")).text
         asked = asyncio.create_task(client.post(f"{address}/generate", json=PROMPT | {"number_of_images": 2}))
-        while '"outcome":"ok"' not in Path("logs/app.log").read_text(encoding="utf-8") or len(stand_in.calls) < 2:
-            await asyncio.sleep(0.02)
+        await logged(lambda line: line.get("outcome") == "ok")
+        await eventually(lambda: len(stand_in.calls) == 2)
         asked.cancel()
+        await logged(lambda line: line["event"] == "request" and line["status"] == 499)  # counted before it is written
         await until_spent(COST + LIMIT)
         after = (await client.get(f"{address}/metrics")).text
 
@@ -498,7 +500,6 @@ async def test_a_task_cancelled_again_and_again_ends(worker: Worker, stand_in: S
     place = f"/v1/images/tasks/{task['id']}"
     await asyncio.gather(*(client.delete(place) for _ in range(4)))
     await until_spent(LIMIT)
-    while '"carried_out"' not in Path("logs/app.log").read_text(encoding="utf-8"):
-        await asyncio.sleep(0.01)
+    await logged(lambda line: line["event"] == "carried_out")
 
     assert counted(before, (await client.get("/metrics")).text, "banana_cost_usd_total") == LIMIT

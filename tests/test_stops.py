@@ -7,26 +7,17 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from tests.patience import until
 from tests.services import Service, stand_in_process
 
 pytestmark = pytest.mark.slow
 # Of a request at the stand-in, and of a task.
 LATENCY_SECONDS = 3
-# What a stop may take beside what runs, on a busy machine.
-SPARE_SECONDS = 30
-
-
-def until(done: Callable[[], object], seconds: float = SPARE_SECONDS) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 class Tasks:
@@ -92,7 +83,7 @@ def test_a_stop_finishes_what_runs_and_begins_nothing(tmp_path: Path, moment: st
             time.sleep(0.5)
         stopped_at = time.monotonic()
         os.kill(parent, signal.SIGTERM)
-        until(lambda: not service.processes() or None, LATENCY_SECONDS * 3 + SPARE_SECONDS)
+        until(lambda: not service.processes())
         tasks.end()
         asking.join()
         if restart:

@@ -1,14 +1,14 @@
 """The storage that never fails: each worker its share, and the shared one taken up again by itself."""
 
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 from limits.storage import MemoryStorage
 
 from banana.admission.failover import FailoverStorage
 from banana.admission.sqlite import SQLiteStorage
+from tests.patience import until
 
 
 class Unreliable(MemoryStorage):
@@ -40,13 +40,6 @@ def storage(primary: Unreliable) -> Iterator[FailoverStorage]:
     storage = FailoverStorage("failover://", primary=primary, workers=4, check_seconds=0.01)
     yield storage
     storage.close()
-
-
-def until(condition: Callable[[], Any]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_while_the_shared_storage_works_it_decides(storage: FailoverStorage) -> None:

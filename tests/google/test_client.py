@@ -5,7 +5,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
@@ -28,6 +28,7 @@ from banana.google.transport import HttpTransport, Transport
 from banana.payload.memory import Buffers
 from standin import faults
 from standin.server import StandIn
+from tests.patience import eventually, soon
 from tests.upstream import HttpxTransport
 
 pytestmark = pytest.mark.anyio
@@ -53,6 +54,7 @@ async def wired(
     keys: tuple[str, ...] = ("key-a",),
     slots: tuple[int, int] = (100, 100),
     backoff_seconds: float = 0,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     retries: int = 2,
     transport: Transport | None = None,
     key_spend: KeySpend = UNLIMITED,
@@ -62,7 +64,7 @@ async def wired(
         transport=transport or HttpTransport(stand_in.base_url),
         keys=ring,
         slots=room,
-        retry_policy=RetryPolicy(retries, backoff_seconds),
+        retry_policy=RetryPolicy(retries, backoff_seconds, sleep),
         max_response_bytes=64 << 20,
         prices=Prices(),
         key_spend=key_spend,
@@ -99,15 +101,23 @@ async def test_an_overload_is_repeated_until_it_is_over(stand_in: StandIn) -> No
 
 
 async def test_the_pause_doubles_and_never_passes_the_deadline(stand_in: StandIn) -> None:
-    """With a pause of 0.2 s two repeats take between 0.3 and 0.6 s; a pause beyond the deadline is not begun."""
+    """With a pause of 0.2 s two repeats wait between 0.3 and 0.6 s; a pause beyond the deadline is not begun."""
     stand_in.plan.extend(["503"] * 6)
-    async with wired(stand_in, backoff_seconds=0.2) as google:
-        started = time.monotonic()
-        await one(google)
-        taken = time.monotonic() - started
-        hurried = await one(google, seconds=0.05)
+    pauses: list[float] = []
 
-    assert 0.3 <= taken < 0.8
+    async def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        await asyncio.sleep(seconds)
+
+    started = time.monotonic()
+    async with wired(stand_in, backoff_seconds=0.2, sleep=pause) as google:
+        await one(google)
+    taken = time.monotonic() - started
+    async with wired(stand_in, backoff_seconds=60, sleep=pause) as google:
+        hurried = await one(google)
+
+    assert 0.3 <= sum(pauses) <= 0.6
+    assert taken >= 0.3
     assert isinstance(hurried, errors.UpstreamOverloaded)
     assert len(stand_in.calls) == 4
 
@@ -256,10 +266,7 @@ async def test_a_cancelled_call_is_closed_and_its_slot_is_free(stand_in: StandIn
             await asyncio.sleep(0.01)
         await asyncio.sleep(0.1)
         work.cancel()
-        started = time.monotonic()
-        while not all(call.aborted for call in stand_in.calls):
-            await asyncio.sleep(0.01)
-            assert time.monotonic() - started < 0.5
+        await soon(lambda: all(call.aborted for call in stand_in.calls), 0.5)
         outcomes = await several(google, 2)
 
     assert all(isinstance(outcome, wire.Image) for outcome in outcomes)
@@ -301,12 +308,11 @@ async def test_a_callers_403_condemns_no_key(stand_in: StandIn) -> None:
 
 async def test_resting_keys_are_counted_until_they_rest_no_more(stand_in: StandIn) -> None:
     """The gauge falls by itself, with or without requests."""
-    stand_in.plan.append(faults.quota("0.3s"))
+    stand_in.plan.append(faults.quota("1s"))
     async with wired(stand_in, retries=0) as google:
         await one(google)
         assert "banana_keys_resting 1.0" in metrics.exposition(None).decode()
-        await asyncio.sleep(0.6)
-        assert "banana_keys_resting 0.0" in metrics.exposition(None).decode()
+        await eventually(lambda: "banana_keys_resting 0.0" in metrics.exposition(None).decode())
 
 
 def answer_early(listener: socket.socket) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import ssl
 import tracemalloc
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from banana.google.connection import BLOCK_BYTES, MAX_HEAD_BYTES, MAX_UNREAD_BYT
 from banana.google.transport import HttpTransport, Request
 from banana.payload.pieces import Chunk
 from tests.google.test_transport import GET, OK, POST, answering, body_of, fetched, listening
+from tests.patience import eventually
 
 pytestmark = pytest.mark.anyio
 HELLO = OK + b"Content-Length: 5\r\n\r\nhello"
@@ -245,24 +246,26 @@ async def test_a_length_that_is_only_announced_takes_no_memory() -> None:
 @pytest.mark.parametrize("is_late", [False, True], ids=["at once", "later"])
 async def test_what_nobody_asked_for_is_nobodys_response(first: bytes, surplus: bytes, is_late: bool) -> None:
     """A peer that sends two responses for a request: the next request goes over another connection."""
-    connections = 0
+    connections, closed = 0, 0
 
     async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal connections
+        nonlocal connections, closed
         connections += 1
-        while await reader.readline():
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(first if is_late else first + surplus)
-            await asyncio.sleep(0.05)
-            if is_late:
-                writer.write(surplus)
+        with suppress(ConnectionError):
+            while await reader.readline():
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(first if is_late else first + surplus)
+                await asyncio.sleep(0.05)
+                if is_late:
+                    writer.write(surplus)
+        closed += 1
 
     async with listening(peer) as url:
         transport = HttpTransport(url)
         contents = []
-        for _ in range(3):
+        for number in range(3):
             contents.append(await body_of(await transport.send(GET)))
-            await asyncio.sleep(0.15)
+            await eventually(lambda number=number: closed > number)  # type: ignore[misc]
         await transport.close()
 
     assert contents == [b"hello"] * 3
@@ -347,16 +350,21 @@ async def test_a_peer_that_hangs_up_inside_the_body_was_not_asked() -> None:
 
 async def test_a_cancelled_request_takes_its_connection_with_it() -> None:
     """What comes for it must never be the next one's."""
-    gone = asyncio.Event()
+    there, gone = asyncio.Event(), asyncio.Event()
 
     async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        there.set()
         await reader.read()
         gone.set()
 
     async with listening(peer) as url:
         transport = HttpTransport(url)
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(transport.send(POST), 0.1)
+        sending = asyncio.create_task(transport.send(POST))
+        await asyncio.wait_for(there.wait(), 30)
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
         await asyncio.wait_for(gone.wait(), 5)
         await transport.close()
 

@@ -268,18 +268,21 @@ async def test_a_proxy_is_used_when_it_is_named() -> None:
 async def test_an_unused_connection_is_closed_before_the_peer_does() -> None:
     """After `idle_seconds` the next request goes over a new connection."""
     connections: list[str] = []
+    closed = asyncio.Event()
 
     async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connections.append("new")
         while await reader.readline():
             await reader.readuntil(b"\r\n\r\n")
             writer.write(OK + b"Content-Length: 2\r\n\r\nok")
+        closed.set()
 
     async with listening(peer) as url:
-        transport = HttpTransport(url, idle_seconds=0.2)
-        for pause_seconds in (0, 0, 0.7):
-            await asyncio.sleep(pause_seconds)
+        transport = HttpTransport(url, idle_seconds=1)
+        for _ in range(2):
             assert await body_of(await transport.send(GET)) == b"ok"
+        await asyncio.wait_for(closed.wait(), 30)
+        assert await body_of(await transport.send(GET)) == b"ok"
         await transport.close()
 
     assert connections == ["new", "new"]

@@ -149,7 +149,7 @@ async def test_deep_json_beside_a_long_string_is_refused(deep: str) -> None:
 async def test_at_most_twenty_fields_are_named() -> None:
     """Whatever is sent, the error stays small and is there at once."""
     body = {"x" * 700: 1} | {f"unknown-{number}": 1 for number in range(15_000)}
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(errors.InvalidRequest) as refused:
         await read(json.dumps(body).encode())
 
@@ -158,7 +158,7 @@ async def test_at_most_twenty_fields_are_named() -> None:
     assert len(fields) == 21
     assert fields[-1] == {"field": "body", "message": "has 14981 more problems"}
     assert len(refused.value.message) < 5000
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 async def test_a_form_has_at_most_a_hundred_parts() -> None:
@@ -177,9 +177,9 @@ async def test_a_body_that_stops_is_not_waited_for() -> None:
     request = Request({"type": "http", "headers": [], "method": "POST"}, receive)
     started = time.monotonic()
     with pytest.raises(errors.DeadlineExceeded, match="The request's body stopped arriving"):
-        await BodyReader(0.2).read_bytes(request, asyncio.get_running_loop().time() + 30)
+        await BodyReader(1).read_bytes(request, asyncio.get_running_loop().time() + 30)
 
-    assert time.monotonic() - started >= 0.5
+    assert time.monotonic() - started >= 1.3
 
 
 async def test_a_body_in_single_bytes_takes_no_more_than_itself() -> None:

@@ -3,11 +3,8 @@
 import asyncio
 import json
 import socket
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,6 +14,7 @@ from banana.http.protocol import Connections
 from standin import faults
 from standin.server import StandIn
 from tests.conftest import served, settings_for
+from tests.patience import eventually, logged
 
 pytestmark = pytest.mark.anyio
 HOST = "Host: 127.0.0.1\r\n"
@@ -35,14 +33,6 @@ async def connected(address: str) -> AsyncIterator[tuple[asyncio.StreamReader, a
         yield reader, writer
     finally:
         writer.transport.abort()
-
-
-async def until(condition: Any, seconds: float = 10) -> None:
-    """Return when `condition` holds; a machine that is busy has ten seconds."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.01)
 
 
 def large(size_bytes: int) -> faults.Fault:
@@ -148,25 +138,12 @@ async def test_a_caller_who_never_reads_is_aborted(stand_in: StandIn, request_by
         caller.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         caller.connect(("127.0.0.1", int(address.rpartition(":")[2])))
         caller.sendall(request_bytes)
-        await until(lambda: state_of(caller) == 7)
+        await eventually(lambda: state_of(caller) == 7)
         caller.close()
-        lines = await logged(1)
+        lines = await logged(lambda line: line["event"] == "request")
 
     assert [line["status"] for line in lines] == [499]
     assert lines[0]["duration_ms"] >= 500
-
-
-async def logged(count: int) -> list[dict[str, Any]]:
-    """The log's lines of requests, once there are `count`."""
-    lines: list[dict[str, Any]] = []
-
-    def are_there() -> bool:
-        lines[:] = [json.loads(line) for line in Path("logs/app.log").read_text(encoding="utf-8").splitlines()]
-        lines[:] = [line for line in lines if line["event"] == "request"]
-        return len(lines) >= count
-
-    await until(are_there)
-    return lines
 
 
 async def test_a_caller_who_reads_slowly_gets_everything(stand_in: StandIn) -> None:

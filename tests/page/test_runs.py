@@ -69,7 +69,7 @@ def test_a_tab_that_goes_loses_nothing(slow: Visit, way: str) -> None:
         slow.page = slow.tab()
     slow.has(4)
 
-    assert slow.calls() - before == 4
+    slow.has_called(before + 4)
 
 
 def test_a_tab_that_goes_before_the_service_answered_loses_nothing(slow: Visit) -> None:
@@ -83,7 +83,7 @@ def test_a_tab_that_goes_before_the_service_answered_loses_nothing(slow: Visit) 
     slow.page = slow.tab()
     slow.has(1)
 
-    assert slow.calls() - before == 1
+    slow.has_called(before + 1)
 
 
 def test_two_tabs_are_one_history(slow: Visit) -> None:
@@ -100,7 +100,7 @@ def test_two_tabs_are_one_history(slow: Visit) -> None:
     slow.choose("Delete", "Two tabs")
     expect(other.locator(".tile.done img")).to_have_count(1)
 
-    assert slow.calls() - before == 2
+    slow.has_called(before + 2)
 
 
 def test_a_lost_connection_is_waited_for(slow: Visit) -> None:
@@ -113,7 +113,7 @@ def test_a_lost_connection_is_waited_for(slow: Visit) -> None:
     slow.context.set_offline(False)
     slow.has(1)
 
-    assert slow.calls() - before == 1
+    slow.has_called(before + 1)
 
 
 def test_a_response_that_is_lost_is_asked_for_again(slow: Visit) -> None:
@@ -133,7 +133,7 @@ def test_a_response_that_is_lost_is_asked_for_again(slow: Visit) -> None:
 
     assert len(sent) == 2
     assert len(set(sent)) == 1
-    assert slow.calls() - before == 1
+    slow.has_called(before + 1)
 
 
 def test_cancelling_says_what_is_known_and_escape_cancels_nothing(slow: Visit) -> None:
@@ -264,7 +264,7 @@ def test_those_that_failed_are_retried_together(slow: Visit) -> None:
         card.get_by_role("button", name="Try all 3 again").click()
     expect(slow.page.locator(".tile.waiting")).to_have_count(0)
     expect(card).to_have_count(1)
-    assert slow.calls() - before == 6
+    slow.has_called(before + 6)
 
     slow.send("[fault:image-safety] again")
     expect(card).to_have_count(2)
@@ -272,7 +272,7 @@ def test_those_that_failed_are_retried_together(slow: Visit) -> None:
         slow.page.locator("#retry-all").click()
     expect(slow.page.locator(".tile.waiting")).to_have_count(0)
     expect(card).to_have_count(2)
-    assert slow.calls() - before == 11
+    slow.has_called(before + 11)
 
     slow.page.locator("#remove-all").click()
     expect(slow.page.locator("#welcome")).to_be_visible()

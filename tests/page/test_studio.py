@@ -106,7 +106,7 @@ def test_the_truth_about_a_picture(visit: Visit) -> None:
     facts.get_by_role("button", name=re.compile("Copy [0-9a-f]{32}")).click()
     copied = visit.page.evaluate("navigator.clipboard.readText()")
 
-    assert copied in [line.get("request_id") for line in visit.service.log()]
+    assert visit.service.logged(lambda line: line.get("request_id") == copied)
 
 
 def test_the_price_before_and_the_sum_after(visit: Visit) -> None:

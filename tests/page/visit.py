@@ -3,11 +3,13 @@
 import base64
 import re
 import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Browser, Locator, Page, expect
 
+from tests.patience import until
 from tests.services import Service
 
 # A machine that is busy with something else takes its time.
@@ -108,6 +110,15 @@ class Visit:
     def calls(self) -> int:
         """How many calls to Google the service made."""
         return sum(line["event"] == "upstream_attempt" and bool(line["model"]) for line in self.service.log())
+
+    def has_called(self, count: int) -> None:
+        """In all the service made so many calls, and no more: each has its line when it has ended."""
+        until(lambda: self.calls() >= count and not self._is_calling())
+        assert self.calls() == count
+
+    def _is_calling(self) -> bool:
+        with urllib.request.urlopen(f"{self.service.address}/metrics", timeout=20) as response:
+            return b"\nbanana_upstream_in_flight 0.0\n" not in response.read()
 
     def close(self, *allowed: str) -> None:
         self.context.close()

@@ -17,6 +17,7 @@ from banana.results.requests import KeptRequests
 from standin import faults
 from standin.server import StandIn
 from tests.conftest import client_of, settings_for
+from tests.patience import eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -218,7 +219,7 @@ async def test_a_join_ends_at_its_own_deadline(worker: MakeClient, stand_in: Sta
     )
     body = {"prompt": "x"}
     task = asyncio.create_task(slow.post("/v1/images/generations", json=body, headers=KEY))
-    await until(lambda: len(stand_in.calls) == 1)
+    await eventually(lambda: len(stand_in.calls) == 1)
 
     joined = await hasty.post("/v1/images/generations", json=body, headers=KEY)
     first = await task
@@ -228,13 +229,6 @@ async def test_a_join_ends_at_its_own_deadline(worker: MakeClient, stand_in: Sta
     assert joined.headers["retry-after"] == "3"
     assert joined.headers["x-should-retry"] == "true"
     assert (again.content, len(stand_in.calls)) == (first.content, 1)
-
-
-async def until(done: Callable[[], bool]) -> None:
-    """Return when `done`; the test's own time-out is the limit."""
-    async with asyncio.timeout(20):
-        while not done():
-            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("fault", ["reset", "hang-up", "reset-inside", "truncated", "hang", "hang-inside", "not-http"])
@@ -388,7 +382,7 @@ async def test_a_caller_with_a_key_may_leave_and_come_back(worker: MakeClient, s
     stand_in.latency_seconds = 0.5
     client = await worker()
     leaving = asyncio.create_task(client.post("/generate", json={"prompt": "x"}, headers=KEY))
-    await until(lambda: len(stand_in.calls) == 1)
+    await eventually(lambda: len(stand_in.calls) == 1)
     leaving.cancel()
     await asyncio.gather(leaving, return_exceptions=True)
 
@@ -459,10 +453,10 @@ async def test_a_caller_of_links_who_leaves_takes_the_calls_along(worker: MakeCl
         stand_in.plan.append("hang")
         body = {"prompt": "x", "response_format": "url"}
         leaving = asyncio.create_task(client.post("/generate", json=body, headers={"Accept": accept}))
-        await until(lambda: bool(stand_in.calls) and not stand_in.calls[-1].ended)
+        await eventually(lambda: bool(stand_in.calls) and not stand_in.calls[-1].ended)
         leaving.cancel()
         await asyncio.gather(leaving, return_exceptions=True)
-        await until(lambda: stand_in.calls[-1].aborted)
+        await eventually(lambda: stand_in.calls[-1].aborted)
 
 
 async def test_an_unkeyed_request_leaves_nothing(client: httpx.AsyncClient) -> None:

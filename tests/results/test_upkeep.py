@@ -1,7 +1,6 @@
 """What a worker does for those that died; their entries are written by hand, by owners who show nothing."""
 
 import asyncio
-import json
 import os
 import time
 from collections.abc import AsyncIterator, Callable
@@ -23,6 +22,7 @@ from banana.results.folder import FolderFiles
 from standin.server import StandIn
 from tests.conftest import client_of, settings_for
 from tests.ledger.entries import ENTRY, TASK
+from tests.patience import eventually, logged
 from tests.pictures import png
 
 pytestmark = pytest.mark.anyio
@@ -47,12 +47,6 @@ def ledger() -> SQLiteLedger:
     return SQLiteLedger(Path(".state/ledger.db"))
 
 
-async def until(done: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not done():
-            await asyncio.sleep(0.02)
-
-
 def ended(ledger: SQLiteLedger, entry: Entry) -> Callable[[], bool]:
     def is_so() -> bool:
         found = ledger.get([entry.id])
@@ -74,7 +68,7 @@ async def test_a_task_that_was_not_sent_is_taken_up(
     task = replace(TASK, **MINE, route="/v1/images/generations", has_links=True)
     await write(f"orders/{task.id}", b'{"prompt":"a banana"}')
     ledger.begin(task)
-    await until(ended(ledger, task))
+    await eventually(ended(ledger, task))
 
     polled = (await client.get(f"/v1/images/tasks/{task.id}")).json()
 
@@ -91,7 +85,7 @@ async def test_googles_tasks_are_taken_up_too(
     body = b'{"contents":[{"parts":[{"text":"a banana"}]}]}'
     await write(f"orders/{task.id}", b'["gemini-3-pro-image","models/gemini-3-pro-image:generateContent"]\n' + body)
     ledger.begin(task)
-    await until(ended(ledger, task))
+    await eventually(ended(ledger, task))
 
     polled = (await client.get(f"/v1/images/tasks/{task.id}")).json()
 
@@ -108,7 +102,7 @@ async def test_a_task_whose_order_is_gone_fails_and_says_so(
     if order is not None:
         await write(f"orders/{task.id}", order)
     ledger.begin(task)
-    await until(ended(ledger, task))
+    await eventually(ended(ledger, task))
 
     polled = (await client.get(f"/v1/images/tasks/{task.id}")).json()
 
@@ -179,7 +173,7 @@ async def test_an_owner_who_shows_that_it_lives_is_left_alone(
         ledger.beat("alive")
         await asyncio.sleep(0.02)
     assert ledger.get([entry.id])[0].state is State.SENT
-    await until(ended(ledger, entry))
+    await eventually(ended(ledger, entry))
 
 
 async def test_what_this_worker_lost_sight_of_is_settled(
@@ -188,12 +182,12 @@ async def test_what_this_worker_lost_sight_of_is_settled(
     """Its own entries, which it is not at: as those of the dead."""
     stand_in.latency_seconds = 0.6
     busy = asyncio.create_task(client.post("/generate", json={"prompt": "x"}, headers={"Idempotency-Key": "busy"}))
-    await until(lambda: bool(ledger.owners()))
+    await eventually(lambda: bool(ledger.owners()))
     (own,) = ledger.owners()
     lost = replace(ENTRY, **MINE | {"owner": own})
     ledger.begin(lost)
 
-    await until(ended(ledger, lost))
+    await eventually(ended(ledger, lost))
 
     assert (await busy).status_code == 200
 
@@ -204,10 +198,10 @@ async def test_a_task_cancelled_elsewhere_ends_here(
     """Its call is cancelled too."""
     stand_in.plan.append("hang")
     task = (await client.post("/v1/images/generations/async", json={"prompt": "x"})).json()
-    await until(lambda: len(stand_in.calls) == 1)
+    await eventually(lambda: len(stand_in.calls) == 1)
     ledger.cancel(task["id"], "127.0.0.1", b"", 1e12)
 
-    await until(lambda: stand_in.calls[0].aborted)
+    await eventually(lambda: stand_in.calls[0].aborted)
 
     assert (await client.get(task["poll_url"])).json()["status"] == "cancelled"
 
@@ -219,7 +213,7 @@ async def test_what_expired_is_swept_and_the_rest_counted(
     ledger.begin(replace(ENTRY, **MINE))
     ledger.settle(ENTRY.id, "dead", State.COMPLETED, b"[]", 1)
     await write(f"{ENTRY.id}-0.png", bytes(1000))
-    await until(lambda: not ledger.get([ENTRY.id]))
+    await eventually(lambda: not ledger.get([ENTRY.id]))
     await client.get(
         (await client.post("/v1/images/generations/async", json={"prompt": "x"})).json()["poll_url"],
         params={"wait": 20},
@@ -264,9 +258,9 @@ async def test_a_file_that_cannot_be_read_holds_up_nothing_else(
         for entry in (bad, good):
             ledger.begin(entry)
             ledger.mark_sent(entry.id, "dead")
-        await until(ended(ledger, good))
+        await eventually(ended(ledger, good))
         assert not ended(ledger, bad)()
-    await until(ended(ledger, bad))
+    await eventually(ended(ledger, bad))
 
 
 async def test_an_order_that_cannot_be_read_now_is_read_later(
@@ -285,7 +279,7 @@ async def test_an_order_that_cannot_be_read_now_is_read_later(
         broken.setattr(FolderFiles, "read_order", failing_read)
         ledger.begin(task)
         await looked.wait()
-    await until(ended(ledger, task))
+    await eventually(ended(ledger, task))
 
     assert (await client.get(f"/v1/images/tasks/{task.id}")).json()["status"] == "completed"
 
@@ -301,7 +295,7 @@ async def test_an_order_whose_task_has_ended_is_removed(
         await write(f"orders/{name}", b"secret")
         if name != fresh:
             os.utime(f".state/results/orders/{name}", times=(time.time() - 120, time.time() - 120))
-    await until(lambda: not Path(f".state/results/orders/{left}").exists())
+    await eventually(lambda: not Path(f".state/results/orders/{left}").exists())
 
     assert {path.name for path in Path(".state/results/orders").iterdir()} == {TASK.id, fresh}
 
@@ -316,9 +310,8 @@ async def test_what_is_taken_up_is_its_callers(
     await write(f"orders/{task.id}", b'{"prompt":"a banana"}')
     ledger.begin(task)
     async with client_of(create_app(settings_for(stand_in, access_tokens="left-behind:a"))) as client:
-        await until(lambda: '"carried_out"' in Path("logs/app.log").read_text())
+        lines = await logged(lambda line: line["event"] == "carried_out")
         metrics = (await client.get("/metrics")).text
-    lines = [json.loads(line) for line in Path("logs/app.log").read_text().splitlines()]
 
     assert 'banana_images_total{caller="left-behind",model="gemini-3-pro-image"} 1.0' in metrics
-    assert [line["dialect"] for line in lines if line["event"] == "carried_out"] == ["generate"]
+    assert [line["dialect"] for line in lines] == ["generate"]

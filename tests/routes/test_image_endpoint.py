@@ -68,7 +68,7 @@ ENDPOINT: ImageEndpoint[Wish] = ImageEndpoint(
 @pytest.fixture
 async def wishes(stand_in: StandIn) -> AsyncIterator[httpx.AsyncClient]:
     """A service that speaks one format more: one value, and one route."""
-    app = create_app(settings_for(stand_in, keepalive_seconds=0.05, request_timeout_seconds=1))
+    app = create_app(settings_for(stand_in, keepalive_seconds=0.05, request_timeout_seconds=3))
     existing = next(route for route in app.router.routes if isinstance(route, DialectRoute))
     app.router.routes.append(ENDPOINT.route(DIALECT, existing.services))
     async with client_of(app) as client:

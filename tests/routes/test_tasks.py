@@ -6,10 +6,11 @@ from typing import Any
 
 import httpx
 import pytest
+from aiohttp import web
 
 from banana.app import create_app
 from banana.http.protocol import ServerProtocol
-from standin.server import StandIn
+from standin.server import StandIn, answer
 from tests.conftest import client_of, settings_for
 
 pytestmark = pytest.mark.anyio
@@ -37,9 +38,16 @@ async def polled(client: httpx.AsyncClient, task: dict[str, Any], wait: int = 20
 
 async def test_a_task_is_processing_then_completed(client: httpx.AsyncClient, stand_in: StandIn) -> None:
     """The poll waits as long as it is asked to, and no longer."""
-    stand_in.latency_seconds = 0.5
+    seen_early = asyncio.Event()
+
+    async def held(request: web.Request, picture: str) -> web.StreamResponse:
+        await seen_early.wait()
+        return web.json_response(answer("gemini-3-pro-image", picture))
+
+    stand_in.plan.append(held)
     task = await begun(client)
     early = await polled(client, task, wait=0)
+    seen_early.set()
     late = await polled(client, task)
 
     assert early == task

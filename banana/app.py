@@ -140,10 +140,7 @@ def create_app(
     Raises StoreError and LedgerError when STORE_URL cannot be used, ResultsError when RESULTS_URL cannot.
 
     """
-    redaction = Redaction(settings.secrets)
-    sink = logs.configure(
-        settings.log_file, settings.log_level, settings.log_max_bytes, settings.log_backups, redaction
-    )
+    sink, redaction = _log(settings)
     keys = KeyRing(settings.gemini_api_key)
     buffers = Buffers(settings.max_buffered_bytes)
     recording = _Recording(settings)
@@ -175,6 +172,13 @@ def create_app(
     ]
     app.openapi = _document_of(app)  # type: ignore[method-assign] # FastAPI's own way to extend it
     return app
+
+
+def _log(settings: Settings) -> tuple[logs.Sink, Redaction]:
+    """Return where lines of the log go, and what they must not show."""
+    redaction = Redaction(settings.secrets)
+    file, level = settings.log_file, settings.log_level
+    return logs.configure(file, level, settings.log_max_bytes, settings.log_backups, redaction), redaction
 
 
 def _services(

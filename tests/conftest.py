@@ -76,7 +76,7 @@ def settings_for(stand_in: StandIn, **values: Any) -> config.Settings:
     given: dict[str, Any] = {
         "gemini_api_key": (KEY,),
         "retry_backoff_seconds": 0,
-        "request_timeout_seconds": 5,
+        "request_timeout_seconds": 20,
         "workers": 1,
     }
     return config.read(gemini_base_url=stand_in.base_url, **given | values)

@@ -36,7 +36,9 @@ class Tunnel(asyncio.Protocol):
             raise errors.NotConnected(f"The proxy refused the connection ({status}); nothing was sent.")
         if self._received or self._transport.is_closing():
             # Whoever is asked for TLS does not speak first.
-            raise errors.NotConnected("The proxy's tunnel is broken: it was closed or written to before TLS began.")
+            raise errors.NotConnected(
+                "The proxy closed its tunnel, or wrote to it, before TLS began; nothing was sent."
+            )
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport."""

@@ -38,9 +38,9 @@ class Workers(Multiprocess):
         self._began: dict[Process, float] = {}
         self._retiring: list[Process] = []
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop)
+            signal.signal(number, self.stop)
         if hasattr(signal, "SIGHUP"):
-            signal.signal(signal.SIGHUP, self._replace)
+            signal.signal(signal.SIGHUP, self.replace)
 
     @property
     def is_stopping(self) -> bool:
@@ -90,11 +90,13 @@ class Workers(Multiprocess):
         for process in self._retiring:
             process.join()
 
-    def _stop(self, number: int, _: object) -> None:
+    def stop(self, number: int, _: object) -> None:
+        """Take a signal that asks to stop."""
         self._stopping.set()  # from now on no task is begun
         self.signal_queue.append(number)
 
-    def _replace(self, _: int, __: object) -> None:
+    def replace(self, _: int, __: object) -> None:
+        """Take a signal that asks for new workers."""
         self._replace_before = time.monotonic()
 
     def _started(self) -> Process:

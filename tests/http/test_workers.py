@@ -90,7 +90,7 @@ def test_a_signal_to_stop_ends_the_beginning(monkeypatch: pytest.MonkeyPatch, st
     """Those that have begun are ended; no more begin."""
     monkeypatch.setattr(workers, "cores", lambda: 1)
     parent = supervisor(3)
-    monkeypatch.setattr(Worker, "on_start", staticmethod(lambda _: parent._stop(signal.SIGTERM, None)))
+    monkeypatch.setattr(Worker, "on_start", staticmethod(lambda _: parent.stop(signal.SIGTERM, None)))
 
     parent.init_processes()
     parent.handle_signals()
@@ -103,8 +103,8 @@ def test_each_worker_that_began_before_a_signal_is_replaced_once(story: list[str
     """However many came: one that comes while they are replaced is for those that began before it."""
     parent = supervisor(3)
     parent.init_processes()
-    parent._replace(signal.SIGHUP, None)
-    parent._replace(signal.SIGHUP, None)
+    parent.replace(signal.SIGHUP, None)
+    parent.replace(signal.SIGHUP, None)
     parent.handle_signals()
     parent.handle_signals()
 
@@ -117,7 +117,7 @@ def test_a_worker_that_is_not_ready_replaces_none(monkeypatch: pytest.MonkeyPatc
     parent.config.timeout_worker_healthcheck = 0
     parent.init_processes()
     monkeypatch.setattr(Worker, "is_ready", False)
-    parent._replace(signal.SIGHUP, None)
+    parent.replace(signal.SIGHUP, None)
     parent.handle_signals()
     parent.handle_signals()
 
@@ -129,8 +129,8 @@ def test_a_signal_to_stop_ends_a_replacement(monkeypatch: pytest.MonkeyPatch, st
     parent = supervisor(2)
     parent.init_processes()
     monkeypatch.setattr(Worker, "is_ready", False)
-    monkeypatch.setattr(Worker, "on_start", staticmethod(lambda _: parent._stop(signal.SIGTERM, None)))
-    parent._replace(signal.SIGHUP, None)
+    monkeypatch.setattr(Worker, "on_start", staticmethod(lambda _: parent.stop(signal.SIGTERM, None)))
+    parent.replace(signal.SIGHUP, None)
     parent.handle_signals()
     parent.handle_signals()
     parent.terminate_all()

@@ -238,7 +238,7 @@ async def test_what_was_sent_and_never_answered_is_unknown_for_ever(
 ) -> None:
     """502 `outcome_unknown`, kept: the repeat is the same error with the first id, and no call."""
     stand_in.plan.append(fault)
-    client = await worker(request_timeout_seconds=0.5)
+    client = await worker(request_timeout_seconds=2)
     first = await client.post(path, json=body, headers=KEY | {"X-Request-ID": "the-first"})
     again = await (await worker()).post(path, json=body, headers=KEY)
 

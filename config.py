@@ -20,12 +20,12 @@ from pydantic import BeforeValidator, Field, ValidationError, field_validator, m
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-# Models that Google shut down, and what it names as successor; where it names none, the current model of that tier.
+# Models that Google has certainly shut down, and what it names as successor; where it names none, the current model of that
+# tier. About all others Google's own 404 decides (banana/google/models.py).
 RETIRED_MODELS = (
     "gemini-3-pro-image-preview=gemini-3-pro-image,"
     "gemini-3.1-flash-image-preview=gemini-3.1-flash-image,"
     "gemini-2.5-flash-image-preview=gemini-nano-banana-2.1,"
-    "gemini-2.5-flash-image=gemini-nano-banana-2.1,"
 )
 # Names that programs send by default which were written for OpenAI's models, and for Imagen; each becomes the model of
 # that price.
@@ -35,6 +35,12 @@ OTHER_MODELS = (
 )
 STATE_FOLDER = Path(".state")
 RESULTS_FOLDER = ".state/results"
+# Where the demo keeps what it has, so that nothing of it is found when a real key is set: no result, no key, no cent.
+DEMO_STATE = {
+    "store_url": f"sqlite:///{STATE_FOLDER}/demo/banana.db",
+    "ledger_url": f"sqlite:///{STATE_FOLDER}/demo/ledger.db",
+    "results_url": f"{STATE_FOLDER}/demo/results",
+}
 # More than anybody spends; and an amount of nanodollars that SQLite can hold.
 MAX_USD = 1_000_000
 # One image of 4K, as Google makes it; less would be paid for and not be kept.
@@ -410,7 +416,10 @@ def read(directory: Path | None = None, **values: object) -> Settings:
         _check_names(
             {name: "" for name, meant in unknown_names(os.environ).items() if meant in GUARDS}, "the environment"
         )
-        return Settings(_env_file=env_file, **values)  # type: ignore[arg-type,call-arg]
+        settings = Settings(_env_file=env_file, **values)  # type: ignore[arg-type,call-arg]
+        if settings.demo:
+            settings = Settings(_env_file=env_file, **DEMO_STATE | values)  # type: ignore[arg-type,call-arg]
+        return settings
     except ValidationError as error:
         raise SettingsError("; ".join(map(_sentence, error.errors()))) from None
     except UnicodeDecodeError:

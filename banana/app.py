@@ -116,7 +116,7 @@ DEMO_HEADERS = {"X-Demo": "true"}
 # What programs in other sites' pages may read of a response; without x-should-retry OpenAI's SDK retries what it must not.
 EXPOSED_HEADERS = (
     *("X-Request-ID", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "Retry-After", "X-Demo"),
-    *("x-should-retry", "WWW-Authenticate", "X-Cost-USD", "X-Budget-Remaining-USD", "Idempotent-Replayed"),
+    *("x-should-retry", "WWW-Authenticate", "X-Cost-USD", "X-Model", "X-Budget-Remaining-USD", "Idempotent-Replayed"),
     *("Location", "Preference-Applied", "ETag", "Content-Range"),
 )
 
@@ -161,7 +161,7 @@ def create_app(
         *(route for api_format in API_FORMATS for route in api_format.routes(services)),
         *ops.routes(
             reasons=lambda: _not_ready(keys),
-            degraded=lambda: [*degraded, *_degraded(rate_limit, sink, recording.ledger), *upkeep.degraded],
+            degraded=lambda: [*degraded, *_degraded(rate_limit, sink, recording.ledger, keys), *upkeep.degraded],
             metrics_folder=metrics_folder,
             metrics_token=settings.metrics_token,
         ),
@@ -314,6 +314,7 @@ def _client(
         retry_policy=RetryPolicy(settings.retries, settings.retry_backoff_seconds),
         max_response_bytes=settings.max_response_bytes,
         buffers=buffers,
+        models=recording.models,
         prices=recording.prices,
         key_spend=recording.key_spend,
     )
@@ -450,13 +451,19 @@ def _not_ready(keys: KeyRing) -> list[str]:
     if ServerProtocol.draining:
         reasons.append("draining")
     if not keys.has_usable_key():
-        reasons.append("Google refused every API key")
+        out_of_money = keys.out_of_money_count()
+        reasons.append("no API key has money left" if out_of_money else "Google refused every API key")
     return reasons
 
 
-def _degraded(rate_limit: RateLimit, sink: logs.Sink, ledger: LedgerThread) -> list[str]:
+def _degraded(rate_limit: RateLimit, sink: logs.Sink, ledger: LedgerThread, keys: KeyRing) -> list[str]:
     """Return what works with less than it should."""
-    parts = {"store": rate_limit.degraded, "log": sink.fails, "ledger": ledger.fails}
+    parts = {
+        "store": rate_limit.degraded,
+        "log": sink.fails,
+        "ledger": ledger.fails,
+        "keys": bool(keys.out_of_money_count()),
+    }
     return [name for name, is_degraded in parts.items() if is_degraded]
 
 

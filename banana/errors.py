@@ -4,6 +4,7 @@
 
     BananaError
     ├── InvalidRequest          422 invalid_request        names each field and what is wrong with it
+    │   ├── SignatureRefused    422 invalid_request        …Google refused the signature of a part of its model's
     │   ├── Blocked             422 blocked                Google's policy refused
     │   └── IdempotencyMismatch 422 idempotency_mismatch   the same Idempotency-Key with another request
     ├── BudgetExceeded          402 budget_exceeded        over the caller's budget
@@ -40,6 +41,7 @@ Nothing here knows HTTP frameworks or API formats: the dialect decides in which 
 Messages go to callers: they never hold a key, a picture or a traceback.
 """
 
+import enum
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -75,6 +77,7 @@ class BananaError(Exception):
         status, code: as they are answered.
         in_doubt: whether a call was sent and what became of it was not learnt: it may have been billed.
         was_answered: whether it is Google's response to a call that may have been billed.
+        is_unbilled: whether it is certain all the same that it was not.
         request_id: of the request that it answered first, where that is an earlier one.
         cost_usd: what the call cost that ended so; None where nothing, or where that is not known.
 
@@ -83,6 +86,8 @@ class BananaError(Exception):
     status = 500
     code = "internal"
     in_doubt = False
+    # Whether Google itself says, or its count shows, that it does not bill the call.
+    is_unbilled = False
     was_answered = False
     request_id: str | None = None
     cost_usd: Decimal | None = None
@@ -99,6 +104,11 @@ class BananaError(Exception):
             whole_seconds = max(1, math.ceil(min(retry_after_seconds, MAX_RETRY_AFTER_SECONDS)))
             self.extra["retry_after"] = whole_seconds
             self.headers["Retry-After"] = str(whole_seconds)
+
+    @property
+    def may_be_billed(self) -> bool:
+        """Whether a call that ended so may have been billed."""
+        return self.in_doubt or (self.was_answered and not self.is_unbilled)
 
     def without_frames(self) -> Self:
         """Return the error without the frames that it was raised in, where it has arrived.
@@ -133,6 +143,10 @@ class InvalidRequest(BananaError):
         message = "; ".join(f"{field}: {problem}" for field, problem in problems)
         fields = [{"field": field, "message": problem} for field, problem in problems]
         return cls(message, fields=fields)
+
+
+class SignatureRefused(InvalidRequest):
+    """Google refused the signature of a part of its model's, or that there is none; nothing was billed."""
 
 
 class Blocked(InvalidRequest):
@@ -242,15 +256,41 @@ class RateLimited(BananaError):
     code = "rate_limited"
 
 
+class QuotaKind(enum.Enum):
+    """What a 429 of Google's means. Source: the messages that Google answers with; five of the six have nothing else."""
+
+    MODEL = enum.auto()  # the project's quota for this model
+    SPEND = enum.auto()  # what the project may spend in ten minutes
+    MONEY = enum.auto()  # its monthly cap or its credits: nothing helps but a person
+    CONTENTION = enum.auto()  # too many at the same time, whoever they are
+
+
 class UpstreamQuota(BananaError):
-    """Google's quota is used up; `per_day`: waiting does not help today."""
+    """Google's quota is used up.
+
+    Attributes:
+        kind: what it means.
+        per_day: whether waiting does not help today.
+        may_wait: whether Google itself said how long it takes.
+
+    """
 
     status = 429
     code = "upstream_quota"
 
-    def __init__(self, message: str, *, retry_after_seconds: float | None = None, per_day: bool = False) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after_seconds: float | None = None,
+        per_day: bool = False,
+        kind: QuotaKind = QuotaKind.MODEL,
+        may_wait: bool = True,
+    ) -> None:
         super().__init__(message, retry_after_seconds=retry_after_seconds)
         self.per_day = per_day
+        self.kind = kind
+        self.may_wait = may_wait
 
 
 class KeySpent(UpstreamQuota):

@@ -73,6 +73,7 @@ class Exchange(Struct):
         caller_label: for metrics: the name of the access token; addresses are not told apart there.
         user: the end user that the caller names.
         model: the model's name as it is sent to Google.
+        answered_model: the model that answered, as Google says; empty before it has.
         prompt: only where prompts are to be logged.
         images_requested, images_returned: how many images were requested, and how many the response holds.
         attempts, upstream_seconds, tokens: of all calls to Google: how many, how long together, and Google's count.
@@ -111,6 +112,7 @@ class Exchange(Struct):
     caller_label: str = ANONYMOUS
     user: str | None = None
     model: str | None = None
+    answered_model: str = ""
     prompt: str | None = None
     images_requested: int | None = None
     images_returned: int = 0
@@ -162,6 +164,7 @@ class Exchange(Struct):
     def copy_counts(self, work: "Exchange", *, as_replay: bool) -> None:
         """Take over what `work` counted for this request; what another request paid for is not this one's."""
         self.model, self.user, self.prompt = work.model, work.user, work.prompt
+        self.answered_model = work.answered_model
         self.images_requested, self.images_returned = work.images_requested, work.images_returned
         if not as_replay:
             self.attempts, self.upstream_seconds, self.tokens = work.attempts, work.upstream_seconds, work.tokens

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from concurrent.futures import Executor
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 import structlog
@@ -20,7 +21,7 @@ from banana.exchange import Exchange
 from banana.google.client import Call, GeminiClient
 from banana.google.contents import CostBasis, GenerateContentRequest, Turn
 from banana.google.models import ModelNames
-from banana.google.prices import Prices, size_of_quality
+from banana.google.prices import Prices, nearest_size, size_of_quality
 from banana.google.wire import Image, Words
 from banana.payload import conversion
 
@@ -46,6 +47,7 @@ class Order(Struct, frozen=True):
         system: words that hold for the whole conversation.
         modalities: what is asked for, `TEXT` and `IMAGE`.
         takes_words: whether words are a result, instead of an image too, and those of a refusal.
+        service_tier: `flex` or `priority`; empty is Google's own.
 
     """
 
@@ -61,6 +63,7 @@ class Order(Struct, frozen=True):
     system: str = ""
     modalities: Sequence[str] = ("IMAGE",)
     takes_words: bool = False
+    service_tier: str = ""
 
     @property
     def prompt(self) -> str:
@@ -210,6 +213,11 @@ class Images:
         exchange.images_returned = 0
         exchange.user = order.user or None
         exchange.prompt = order.prompt if self._log_prompts else None
+        call = self._call(order, model)
+        return [self._outcome(index, call, order, exchange) for index in range(order.count)]
+
+    def _call(self, order: Order, model: str, *, is_signed_anew: bool = False) -> Call:
+        """Return the call that makes one image of `order`."""
         request = GenerateContentRequest(
             order.turns,
             order.aspect_ratio,
@@ -217,23 +225,31 @@ class Images:
             self._google_store,
             order.system,
             order.modalities,
+            order.service_tier,
+            is_signed_anew,
         )
-        path = f"models/{model}:generateContent"
-        call = Call(model, path, request.body(), limit=lambda: self._call_limit(order))
-        return [self._outcome(index, call, order, exchange) for index in range(order.count)]
+        has_signatures = not is_signed_anew and any(turn.is_model for turn in order.turns)
+        return Call(
+            model,
+            f"models/{model}:generateContent",
+            request.body(),
+            limit=lambda: self._call_limit(order, model),
+            tier=order.service_tier,
+            signed_anew=partial(self._call, order, model, is_signed_anew=True) if has_signatures else None,
+            for_model=lambda other: self._call(_fitted(order, other), other, is_signed_anew=is_signed_anew),
+        )
 
     def limit_of(self, order: Order) -> Decimal | None:
         """Return what an order may cost at the most, in USD; None where that is not known."""
-        limit = self._call_limit(order)
+        limit = self._call_limit(order, self._models.resolve(order.model_name))
         return None if limit is None else limit * order.count
 
-    def _call_limit(self, order: Order) -> Decimal | None:
-        model = self._models.resolve(order.model_name)
+    def _call_limit(self, order: Order, model: str) -> Decimal | None:
         parts = [part for turn in order.turns for part in turn.parts]
         text_bytes = len(order.system.encode()) + sum(len(part.text.encode()) for part in parts)
         pictures = sum(part.picture is not None or bool(part.reference) for part in parts)
         size = _image_size(order, model)
-        basis = CostBasis((size,) if size else (), text_bytes=text_bytes, pictures=pictures)
+        basis = CostBasis((size,) if size else (), text_bytes=text_bytes, pictures=pictures, tier=order.service_tier)
         return self._prices.limit(model, basis)
 
     async def _outcome(self, index: int, call: Call, order: Order, exchange: Exchange) -> Outcome:
@@ -261,6 +277,11 @@ class Images:
         except Exception as error:  # it was paid for: as it came is better than not at all, whatever Pillow raises
             log.warning("not_converted", error=type(error).__name__, output_format=target)
             return image
+
+
+def _fitted(order: Order, model: str) -> Order:
+    """Return the order as a model can make it that follows the one it was for."""
+    return replace(order, image_size=nearest_size(model, order.image_size))
 
 
 def _image_size(order: Order, model: str) -> str | None:

@@ -351,7 +351,7 @@ def _head(event: Mapping[str, Any]) -> str:
         return f"  → {took}  {event.get('model', '')}: {event.get('outcome', '')}"
     if name == "carried_out":
         return f"  ✓ {took}  {'task' if event.get('task') else 'request'} finished"
-    text = ": ".join(filter(None, [name, event.get("message")]))
+    text = ": ".join(filter(None, [name, str(event.get("message") or "")]))
     return text if level == "info" else f"{level}  {text}"
 
 

@@ -97,6 +97,11 @@ store_degraded = Gauge(
 keys_refused = Gauge(
     "banana_keys_refused", "API keys that Google refused, in the worker that has most", multiprocess_mode="livemax"
 )
+keys_out_of_money = Gauge(
+    "banana_keys_out_of_money",
+    "API keys whose project has no money left, in the worker that has most",
+    multiprocess_mode="livemax",
+)
 images = AddedUp(Counter("banana_images_total", "Images delivered to their caller or kept for it", ["model", "caller"]))
 cost_usd = AddedUp(
     Counter(

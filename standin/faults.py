@@ -47,6 +47,11 @@ def quota(delay: str | None = None, quota_id: str = "GenerateRequestsPerMinutePe
     return fails(429, "RESOURCE_EXHAUSTED", "You exceeded your current quota.", *details)
 
 
+def exhausted(message: str, *details: dict[str, Any]) -> Fault:
+    """Return a fault that answers 429 with this message."""
+    return fails(429, "RESOURCE_EXHAUSTED", message, *details)
+
+
 def says(body: dict[str, Any] | list[Any] | str | bytes, content_type: str = JSON_TYPE) -> Fault:
     """Return a fault that answers 200 with this body."""
     raw = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else json.dumps(body).encode()
@@ -208,6 +213,15 @@ FAULTS: dict[str, Fault] = {
     "429-short": quota("0.2s"),
     "429-long": quota("6776s"),
     "429-day": quota("0.2s", "GenerateRequestsPerDayPerProjectPerModel"),
+    "429-spend": exhausted("You exceeded your spend-based rate limit. Please retry later."),
+    "429-cap": exhausted(
+        "Your project has exceeded its monthly spending cap. Please go to AI Studio at https://ai.studio/spend to manage it."
+    ),
+    "429-prepaid": exhausted(
+        "Your prepayment credits are depleted. Please go to AI Studio at https://ai.studio/projects to manage your billing."
+    ),
+    "429-contention": exhausted("Resource has been exhausted (e.g. check quota)."),
+    "429-contention-vertex": exhausted("Resource exhausted. Please try again later."),
     "500": fails(500, "INTERNAL", "An internal error has occurred."),
     "502": fails(502, "UNKNOWN", "Bad gateway."),
     "503": fails(503, "UNAVAILABLE", "The model is overloaded. Please try again later."),
@@ -215,6 +229,19 @@ FAULTS: dict[str, Fault] = {
     "blocked": says({"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}, "usageMetadata": {}}),
     "image-safety": candidate(None, "IMAGE_SAFETY", finishMessage="Unable to show the generated image."),
     "null-parts": candidate({"role": "model", "parts": None}, "IMAGE_OTHER", finishMessage="Try rephrasing."),
+    "unbilled": says(
+        {
+            "candidates": [{"content": {}, "finishReason": "STOP", "index": 0}],
+            "usageMetadata": {"promptTokenCount": 0, "candidatesTokenCount": 0, "totalTokenCount": 0},
+            "modelVersion": "gemini-3-pro-image",
+        }
+    ),
+    "unbilled-words": candidate(
+        {}, "IMAGE_OTHER", finishMessage="Unable to show the generated image. You will not be charged for this request."
+    ),
+    "model-armor": candidate({}, "MODEL_ARMOR"),
+    "escalation": candidate({}, "ESCALATION"),
+    "language": candidate({}, "LANGUAGE"),
     "empty-content": candidate({}, "NO_IMAGE"),
     "empty-parts": candidate({"role": "model", "parts": []}),
     "unknown-reason": candidate({}, "IMAGE_MOON_PHASE"),

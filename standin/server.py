@@ -25,7 +25,41 @@ MODELS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "gemini-3.1-flash-image": (("512", "1K", "2K", "4K"), WIDE_RATIOS),
     "gemini-3.1-flash-lite-image": (("1K",), RATIOS),
 }
+# Models that refuse a part of their own that comes back unsigned: its images, and its words too.
+SIGNED_IMAGES = ("gemini-3-pro-image", "gemini-3.1-flash-image")
+SIGNED_WORDS = ("gemini-3-pro-image",)
+# Google's documented value for a signature that is not there.
+STAND_IN_SIGNATURE = "skip_thought_signature_validator"
+FLEX_MODELS = ("gemini-3-pro-image",)
+TOP_FIELDS = {
+    *("contents", "generationConfig", "safetySettings", "systemInstruction", "store", "tools", "toolConfig", "labels"),
+    *("cachedContent", "serviceTier"),
+}
+SIZE_NAMES = {f"IMAGE_SIZE_{name}": size for name, size in (("ONE_K", "1K"), ("TWO_K", "2K"), ("FOUR_K", "4K"))}
+_NUMBERS = (
+    *(
+        "ZERO",
+        "ONE",
+        "TWO",
+        "THREE",
+        "FOUR",
+        "FIVE",
+        "SIX",
+        "SEVEN",
+        "EIGHT",
+        "NINE",
+        "TEN",
+        "ELEVEN",
+        "TWELVE",
+        "THIRTEEN",
+    ),
+    *("FOURTEEN", "FIFTEEN", "SIXTEEN", "SEVENTEEN", "EIGHTEEN", "NINETEEN", "TWENTY", "TWENTY_ONE"),
+)
+RATIO_NAMES = {
+    f"ASPECT_RATIO_{'_BY_'.join(_NUMBERS[int(side)] for side in ratio.split(':'))}": ratio for ratio in WIDE_RATIOS
+}
 # Of "Here it is."
+WORDS = "Here it is."
 WORDS_TOKENS = 5
 INPUT_TYPES = ("image/png", "image/jpeg", "image/webp", "image/heic", "image/heif")
 MAX_COUNTED_PROMPTS = 10_000
@@ -60,7 +94,9 @@ class Call:
 class StandIn:
     """The server. `plan` holds faults for the next calls, in order; a prompt may also ask for one: `[fault:503]`.
 
-    `bad_keys` are refused. `calls` is what arrived. With `varies` the same prompt is another picture each time, as Google's.
+    `bad_keys` are refused; `troubles` are faults by key, until they are taken out; `retired` are models that answer 404, and
+    `answers_as` those that another one answers for. `calls` is what arrived. With `varies` the same prompt is another
+    picture each time, as Google's.
     """
 
     def __init__(self, latency_seconds: float = 0, *, varies: bool = False) -> None:
@@ -68,6 +104,9 @@ class StandIn:
         self._drawn: Counter[str] | None = Counter() if varies else None
         self.plan: deque[faults.Fault | str | None] = deque()
         self.bad_keys: set[str] = set()
+        self.troubles: dict[str, faults.Fault | str] = {}
+        self.retired: set[str] = set()
+        self.answers_as: dict[str, str] = {}
         self.calls: list[Call] = []
         self.base_url = ""
         self._runner: web.AppRunner | None = None
@@ -111,11 +150,13 @@ class StandIn:
             call.ended = True
 
     async def _answer(self, request: web.Request, call: Call) -> web.StreamResponse:
-        planned = self.plan.popleft() if self.plan else None
+        planned = self.plan.popleft() if self.plan else self.troubles.get(call.key)
         if planned is None:
             self._check_credentials(request, call)
         call.body = await _json(request)
-        prompt, sources = _contents(call.body)
+        if call.model in self.retired:
+            raise Refusal(404, "NOT_FOUND", f"models/{call.model} is not found for API version v1beta.")
+        prompt, sources = _contents(call.body, call.model)
         named = _FAULT_IN_PROMPT.search(prompt)
         fault = planned or (named and named[1])
         if fault:
@@ -126,9 +167,10 @@ class StandIn:
         variant = self._variant(prompt)
         await asyncio.sleep(self.latency_seconds)
         picture = await asyncio.to_thread(drawing.draw_base64, prompt, ratio, size, sources, variant)
-        whole = _whole(call, picture, size, len(sources))
+        whole = _whole(call, self.answers_as.get(call.model, call.model), picture, size, len(sources))
         if not request.path.endswith(":streamGenerateContent"):
-            return web.json_response(whole)
+            tier = call.body.get("serviceTier")
+            return web.json_response(whole, headers={"x-gemini-service-tier": tier} if tier else {})
         thinking = answer(call.model, picture)
         thinking["usageMetadata"] = {"promptTokenCount": 8, "thoughtsTokenCount": 40, "totalTokenCount": 48}
         thinking["candidates"] = [{"content": {"role": "model", "parts": [{"text": "Drawing…", "thought": True}]}}]
@@ -145,7 +187,7 @@ class StandIn:
 
     async def _count_tokens(self, request: web.Request) -> web.StreamResponse:
         try:
-            words, _ = _contents(await _json(request))
+            words, _ = _contents(await _json(request), "")
         except Refusal as refusal:
             return faults.error(refusal.code, refusal.status, str(refusal))
         return web.json_response({"totalTokens": len(words.split())})
@@ -195,7 +237,8 @@ def answer(model: str, picture: str, mime_type: str = "image/jpeg") -> dict[str,
 def _image_tokens(model: str, size: str) -> int:
     """Return the tokens of an image of that size, as Google's price list has them."""
     is_pro = "pro" in model
-    return {"512": 747, "1K": 1120, "2K": 1120 if is_pro else 1680, "4K": 2000 if is_pro else 2520}[size]
+    largest = 2000 if is_pro else 3780 if "banana-2.1" in model else 2520
+    return {"512": 747, "1K": 1120, "2K": 1120 if is_pro else 1680, "4K": largest}[size]
 
 
 def _usage(made: dict[str, int], sources: int) -> dict[str, Any]:
@@ -245,34 +288,36 @@ async def _json(request: web.Request) -> dict[str, Any]:
         raise Refusal(400, "INVALID_ARGUMENT", f"Invalid JSON payload received. {error}") from None
     if not isinstance(body, dict) or not body.get("contents"):
         raise Refusal(400, "INVALID_ARGUMENT", "* GenerateContentRequest.contents: contents is not specified")
-    if unknown := set(body) - {"contents", "generationConfig", "safetySettings", "systemInstruction", "store", "tools"}:
+    if unknown := set(body) - TOP_FIELDS:
         raise Refusal(400, "INVALID_ARGUMENT", f'Invalid JSON payload received. Unknown name "{min(unknown)}"')
     return body
 
 
-def _contents(body: dict[str, Any]) -> tuple[str, list[bytes]]:
+def _contents(body: dict[str, Any], model: str) -> tuple[str, list[bytes]]:
     """Return the words and the pictures of all parts."""
     words, pictures = [], []
     try:
-        for role, part in _parts(body):
+        for role, place, part in _parts(body):
             if "text" in part:
                 words.append(str(part["text"]))
+                if role == "model":
+                    _check_signature(part, words[-1].encode(), "Text", place, must_be=model in SIGNED_WORDS)
                 continue
             data = part.get("inlineData") or part["inline_data"]
             mime_type = data.get("mimeType") or data.get("mime_type")
             if mime_type not in INPUT_TYPES:
                 raise Refusal(400, "INVALID_ARGUMENT", f"Unsupported MIME type: {mime_type}")
             pictures.append(_decoded(data["data"]))
-            if part.get("thoughtSignature", signature(pictures[-1])) != signature(pictures[-1]) or role != "model":
-                _check_unsigned(part)
+            if role == "model":
+                _check_signature(part, pictures[-1], "Image", place, must_be=model in SIGNED_IMAGES)
     except (TypeError, KeyError, AttributeError):
         raise Refusal(400, "INVALID_ARGUMENT", "Invalid JSON payload received.") from None
     return " ".join(words), pictures
 
 
-def _parts(body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield every part with its side; refuses what Google refuses."""
-    for content in body["contents"]:
+def _parts(body: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield every part with its side and its place; refuses what Google refuses."""
+    for number, content in enumerate(body["contents"], 1):
         role = content.get("role", "user")
         if role not in ("user", "model"):
             raise Refusal(400, "INVALID_ARGUMENT", "Please use a valid role: user, model.")
@@ -280,30 +325,42 @@ def _parts(body: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
             raise Refusal(
                 400, "INVALID_ARGUMENT", "* GenerateContentRequest.contents: contents.parts must not be empty."
             )
-        for part in content["parts"]:
-            yield role, part
+        for position, part in enumerate(content["parts"], 1):
+            yield role, f"in content position {number}, part position {position}", part
 
 
-def _check_unsigned(part: dict[str, Any]) -> None:
-    if "thoughtSignature" in part:
-        raise Refusal(400, "INVALID_ARGUMENT", "Thought signature is not valid.")
+def _check_signature(part: dict[str, Any], content: bytes, kind: str, place: str, *, must_be: bool) -> None:
+    """Refuse a part of the model's that is not signed, or with something else; bytes are compared, in either alphabet."""
+    given = part.get("thoughtSignature", part.get("thought_signature"))
+    if not given:
+        if must_be:
+            raise Refusal(400, "INVALID_ARGUMENT", f"{kind} part is missing a thought_signature {place}.")
+        return
+    known = (signature(content), STAND_IN_SIGNATURE, base64.b64encode(STAND_IN_SIGNATURE.encode()).decode())
+    if _decoded(given) not in map(_decoded, known):
+        raise Refusal(400, "INVALID_ARGUMENT", "Corrupted thought signature.")
 
 
-def signature(picture: bytes) -> str:
-    """Return what a picture of the model is signed with; as long as Google's are at times."""
-    return base64.b64encode(hashlib.sha256(picture).digest() * 40).decode()
+def signature(content: bytes) -> str:
+    """Return what an image or words of the model are signed with; as long as Google's are at times."""
+    return base64.b64encode(hashlib.sha256(content).digest() * 40).decode()
 
 
-def _whole(call: Call, picture: str, size: str, sources: int) -> dict[str, Any]:
+def _whole(call: Call, model: str, picture: str, size: str, sources: int) -> dict[str, Any]:
     """Return the answer to a call: with words where they are asked for, and without a picture where that is not."""
-    whole = answer(call.model, picture)
+    whole = answer(model, picture)
     modalities = call.body.get("generationConfig", {}).get("responseModalities", ["IMAGE"])
     (part,) = whole["candidates"][0]["content"]["parts"]
     parts = [part | {"thoughtSignature": signature(base64.b64decode(picture))}] if "IMAGE" in modalities else []
-    words = [{"text": "Here it is."}] if "TEXT" in modalities else []
+    words = [{"text": WORDS, "thoughtSignature": signature(WORDS.encode())}] if "TEXT" in modalities else []
     whole["candidates"][0]["content"]["parts"] = words + parts
-    made = {"TEXT": WORDS_TOKENS if words else 0, "IMAGE": _image_tokens(call.model, size) if parts else 0}
-    return whole | {"usageMetadata": _usage(made, sources)}
+    made = {"TEXT": WORDS_TOKENS if words else 0, "IMAGE": _image_tokens(model, size) if parts else 0}
+    usage = _usage(made, sources)
+    if tier := call.body.get("serviceTier"):
+        usage["serviceTier"] = tier
+    if any("googleSearch" in tool for tool in call.body.get("tools", [])):
+        whole["candidates"][0]["groundingMetadata"] = {"webSearchQueries": ["what bananas look like"]}
+    return whole | {"usageMetadata": usage}
 
 
 def _decoded(text: str) -> bytes:
@@ -323,8 +380,12 @@ def _image_config(model: str, body: dict[str, Any], sources: list[bytes]) -> tup
     if config.get("candidateCount", 1) > 1:
         raise Refusal(400, "INVALID_ARGUMENT", "Multiple candidates is not enabled for this model")
     sizes, ratios = MODELS[model]
-    image = config.get("imageConfig", {})
+    tier = body.get("serviceTier")
+    if tier not in (None, "flex", "priority") or (tier == "flex" and model not in FLEX_MODELS):
+        raise Refusal(400, "INVALID_ARGUMENT", f"Service tier {tier} is not supported for {model}")
+    image = config.get("imageConfig", {}) | config.get("responseFormat", {}).get("image", {})
     ratio, size = image.get("aspectRatio"), image.get("imageSize", "1K")
+    ratio, size = RATIO_NAMES.get(ratio, ratio), SIZE_NAMES.get(size, size)
     if ratio is None:
         ratio = (drawing.nearest_ratio(sources[0], ratios) if sources else None) or "1:1"
     if size not in sizes:

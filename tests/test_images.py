@@ -52,6 +52,7 @@ class Google(HttpxTransport):
 
 
 def images_of(google: Transport, **options: Any) -> Images:
+    names = ModelNames("default-model", {"old": "new"})
     client = GeminiClient(
         transport=google,
         keys=KeyRing(["k"]),
@@ -59,10 +60,10 @@ def images_of(google: Transport, **options: Any) -> Images:
         retry_policy=RetryPolicy(2, 0),
         max_response_bytes=1 << 20,
         buffers=Buffers(1 << 30),
+        models=names,
         prices=PRICES,
         key_spend=UnlimitedKeySpend(),
     )
-    names = ModelNames("default-model", {"old": "new"})
     return Images(
         client, names, ThreadPoolExecutor(1), **{"google_store": None, "log_prompts": False, "prices": PRICES} | options
     )

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from decimal import Decimal
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import structlog
 from msgspec import Struct
@@ -22,9 +22,10 @@ from banana.errors import UpstreamResponse
 from banana.exchange import LEAST_SECONDS, Exchange, unknown_limit
 from banana.google import wire
 from banana.google.connection import Sink
-from banana.google.contents import cost_basis_of
+from banana.google.contents import cost_basis_of, tier_of
 from banana.google.key_spend import KeySpend
-from banana.google.keys import REFUSED_SECONDS, Key, KeyRing
+from banana.google.keys import Key, KeyRing
+from banana.google.models import ModelNames
 from banana.google.prices import Prices
 from banana.google.retries import RetryPolicy
 from banana.google.slots import Slots
@@ -57,6 +58,10 @@ class Call(Struct, frozen=True):
         method: of HTTP.
         other_quota: what it is, where it does not count against the model's quota of images.
         limit: returns what it may cost at the most, in USD; None where that is not known.
+        tier: the service tier that it asks for, where that is known.
+        signed_anew: returns the call with the value that stands for a signature on every part of the model's; None where it
+            has none, or is not this service's to change.
+        for_model: returns the call to another model; None where there is none.
 
     """
 
@@ -66,6 +71,9 @@ class Call(Struct, frozen=True):
     method: str = "POST"
     other_quota: str = ""
     limit: Callable[[], Decimal | None] = lambda: None
+    tier: str = ""
+    signed_anew: "Callable[[], Call] | None" = None
+    for_model: "Callable[[str], Call] | None" = None
 
     @property
     def is_billed(self) -> bool:
@@ -88,6 +96,7 @@ class GeminiClient:
         retry_policy: when a call is retried.
         max_response_bytes: a longer response is an InvalidResponse.
         buffers: where responses are counted while they are in memory.
+        models: their names, and which have been shut down.
         prices: of what Google answers.
         key_spend: how much each key may spend.
 
@@ -102,9 +111,11 @@ class GeminiClient:
         retry_policy: RetryPolicy,
         max_response_bytes: int,
         buffers: Buffers,
+        models: ModelNames,
         prices: Prices,
         key_spend: KeySpend,
     ) -> None:
+        self._models = models
         self._prices = prices
         self._key_spend = key_spend
         self._buffers = buffers
@@ -141,10 +152,11 @@ class GeminiClient:
             except _CUT as cut:
                 image = await beside(parser.laborious_bytes, _whole_image, parser, cut)
             finally:
-                tokens = self._read_usage(parser.usage, call, exchange, sending)
+                answered = _Answered(parser.model, parser.searches, _tier_header(response))
+                tokens = self._read_usage(parser.usage, answered, call, exchange, sending)
             if isinstance(image, wire.Image) and not (tokens and tokens.output):
                 sending.cost_usd = None  # nothing that was made is no count for an image
-            return replace(image, cost_usd=sending.cost_usd or None, model=call.model)
+            return replace(image, cost_usd=sending.cost_usd or None, model=parser.model or call.model)
 
         return await self._call(call, exchange, read)
 
@@ -171,7 +183,8 @@ class GeminiClient:
             else:
                 if not _says_its_length(response) and "json" in _content_type(response) and not await _is_whole(pieces):
                     raise errors.CutResponse("Google's response was cut short.")
-            self._read_usage(finder.close(), call, exchange, sending)
+            answered = _Answered(finder.model, finder.searches, _tier_header(response))
+            self._read_usage(finder.close(), answered, call, exchange, sending)
             return UpstreamResponse(200, _content_type(response), pieces, sending.cost_usd or None)
 
         return await self._call(call, exchange, read)
@@ -197,7 +210,8 @@ class GeminiClient:
                 if not finder.is_last_event:
                     raise
                 log.warning("response_cut_behind_its_end", error=cut.message)
-            self._read_usage(finder.close(), call, exchange, sending)
+            answered = _Answered(finder.model, finder.searches, _tier_header(response))
+            self._read_usage(finder.close(), answered, call, exchange, sending)
 
         async def work() -> None:
             end: Exception | None = errors.UpstreamError("The call was cancelled.")
@@ -239,9 +253,10 @@ class GeminiClient:
         """Attempt `call` until there is a response, or an error after which it must not be retried."""
         retry = self._retry_policy.begin(sending.send_by)
         tried: dict[Key, errors.BananaError] = {}
+        last: Key | None = None  # that answered without an image, for nothing
         while True:
             failure: errors.BananaError
-            key = None if tried and sending.is_late else self._keys.take(call.quota, tried)
+            key = None if tried and sending.is_late else self._keys.take(call.quota, tried, last)
             if key is None:
                 failure = self._keys.exhausted_error(call.quota, list(tried.values()))
             else:
@@ -261,40 +276,64 @@ class GeminiClient:
                     tried[key] = error
                     continue
                 except (errors.UpstreamQuota, errors.RejectedKey) as error:
-                    self._set_aside(key, call.quota, error)
-                    tried[key] = error
-                    continue
+                    failure = error
+                    if not _is_contention(error):
+                        self._set_aside(key, call.quota, error)
+                        tried[key] = error
+                        continue
                 except errors.BananaError as error:
                     failure = error
                     failure.cost_usd = sending.cost_usd or None
+                    if (other := self._mended(call, error)) is not None and not sending.is_late:
+                        call = other
+                        exchange.model, exchange.call_limit = call.model, call.limit
+                        continue
+                    last = key if error.is_unbilled else None
             await retry.pause_after(failure)
             tried.clear()
 
+    def _mended(self, call: Call, failure: errors.BananaError) -> Call | None:
+        """Return the call that may succeed where `call` was refused for nothing; None where there is none."""
+        if isinstance(failure, errors.SignatureRefused) and call.signed_anew is not None:
+            return call.signed_anew()
+        if isinstance(failure, errors.ModelNotFound) and call.for_model is not None and call.is_billed:
+            successor = self._models.retire(call.model)
+            if successor is not None:
+                log.warning("model_retired", model=call.model, successor=successor)
+                return call.for_model(successor)
+        return None
+
     def _read_usage(
-        self, usage: dict[str, Any] | None, call: Call, exchange: Exchange, sending: "_Sending"
+        self, usage: dict[str, Any] | None, answered: "_Answered", call: Call, exchange: Exchange, sending: "_Sending"
     ) -> Usage | None:
-        """Count the tokens of a response, and what they cost; return them, None where there is no count."""
+        """Count the tokens of a response, and what they cost by the model that answered; return them, if they are known."""
+        if call.is_billed:
+            exchange.answered_model = answered.model or call.model
         if usage is None:
             return None
         tokens = Usage.of(usage)
         exchange.tokens += tokens.total
         metrics.tokens.inc(tokens.total)
-        sending.cost_usd = self._prices.cost(call.model, tokens)
+        model = answered.model if self._prices.of(answered.model) else call.model
+        said = answered.tier or usage.get("serviceTier") or usage.get("trafficType")
+        tier = tier_of(said) if said else call.tier
+        sending.cost_usd = self._prices.cost(model, tokens, tier=tier, searches=answered.searches)
         return tokens
 
     def _set_aside(self, key: Key, quota: str, failure: errors.UpstreamQuota | errors.RejectedKey) -> None:
         """Set `key` aside, and count the keys that are, now and again when this one is not."""
-        self._keys.set_aside(key, quota, failure.without_frames())  # it is remembered for as long as the key rests
+        had_money = not key.is_out_of_money
+        seconds = self._keys.set_aside(key, quota, failure.without_frames())  # it is remembered for so long
+        if key.is_out_of_money and had_money:
+            log.error("key_out_of_money", key=key.digest, message=failure.message)
         self._count_keys()
-        is_refused = isinstance(failure, errors.RejectedKey)
-        seconds = REFUSED_SECONDS if is_refused else self._keys.rest_seconds_of(key, quota)
-        if seconds:
-            # A little later than exactly then, so that it is not any more.
-            asyncio.get_running_loop().call_later(seconds + 0.1, self._count_keys)
+        # A little later than exactly then, so that it is not any more.
+        asyncio.get_running_loop().call_later(seconds + 0.1, self._count_keys)
 
     def _count_keys(self) -> None:
-        metrics.keys_resting.set(self._keys.resting_count())
+        metrics.keys_resting.set(self._keys.cooling_count())
         metrics.keys_refused.set(self._keys.refused_count())
+        metrics.keys_out_of_money.set(self._keys.out_of_money_count())
 
     async def _attempt(self, key: Key, call: Call, exchange: Exchange, read: Reader[T], sending: "_Sending") -> T:
         """Send `call` once with `key`."""
@@ -315,6 +354,7 @@ class GeminiClient:
         finally:
             response.close()
         if self._keys.accepted(key):
+            log.info("key_accepted", key=key.digest)
             self._count_keys()
         return result
 
@@ -343,6 +383,22 @@ class GeminiClient:
         return take
 
 
+class _Answered(NamedTuple):
+    """Who answered a call, and what beside tokens it costs: the model and the tier as Google says, and searches."""
+
+    model: str
+    searches: int
+    tier: str
+
+
+def _tier_header(response: HttpResponse) -> str:
+    return response.header(b"x-gemini-service-tier").decode("latin-1")
+
+
+def _is_contention(error: errors.BananaError) -> bool:
+    return isinstance(error, errors.UpstreamQuota) and error.kind is errors.QuotaKind.CONTENTION
+
+
 class _Sending(Struct):
     """What is known of the last attempt of a call; a context manager around each.
 
@@ -351,6 +407,7 @@ class _Sending(Struct):
         send_by, deadline: in seconds of the event loop's clock.
         in_doubt: whether it was sent and its response has not come: what the deadline ends then may have been billed.
         is_answered: whether Google answered it with 200.
+        is_unbilled: whether that response is certainly free.
         made_image: whether the response was what the caller wants.
         cost_usd: what it cost, where that is known.
 
@@ -361,6 +418,7 @@ class _Sending(Struct):
     deadline: float
     in_doubt: bool = False
     is_answered: bool = False
+    is_unbilled: bool = False
     made_image: bool = False
     cost_usd: Decimal | None = None
 
@@ -392,11 +450,11 @@ class _Sending(Struct):
     @property
     def may_be_billed(self) -> bool:
         """Whether it may have been billed, known or not."""
-        return self.in_doubt or self.is_answered
+        return self.in_doubt or (self.is_answered and not self.is_unbilled)
 
     def __enter__(self) -> None:
         """Begin an attempt, of which nothing is sent."""
-        self.in_doubt = self.is_answered = self.made_image = False
+        self.in_doubt = self.is_answered = self.is_unbilled = self.made_image = False
         self.cost_usd = None
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
@@ -404,7 +462,7 @@ class _Sending(Struct):
         if error is None:
             self.in_doubt = False
         elif isinstance(error, errors.BananaError):
-            self.in_doubt = error.in_doubt
+            self.in_doubt, self.is_unbilled = error.in_doubt, error.is_unbilled
             if not error.in_doubt:
                 self.end_at(self.send_by)
 

@@ -15,6 +15,8 @@ from banana.payload.lazyjson import InvalidJson, LazyJsonParser, LongString
 from banana.payload.pictures import EncodedPicture
 from banana.payload.pieces import Bytes, Pieces, size_of
 
+# Google's documented value for a signature that is not known: https://ai.google.dev/gemini-api/docs/thought-signatures
+STAND_IN_SIGNATURE = b"skip_thought_signature_validator"
 # In which a part holds a picture, or names a file.
 _PICTURE_FIELDS = ("inlineData", "inline_data", "fileData", "file_data")
 # The names of Google's enumeration, behind IMAGE_SIZE_.
@@ -72,6 +74,8 @@ class GenerateContentRequest(Struct, frozen=True):
         turns: of the conversation, the oldest first.
         aspect_ratio, image_size: as Google names them; None leaves them to the model.
         store: Google's flag of that name; None leaves it out.
+        service_tier: `flex` or `priority`; empty is Google's own.
+        is_signed_anew: whether every part of the model's has the value that stands for a signature, and none its own.
         system: words that hold for the whole conversation.
         modalities: what may come, `TEXT` and `IMAGE`.
 
@@ -83,6 +87,8 @@ class GenerateContentRequest(Struct, frozen=True):
     store: bool | None = None
     system: str = ""
     modalities: Sequence[str] = ("IMAGE",)
+    service_tier: str = ""
+    is_signed_anew: bool = False
 
     def body(self) -> list[Bytes]:
         """Return the call's JSON body in pieces."""
@@ -92,10 +98,12 @@ class GenerateContentRequest(Struct, frozen=True):
         pieces.append(b'"contents":[')
         for number, turn in enumerate(self.turns):
             pieces += [b","] if number else []
-            pieces += _turn(turn)
+            pieces += _turn(turn, is_signed_anew=self.is_signed_anew)
         pieces.append(b'],"generationConfig":' + msgspec.json.encode(self._generation_config()))
         if self.store is not None:
             pieces.append(b',"store":' + msgspec.json.encode(self.store))
+        if self.service_tier:
+            pieces.append(b',"serviceTier":' + msgspec.json.encode(self.service_tier))
         pieces.append(b"}")
         return pieces
 
@@ -106,20 +114,22 @@ class GenerateContentRequest(Struct, frozen=True):
         return config | ({"imageConfig": image_config} if image_config else {})
 
 
-def _turn(turn: Turn) -> list[Bytes]:
+def _turn(turn: Turn, *, is_signed_anew: bool) -> list[Bytes]:
     pieces: list[Bytes] = [b'{"role":"model","parts":[' if turn.is_model else b'{"role":"user","parts":[']
     for number, part in enumerate(turn.parts):
         pieces += [b","] if number else []
-        pieces += _part(part)
+        # Google refuses a part of its model's that is not signed: a picture without, or with that of another, and words.
+        own = () if is_signed_anew else part.signature
+        pieces += _part(part, (own or (STAND_IN_SIGNATURE,)) if turn.is_model else ())
     return [*pieces, b"]}"]
 
 
-def _part(part: Part) -> list[Bytes]:
+def _part(part: Part, signature: Pieces) -> list[Bytes]:
+    end: list[Bytes] = [b',"thoughtSignature":"', *signature, b'"}'] if signature else [b"}"]
     if part.picture is None:
-        return [b'{"text":', msgspec.json.encode(part.text), b"}"]
+        return [b'{"text":', msgspec.json.encode(part.text), *end]
     start = b'{"inlineData":{"mimeType":"%s","data":"' % (part.picture.mime_type or "").encode()
-    end: list[Bytes] = [b'"},"thoughtSignature":"', *part.signature, b'"}'] if part.signature else [b'"}}']
-    return [start, *part.picture.pieces, *end]
+    return [start, *part.picture.pieces, b'"}', *end]
 
 
 class CostBasis(Struct, frozen=True):
@@ -130,6 +140,8 @@ class CostBasis(Struct, frozen=True):
         candidates: how many it asks for.
         text_bytes: of its prompt; no token is less than a byte.
         pictures: how many it starts from.
+        tier: the dearest service tier that it can be read to ask for; empty is Google's own.
+        may_search: whether the model may search Google.
 
     """
 
@@ -137,6 +149,8 @@ class CostBasis(Struct, frozen=True):
     candidates: int = 1
     text_bytes: int = 0
     pictures: int = 0
+    tier: str = ""
+    may_search: bool = False
 
 
 def cost_basis_of(body: Pieces) -> CostBasis:
@@ -152,7 +166,25 @@ def cost_basis_of(body: Pieces) -> CostBasis:
     counts = [count for value in said.get("candidatecount", ()) if (count := _whole_number(value)) is not None]
     sizes = tuple(_size_of(value) for value in said.get("imagesize", ()) if value is not None)
     text_bytes, pictures = _texts_and_pictures(document)
-    return CostBasis(sizes, max(1, *counts, 1), text_bytes, pictures)
+    top = {_plain(name): value for name, value in document.items()} if isinstance(document, dict) else {}
+    tools = top.get("tools")
+    may_search = any(_plain(name).startswith("googlesearch") for tool in _dicts(tools) for name in tool)
+    return CostBasis(sizes, max(1, *counts, 1), text_bytes, pictures, tier_of(top.get("servicetier")), may_search)
+
+
+def tier_of(value: object) -> str:
+    """Return a service tier of Google's by one of its names: `flex`, `priority`, empty for its own; else what it says."""
+    text = value.lower().removeprefix("service_tier_").removeprefix("on_demand_") if isinstance(value, str) else ""
+    return (
+        ""
+        if text in ("", "auto", "standard", "default", "unspecified", "on_demand", "traffic_type_unspecified")
+        else text
+    )
+
+
+def _dicts(value: object) -> list[dict[str, Any]]:
+    items = value if isinstance(value, list) else [value]
+    return [item for item in items if isinstance(item, dict)]
 
 
 def _settings_in(document: dict[str, Any]) -> dict[str, list[Any]]:

@@ -1,6 +1,7 @@
-"""The names of models: which are possible, and which are sent as others."""
+"""The names of models: which are possible, which are sent as others, and which follow those that Google has shut down."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 
 # Google's own names have up to 40.
@@ -8,6 +9,17 @@ MAX_NAME_CHARACTERS = 128
 _MARKS = str.maketrans("", "", "-._")
 # In an alias, any characters.
 WILDCARD = "*"
+# Which model follows another, for the day on which Google answers 404 for that one.
+SUCCESSORS = {
+    "gemini-3-pro-image-preview": "gemini-3-pro-image",
+    "gemini-3.1-flash-image-preview": "gemini-3.1-flash-image",
+    "gemini-3.1-flash-image": "gemini-nano-banana-2.1",
+    "gemini-3.1-flash-lite-image": "gemini-nano-banana-2.1",
+    "gemini-2.5-flash-image-preview": "gemini-nano-banana-2.1",
+    "gemini-2.5-flash-image": "gemini-nano-banana-2.1",
+}
+# For how long the successor is asked at once; a model may come back.
+RETIRED_SECONDS = 3600
 
 
 def is_model_name(name: str) -> bool:
@@ -22,17 +34,33 @@ class ModelNames:
         default: of a request that names none.
         aliases: names that are sent as other names: Google's retired ones, and OpenAI's. A `*` in one stands for any
             characters; a name goes before every pattern, and a longer pattern before a shorter one.
+        clock: in seconds, never goes back.
 
     """
 
-    def __init__(self, default: str, aliases: Mapping[str, str]) -> None:
+    def __init__(self, default: str, aliases: Mapping[str, str], clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._retired: dict[str, float] = {}  # until when
         self._default = default
         self._aliases = aliases
         self._patterns = sorted((name for name in aliases if WILDCARD in name), key=len, reverse=True)
 
     def resolve(self, name: str | None) -> str:
         """Return the name to send; None is the default."""
-        return self.alias_of(name or self._default) or name or self._default
+        return self._living(self.alias_of(name or self._default) or name or self._default)
+
+    def retire(self, model: str) -> str | None:
+        """Take notice that Google does not know a model; return the one that follows it, None where none does."""
+        if model not in SUCCESSORS:
+            return None
+        self._retired[model] = self._clock() + RETIRED_SECONDS
+        return self._living(model)
+
+    def _living(self, model: str) -> str:
+        """Return a model, or the one that follows it while Google does not know it."""
+        while self._retired.get(model, 0) > self._clock():
+            model = SUCCESSORS[model]
+        return model
 
     def alias_of(self, name: str) -> str | None:
         """Return the name that `name` is sent as; None where it goes as it is."""

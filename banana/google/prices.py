@@ -1,7 +1,7 @@
 """What a call costs, by Google's count of its tokens, and what it may cost at the most before it is made.
 
-Prices are Google's of its standard tier, from a table that is generated from genai-prices (`price_table`). Searches of Google
-that a model makes are billed apart, and are not in them.
+Prices of tokens are Google's of its standard tier, from a table that is generated from genai-prices (`price_table`); tiers and
+searches are factors and amounts beside it (https://ai.google.dev/gemini-api/docs/pricing).
 """
 
 from collections.abc import Mapping
@@ -15,13 +15,20 @@ from banana.google.usage import Usage
 # Tokens of one image by its size; Google's price list names them (https://ai.google.dev/gemini-api/docs/pricing).
 IMAGE_TOKENS = {
     "gemini-3-pro-image": {"1K": 1120, "2K": 1120, "4K": 2000},
-    "gemini-nano-banana-2.1": {"1K": 1120, "2K": 1680, "4K": 2520},
+    "gemini-nano-banana-2.1": {"1K": 1120, "2K": 1680, "4K": 3780},
     "gemini-3.1-flash-image": {"512": 747, "1K": 1120, "2K": 1680, "4K": 2520},
     "gemini-3.1-flash-lite-image": {"1K": 1120},
     "gemini-2.5-flash-image": {"1K": 1290},
 }
-# Of a model that is not in that list.
-OTHER_IMAGE_TOKENS = {"512": 747, "1K": 1120, "2K": 1680, "4K": 2520}
+# Of a model that is not in that list: the most of any that is.
+OTHER_IMAGE_TOKENS = {
+    size: max(sizes.get(size, 0) for sizes in IMAGE_TOKENS.values()) for size in ("512", "1K", "2K", "4K")
+}
+# What a service tier costs, times the standard one; one that is not known may be the dearest.
+TIERS = {"": Decimal(1), "flex": Decimal("0.5"), "priority": Decimal("1.8")}
+# What a search of Google costs, in USD, whatever the tier; and how many a call that may search is taken to make.
+SEARCH_USD = Decimal("0.014")
+SEARCHES = 5
 # As Google makes an image when no size is named.
 DEFAULT_SIZE = "1K"
 # What a quality by name means, where nothing else says how large an image is to be: the first of these that a model makes.
@@ -42,11 +49,14 @@ class ModelPrice:
     input: Decimal
 
     def cost(self, usage: Usage) -> Decimal:
-        """Return what a call cost, in USD. Where modalities are not said, all that was made is taken for the dearest."""
-        if usage.output_images is None:
-            made = usage.output * max(self.image, self.text)
-        else:
-            made = usage.output_images * self.image + (usage.output - usage.output_images) * self.text
+        """Return what a call cost in the standard tier, in USD.
+
+        Where modalities are not said, all that was made beside thinking is taken for the dearest.
+        """
+        images, price = usage.output_images, self.image
+        if images is None:
+            images, price = max(0, usage.output - usage.thinking), max(self.image, self.text)
+        made = images * price + (usage.output - images) * self.text
         return (usage.input * self.input + made) / MILLION
 
     def limit(self, image_tokens: int, candidates: int, input_tokens: int) -> Decimal:
@@ -69,10 +79,13 @@ class Prices:
             return self._exact[model]
         return next((price for start, price in self._by_beginning.items() if model.startswith(start)), None)
 
-    def cost(self, model: str, usage: Usage) -> Decimal | None:
-        """Return what a call that took these tokens cost, in USD; None where the model's price is not known."""
+    def cost(self, model: str, usage: Usage, *, tier: str = "", searches: int = 0) -> Decimal | None:
+        """Return what a call that took these tokens cost, in USD, by the tier that served it and the searches it made.
+
+        None where the model's price is not known.
+        """
         price = self.of(model)
-        return price.cost(usage) if price else None
+        return price.cost(usage) * _times(tier) + searches * SEARCH_USD if price else None
 
     def limit(self, model: str, basis: CostBasis) -> Decimal | None:
         """Return what a call of `model` may cost at the most, in USD; None where the model's price is not known."""
@@ -80,12 +93,17 @@ class Prices:
         if price is None:
             return None
         tokens = max(image_tokens(model, size) for size in basis.image_sizes or (None,))
-        return price.limit(tokens, basis.candidates, basis.text_bytes + basis.pictures * PICTURE_TOKENS)
+        made = price.limit(tokens, basis.candidates, basis.text_bytes + basis.pictures * PICTURE_TOKENS)
+        return made * _times(basis.tier) + (SEARCHES * SEARCH_USD if basis.may_search else 0)
 
     def by_size(self, model: str) -> dict[str, Decimal]:
         """Return what one image costs, in USD by its size, beside input and thinking; nothing where that is not known."""
         price = self.of(model)
         return {size: tokens * price.image / MILLION for size, tokens in sizes_of(model).items()} if price else {}
+
+
+def _times(tier: str) -> Decimal:
+    return TIERS.get(tier, max(TIERS.values()))
 
 
 def sizes_of(model: str) -> dict[str, int]:
@@ -102,6 +120,14 @@ def size_of_quality(model: str, quality: str | None) -> str | None:
 def _known_sizes_of(model: str) -> dict[str, int]:
     known = (name for name in IMAGE_TOKENS if model.startswith(name))
     return IMAGE_TOKENS.get(max(known, key=len, default=""), {})
+
+
+def nearest_size(model: str, size: str | None) -> str | None:
+    """Return the size that a model makes which is nearest to `size`; `size` itself where its sizes are not known."""
+    known, order = _known_sizes_of(model), tuple(OTHER_IMAGE_TOKENS)
+    if not known or size in known or size not in order:
+        return size
+    return min(known, key=lambda name: (abs(order.index(name) - order.index(size)), -order.index(name)))
 
 
 def image_tokens(model: str, image_size: str | None) -> int:

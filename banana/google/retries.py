@@ -10,9 +10,9 @@ from banana import errors
 class RetryPolicy:
     """How often a call is retried, and after which pause.
 
-    Retried are: a connection that failed before the request was sent, and 503; 429 when Google's own delay fits the
-    deadline and the quota is not the day's; 500, 502 and 504 once. Nothing else: a call that Google may have billed is
-    never sent again. Source: Google's error codes, and the bills of those who did otherwise
+    Retried are: a connection that failed before the request was sent, and 503; 429 that means contention, and 429 when
+    Google's own delay fits the deadline and the quota is not the day's; 500, 502 and 504 once, and a response without an
+    image once that is certainly free. Nothing else: a call that Google may have billed is never sent again. Source: Google's error codes, and the bills of those who did otherwise
     (https://github.com/Comfy-Org/ComfyUI/issues/16204).
 
     Args:
@@ -60,9 +60,11 @@ class Retry:
                 return backoff_seconds
             case errors.UpstreamOverloaded():
                 return max(backoff_seconds, failure.delay_seconds or 0)
-            case errors.UpstreamQuota(retry_after_seconds=float(delay_seconds), per_day=False):
+            case errors.UpstreamQuota(kind=errors.QuotaKind.CONTENTION):
+                return backoff_seconds
+            case errors.UpstreamQuota(retry_after_seconds=float(delay_seconds), per_day=False, may_wait=True):
                 return delay_seconds + random.uniform(0.05, 0.2)
-            case errors.UpstreamFault():
+            case errors.UpstreamFault() | errors.NoImage(is_unbilled=True):
                 self._faults += 1
                 return backoff_seconds if self._faults == 1 else None
         return None

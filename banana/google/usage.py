@@ -16,6 +16,11 @@ MAX_TOKENS = (1 << 31) - 1
 # Behind a response's usageMetadata stand two short fields.
 TAIL_BYTES = 16 * 1024
 _NAME = b'"usageMetadata"'
+# In a text the quotes around it would be escaped.
+_SEARCHES_NAME = b'"webSearchQueries"'
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_SEARCHES = re.compile(_SEARCHES_NAME + rb"\s*:\s*\[((?:\s*" + _STRING.pattern + rb"\s*,?)*+)\s*\]", re.DOTALL)
+_MODEL = re.compile(rb'"modelVersion"\s*:\s*"(?:models/)?([A-Za-z0-9][A-Za-z0-9._-]{0,127})"')
 _FINISHED = re.compile(rb'"finishReason"\s*:\s*"')
 _ENDS_OF_EVENT = (b"\n\n", b"\r\n\r\n", b"\r\r")
 _DECODER = json.JSONDecoder()
@@ -123,10 +128,24 @@ class UsageFinder:
 
     def __init__(self) -> None:
         self._tail: Chunk = b""
+        self.searches = 0  # of Google, that the model made
 
     def feed(self, chunk: Chunk) -> None:
         """Take the next bytes of the response."""
+        if _SEARCHES_NAME in chunk or _SEARCHES_NAME in self._tail:
+            self._count_searches(bytes(self._tail) + bytes(chunk))
         self._tail = chunk[-TAIL_BYTES:] if len(chunk) >= TAIL_BYTES else (self._tail + chunk)[-TAIL_BYTES:]
+
+    @property
+    def model(self) -> str:
+        """The model that answered, as Google says; empty where it does not."""
+        found = _MODEL.findall(self._tail)
+        return found[-1].decode() if found else ""
+
+    def _count_searches(self, text: bytes) -> None:
+        """Count the searches that are named in it; a later event of a stream names earlier ones again."""
+        for queries in _SEARCHES.findall(text):
+            self.searches = max(self.searches, len(_STRING.findall(queries)))
 
     @property
     def is_last_event(self) -> bool:

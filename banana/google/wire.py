@@ -14,7 +14,9 @@ import msgspec
 from msgspec import Struct
 
 from banana import errors
+from banana.errors import QuotaKind
 from banana.google.contents import field_of
+from banana.google.models import is_model_name
 from banana.payload.lazyjson import InvalidJson, LazyJsonParser, LongString, text_of, with_texts
 from banana.payload.pictures import EncodedPicture, PictureError, read_picture
 from banana.payload.pieces import Chunk, Pieces
@@ -30,12 +32,25 @@ POLICY_REASONS = frozenset(
         "IMAGE_SAFETY",
         "IMAGE_PROHIBITED_CONTENT",
         "IMAGE_RECITATION",
+        "MODEL_ARMOR",
+        "ESCALATION",
+        "LANGUAGE",
     )
 )
 # Fields by which a response of Gemini's is known among all JSON objects.
 _RESPONSE_FIELDS = ("candidates", "promptFeedback", "usageMetadata", "modelVersion", "responseId")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)s")
 _MAX_MESSAGE_CHARACTERS = 500
+# How Google says that a response without an image is free.
+_NOT_CHARGED = "you will not be charged"
+# How the messages of 429 begin; any other is about the model's quota.
+_QUOTA_KINDS = (
+    ("you exceeded your spend-based rate limit", QuotaKind.SPEND),
+    ("your project has exceeded its monthly spending cap", QuotaKind.MONEY),
+    ("your prepayment credits are depleted", QuotaKind.MONEY),
+    ("resource has been exhausted", QuotaKind.CONTENTION),
+    ("resource exhausted", QuotaKind.CONTENTION),
+)
 
 
 class Image(Struct, frozen=True):
@@ -46,7 +61,7 @@ class Image(Struct, frozen=True):
         usage: Google's usageMetadata.
         cost_usd: what the call cost, where that is known.
         text: the words beside it, where they are wanted.
-        model: that made it, as it was sent to Google.
+        model: that made it, as Google says, else as it was sent there.
         signature: of its part, as it stands in JSON between the quotes, unchecked; the model wants it back with the image.
 
     """
@@ -87,11 +102,15 @@ class ImageParser:
 
     Attributes:
         usage: Google's usageMetadata, also of a response without an image; None where there is none.
+        model: that answered, as Google says; empty where it does not.
+        searches: how many searches of Google the model made.
 
     """
 
     def __init__(self, *, takes_words: bool = False) -> None:
         self.usage: dict[str, Any] | None = None
+        self.model = ""
+        self.searches = 0
         self._takes_words = takes_words
         self._json = LazyJsonParser(lenient=True)
 
@@ -113,6 +132,8 @@ class ImageParser:
             # What stands beside the picture may be odd: the picture counts.
             document = _unwrapped(self._json.close())
             self.usage = _usage(field_of(document, "usageMetadata"))
+            self.model = _model_version(document)
+            self.searches = _searches(document)
             return _result(document, self.usage or {}, takes_words=self._takes_words)
         except InvalidJson as error:
             raise errors.InvalidResponse(f"Google's response is not JSON: {error}") from None
@@ -135,6 +156,8 @@ def _error(status: int, name: object, message: str, details: list[dict[str, Any]
     if status == 401 or _is_about_the_key(status, message, details):
         # Google's message may contain the key, so it is left out.
         return errors.RejectedKey(f"Google refused this service's API key ({status} {name or 'without a reason'}).")
+    if status == 400 and _SIGNATURE.search(message):
+        return errors.SignatureRefused(message)
     if status == 403 or (status == 400 and name != "FAILED_PRECONDITION"):
         return errors.InvalidRequest(message)
     if status == 404:
@@ -142,12 +165,25 @@ def _error(status: int, name: object, message: str, details: list[dict[str, Any]
     if status == 413:
         return errors.TooLarge(message)
     if status == 429:
-        return errors.UpstreamQuota(message, retry_after_seconds=_retry_delay(details), per_day=_is_per_day(details))
+        return _quota(message, details)
     if status == 503:
         return errors.UpstreamOverloaded(message, delay_seconds=_retry_delay(details))
     if status in (500, 502, 504):
         return errors.UpstreamFault(f"{status}: {message}")
     return errors.UpstreamError(f"{status}: {message}")
+
+
+_SIGNATURE = re.compile(r"thought[_ ]?signature", re.IGNORECASE)
+
+
+def _quota(message: str, details: list[dict[str, Any]]) -> errors.UpstreamQuota:
+    kinds = (kind for start, kind in _QUOTA_KINDS if message.lower().startswith(start))
+    kind, delay_seconds, per_day = next(kinds, QuotaKind.MODEL), _retry_delay(details), _is_per_day(details)
+    if kind is QuotaKind.CONTENTION and (delay_seconds or per_day):
+        kind = QuotaKind.MODEL  # what has details is a quota, however its message begins
+    return errors.UpstreamQuota(
+        message, retry_after_seconds=delay_seconds, per_day=per_day, kind=kind, may_wait=delay_seconds is not None
+    )
 
 
 _ABOUT_THE_KEY = (
@@ -220,11 +256,28 @@ def _result(document: dict[str, Any], usage: dict[str, Any], *, takes_words: boo
         picture, declared_type, signature = chosen
         return Image(picture, picture.mime_type or declared_type, usage, text=text, signature=signature)
     error = _failure(document, candidates)
+    error.is_unbilled = error.was_answered and _is_unbilled(usage, candidates)
     if takes_words and isinstance(error, errors.Blocked):
         return Words(text or error.message, str(error.extra["reason"]), is_refusal=True, usage=usage)
     if text:
         return Words(text, _finish_reason(candidates) or "STOP", usage=usage)
     raise error
+
+
+def _model_version(document: dict[str, Any]) -> str:
+    """Return the name of the model that answered; empty where that is none."""
+    with suppress(InvalidJson):
+        name = text_of(field_of(document, "modelVersion"))
+        name = name.removeprefix("models/") if isinstance(name, str) else ""
+        return name if is_model_name(name) else ""
+    return ""
+
+
+def _searches(document: dict[str, Any]) -> int:
+    """Return how many searches of Google a response was grounded in."""
+    metadata = (field_of(candidate, "groundingMetadata") for candidate in _objects(field_of(document, "candidates")))
+    queries = (field_of(found, "webSearchQueries") for found in metadata if isinstance(found, dict))
+    return sum(len(found) for found in queries if isinstance(found, list))
 
 
 def _usage(usage: object) -> dict[str, Any] | None:
@@ -314,6 +367,14 @@ def _failure(document: dict[str, Any], candidates: list[dict[str, Any]]) -> erro
     text = _shortened(" ".join(_texts(candidates)))
     sentences = ("Google answered without an image.", finish_message, text and f"The model's text: {text}")
     return errors.NoImage(" ".join(filter(None, sentences)), reason=reason or "NO_CANDIDATES")
+
+
+def _is_unbilled(usage: dict[str, Any], candidates: list[dict[str, Any]]) -> bool:
+    """Return whether a response without an image is certainly free: Google counts no token, or says so itself."""
+    if usage and not any(isinstance(count, int) and count for count in usage.values()):
+        return not any(isinstance(count, dict | list) and count for count in usage.values())
+    messages = (text_of(field_of(candidate, "finishMessage")) for candidate in candidates)
+    return any(isinstance(message, str) and _NOT_CHARGED in message.lower() for message in messages)
 
 
 def _finish_reason(candidates: list[dict[str, Any]]) -> str | None:

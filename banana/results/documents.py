@@ -39,6 +39,7 @@ class _Error(msgspec.Struct, omit_defaults=True):
     extra: dict[str, Any] = {}
     response: _Response | None = None
     was_answered: bool = False
+    is_unbilled: bool = False
 
 
 class _Outcome(msgspec.Struct, omit_defaults=True):
@@ -190,12 +191,13 @@ def _written_error(error: errors.BananaError) -> _Error:
         google = error.upstream_response
         body = b"".join(google.pieces).decode("utf-8", "replace")
         response = _Response(google.status, google.content_type, body)
-    return _Error(error.status, error.code, error.message, error.extra, response, error.was_answered)
+    flags = error.was_answered, error.is_unbilled
+    return _Error(error.status, error.code, error.message, error.extra, response, *flags)
 
 
 def _recorded(stored: _Error, entry: Entry) -> errors.BananaError:
     error = errors.recorded(stored.status, stored.code, stored.message, stored.extra)
-    error.was_answered = stored.was_answered
+    error.was_answered, error.is_unbilled = stored.was_answered, stored.is_unbilled
     error.request_id = entry.request_id
     if stored.response is not None:
         google = stored.response

@@ -15,7 +15,7 @@ from msgspec import structs
 
 from banana import errors, images, metrics
 from banana.exchange import Exchange, send_by_of
-from banana.google.wire import Words
+from banana.google.wire import Image, Words
 from banana.images import Outcome, Outcomes
 from banana.ledger.ledger import Entry, State
 from banana.ledger.thread import LedgerThread
@@ -463,6 +463,7 @@ class KeptRequests:
         exchange.images_returned = sum(
             not isinstance(outcome.result, errors.BananaError | Words) for outcome in outcomes
         )
+        exchange.answered_model = next((model for outcome in outcomes if (model := model_of(outcome))), "")
         for outcome in outcomes:
             self._buffers.hold(exchange, size_of_content(outcome))
             yield outcome
@@ -470,6 +471,11 @@ class KeptRequests:
 
 class _Forgotten(Exception):
     """The entry is not there any more: nothing was sent for it."""
+
+
+def model_of(outcome: Outcome) -> str:
+    """Return the model that answered a call; empty where that is not known."""
+    return outcome.result.model if isinstance(outcome.result, Image | Words) else ""
 
 
 async def _silences(waiting: "asyncio.Task[Entry | None]", deadline: float) -> AsyncGenerator[None, None]:

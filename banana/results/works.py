@@ -398,7 +398,11 @@ def conclusion_of(outcomes: list[Outcome]) -> tuple[State, bool]:
     found = [outcome.result for outcome in outcomes if isinstance(outcome.result, errors.BananaError)]
     if len(found) < len(outcomes):
         return State.COMPLETED, True
-    return State.FAILED, any(error.was_answered for error in found)
+    # A response without an image that is certainly free is as good as none; a refusal stays one.
+    keeps_key = (
+        error.was_answered and not (error.is_unbilled and error.code == errors.NoImage.code) for error in found
+    )
+    return State.FAILED, any(keeps_key)
 
 
 def outcome_is_unknown(outcome: Outcome) -> bool:

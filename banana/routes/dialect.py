@@ -163,6 +163,8 @@ class DialectRoute(APIRoute):
         response: Response | None = None
         try:
             response = await with_error_response(self._admitted(request, exchange, dialect), dialect, exchange)
+            if exchange.answered_model:
+                exchange.response_headers["X-Model"] = exchange.answered_model
             with suppress(TimeoutError):  # it goes on beside the response, which is not held back by it
                 async with asyncio.timeout(BOOKKEEPING_SECONDS):
                     if not spending.is_settled:

@@ -4,9 +4,9 @@ Each of them takes a `LongString` as well as a string: a picture stays where it 
 """
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema
 
 from banana.google.models import is_model_name
 from banana.payload.lazyjson import InvalidJson, LongString, text_of
@@ -17,6 +17,13 @@ MAX_PICTURES = 14
 MAX_IMAGES = 10
 # A prompt; Gemini's image models read some 200 KB of text.
 MAX_TEXT_BYTES = 1 << 20
+# Google's tiers, of which OpenAI knows two by the same names.
+ServiceTier = Annotated[
+    Literal["auto", "default", "flex", "priority"] | None,
+    Field(
+        description="flex: half the price where the model has it, and minutes of waiting; priority: 1.8 times the price."
+    ),
+]
 _DIGITS = re.compile(r"-?[0-9]{1,18}")
 
 

@@ -2,7 +2,7 @@
 
 from decimal import Decimal
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi.routing import APIRoute
@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from banana import errors
 from banana.exchange import Exchange
-from banana.google.contents import user_turn
+from banana.google.contents import tier_of, user_turn
 from banana.google.wire import Image
 from banana.http.negotiation import preferred_media_type
 from banana.http.responses import PiecesResponse, one_line
@@ -45,6 +45,12 @@ class GenerateRequest(BaseModel):
     )
     aspect_ratio: AspectRatio | None = None
     image_size: ImageSize | None = None
+    service_tier: Annotated[
+        Literal["default", "flex", "priority"] | None,
+        Field(
+            description="flex: half the price where the model has it, and minutes of waiting; priority: 1.8 times the price."
+        ),
+    ] = None
     response_format: Literal["b64", "url"] | None = Field(
         default=None,
         description="b64: base64. url: links to the images, which are kept for a time. Default: b64; in a task: url.",
@@ -68,7 +74,7 @@ def error_response(exchange: Exchange, error: errors.BananaError) -> Response:
 def error_body(exchange: Exchange, error: errors.BananaError) -> dict[str, Any]:
     """Return `error` as the JSON object of this service's own routes."""
     body = {"code": error.code, "message": error.message, "request_id": error.request_id or exchange.request_id}
-    return {"error": body | error.extra}
+    return {"error": body | error.extra | {"may_be_billed": error.may_be_billed}}
 
 
 def order_of(body: GenerateRequest) -> Order:
@@ -79,6 +85,7 @@ def order_of(body: GenerateRequest) -> Order:
         model_name=body.model,
         aspect_ratio=body.aspect_ratio,
         image_size=body.image_size,
+        service_tier=tier_of(body.service_tier),
     )
 
 
@@ -156,7 +163,13 @@ ERROR_SCHEMA = {
         "error": {
             "type": "object",
             "required": ["code", "message", "request_id"],
-            "properties": {name: {"type": "string"} for name in ("code", "message", "request_id")},
+            "properties": {name: {"type": "string"} for name in ("code", "message", "request_id")}
+            | {
+                "may_be_billed": {
+                    "type": "boolean",
+                    "description": "Whether Google may have billed a call of the request.",
+                }
+            },
         }
     },
 }

@@ -7,6 +7,7 @@ a key of ours in them; our own come in Google's shape. Source: Google's REST ref
 import hashlib
 import re
 from collections.abc import AsyncGenerator
+from functools import partial
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -18,7 +19,7 @@ from starlette.responses import Response
 from banana import errors
 from banana.errors import UpstreamResponse
 from banana.exchange import Exchange
-from banana.google.client import Call
+from banana.google.client import Call, GeminiClient
 from banana.google.models import MAX_NAME_CHARACTERS, is_model_name
 from banana.http.responses import PiecesResponse, PiecesStreamResponse
 from banana.images import Outcome, Outcomes
@@ -119,7 +120,29 @@ async def call_of(request: Request, method: str, body: Pieces, services: Service
     limit = services.client.limit_of(model, body)
     if size_of(body) >= LARGE_BYTES:  # so that nobody waits for it later
         await beside(size_of(body), limit)
-    return Call(model, f"{path}?{encoded}" if query else path, body, request.method, other_quota, limit)
+    for_model = partial(
+        _to_model, call_path=f"{method}?{encoded}" if query else method, body=body, client=services.client
+    )
+    return Call(
+        model,
+        f"{path}?{encoded}" if query else path,
+        body,
+        request.method,
+        other_quota,
+        limit,
+        for_model=for_model if model and not other_quota else None,
+    )
+
+
+def _to_model(model: str, call_path: str, body: Pieces, client: GeminiClient) -> Call:
+    """Return the same call to another model."""
+    return Call(
+        model,
+        f"models/{model}{call_path}",
+        body,
+        limit=client.limit_of(model, body),
+        for_model=partial(_to_model, call_path=call_path, body=body, client=client),
+    )
 
 
 def forward_handler(method: str, services: Services) -> Handler:

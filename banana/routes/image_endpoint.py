@@ -45,7 +45,8 @@ class ResponseWriter(ABC):
         as_links: whether images are sent as links.
         needs_links: whether nothing else will do.
         allows_leading_whitespace: whether whitespace may go before the response's body.
-        waits_for_outcome: whether a stream begins with an outcome, or a silence, so that an error keeps its own status.
+        waits_for_outcome: whether a stream begins with an outcome, or a silence, so that an error keeps its own status;
+            else at once, so that its id is there.
         is_kept: whether it is to be found again by its id, as a task.
         in_background: whether its caller does not wait for it.
 
@@ -55,7 +56,7 @@ class ResponseWriter(ABC):
     as_links = False
     needs_links = False
     allows_leading_whitespace = True
-    waits_for_outcome = False
+    waits_for_outcome = True
     is_kept = False
     in_background = False
 

@@ -14,6 +14,7 @@ from banana.images import Outcome
 from banana.money import rounded
 
 # What OpenAI calls the kinds of error.
+FAILED_DEPENDENCY = 424
 TYPES = {401: "authentication_error", 402: "insufficient_quota", 429: "rate_limit_error"}
 ERROR_SCHEMA = {
     "type": "object",
@@ -24,11 +25,19 @@ ERROR_SCHEMA = {
 
 def error_response(exchange: Exchange, error: errors.BananaError) -> Response:
     """Return `error` in OpenAI's shape; a header keeps its SDKs from retrying what the service already has."""
-    status = 400 if error.status == 422 else error.status
     # With its key, what is in progress is to be requested again: by then it may be there.
     may_retry = isinstance(error, errors.InProgress)
     headers = error.headers | {"x-should-retry": "true" if may_retry else "false"}
-    return Response(msgspec.json.encode({"error": error_object(exchange, error)}), status, headers, "application/json")
+    body = msgspec.json.encode({"error": error_object(exchange, error)})
+    return Response(body, status_of(error), headers, "application/json")
+
+
+def status_of(error: errors.BananaError) -> int:
+    """Return the HTTP status of an error: for what may have been billed one that no program retries, and so pays again."""
+    if error.status == 422:
+        return 400
+    is_upstreams = error.status >= 500 and error.code != errors.Internal.code
+    return FAILED_DEPENDENCY if is_upstreams and error.may_be_billed else error.status
 
 
 def error_object(exchange: Exchange, error: errors.BananaError) -> dict[str, object]:

@@ -20,7 +20,7 @@ from starlette.responses import Response
 
 from banana import errors
 from banana.exchange import Exchange
-from banana.google.contents import Part, Turn, conversation
+from banana.google.contents import Part, Turn, conversation, tier_of
 from banana.google.usage import Usage
 from banana.google.wire import Image, Words
 from banana.http.responses import PiecesResponse, one_line
@@ -35,6 +35,7 @@ from banana.routes.fields import (
     REFUSED,
     Integer,
     ModelName,
+    ServiceTier,
     ShortText,
     read_picture,
     read_picture_or_address,
@@ -189,6 +190,7 @@ class ChatRequest(BaseModel):
     user: ShortText | None = Field(default=None, description="Written to the log.")
     safety_identifier: ShortText | None = Field(default=None, description="Same as `user`.")
     response_format: ResponseFormat | None = None
+    service_tier: ServiceTier = None
     tools: NotHere = None
     tool_choice: NotHere = None
     functions: NotHere = None
@@ -230,6 +232,7 @@ def order_of(body: ChatRequest) -> Order:
         system="\n\n".join(item["text"] for item in system),
         modalities=[name.upper() for name in ("text", "image") if name in modalities],
         takes_words=True,
+        service_tier=tier_of(body.service_tier),
     )
 
 
@@ -247,8 +250,6 @@ def turn_parts(content: Iterable[dict[str, Any]]) -> list[Part]:
 
 class ChatWriter(ResponseWriter):
     """A chat completion, or its chunks as events."""
-
-    waits_for_outcome = True
 
     def __init__(self, body: ChatRequest, order: Order, *, as_links: bool) -> None:
         self.as_links = as_links

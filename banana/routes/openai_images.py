@@ -16,14 +16,14 @@ from starlette.responses import Response
 
 from banana import errors
 from banana.exchange import Exchange
-from banana.google.contents import Turn, user_turn
+from banana.google.contents import Turn, tier_of, user_turn
 from banana.google.wire import Image
 from banana.http.responses import PiecesResponse, one_line
 from banana.images import Failure, Order, Outcome, Outcomes
 from banana.payload.pieces import Bytes, Pieces
 from banana.routes import documentation, openai
 from banana.routes.dialect import Dialect, Services, under
-from banana.routes.fields import MAX_IMAGES, Integer, ModelName, Pictures, Prompt, ShortText, Text
+from banana.routes.fields import MAX_IMAGES, Integer, ModelName, Pictures, Prompt, ServiceTier, ShortText, Text
 from banana.routes.image_endpoint import ImageEndpoint, ResponseWriter, data_uri_of
 
 # The ratios that every current model takes.
@@ -93,6 +93,7 @@ class ImagesRequest(ImageOptions):
     user: ShortText | None = Field(default=None, description="Written to the log.")
     safety_identifier: ShortText | None = Field(default=None, description="Same as `user`.")
     style: ShortText | None = Field(default=None, description="Accepted and ignored.")
+    service_tier: ServiceTier = None
 
 
 class EditRequest(ImagesRequest):
@@ -141,6 +142,8 @@ def order_of(body: ImagesRequest) -> Order:
 
 def order_with(body: ImageOptions, turns: Sequence[Turn], **more: Any) -> Order:
     """Return an order of images as `body` wants them, and with `more`, which goes before it."""
+    if isinstance(body, ImagesRequest):
+        more.setdefault("service_tier", tier_of(body.service_tier))
     aspect_ratio, image_size = aspect_ratio_and_size_of(body.size)
     wanted: dict[str, Any] = {
         "model_name": body.model,

@@ -20,7 +20,7 @@ from starlette.responses import Response
 
 from banana import errors
 from banana.exchange import Exchange
-from banana.google.contents import Part, Turn, conversation
+from banana.google.contents import Part, Turn, conversation, tier_of
 from banana.google.wire import Image, Words
 from banana.http.responses import PiecesResponse, one_line
 from banana.images import Failure, Order, Outcome, Outcomes
@@ -32,7 +32,7 @@ from banana.results.history import PICTURE_PREFIX, RESPONSE_PREFIX
 from banana.results.links import expired
 from banana.routes import documentation, openai
 from banana.routes.dialect import Dialect, DialectRoute, Handler, Services, under
-from banana.routes.fields import REFUSED, ModelName, ShortText, Text, read_picture, read_text, refusal
+from banana.routes.fields import REFUSED, ModelName, ServiceTier, ShortText, Text, read_picture, read_text, refusal
 from banana.routes.image_endpoint import ImageEndpoint, ResponseWriter
 from banana.routes.openai_chat import read_content, turn_parts
 from banana.routes.openai_images import ImageOptions, order_with
@@ -155,6 +155,7 @@ class ResponsesRequest(BaseModel):
     )
     user: ShortText | None = Field(default=None, description="Written to the log.")
     safety_identifier: ShortText | None = Field(default=None, description="Same as `user`.")
+    service_tier: ServiceTier = None
     text: TextOptions | None = None
     conversation: NoConversation = None
     prompt: NoTemplate = None
@@ -177,6 +178,7 @@ def order_of(body: ResponsesRequest) -> Order:
         modalities=_modalities(body),
         takes_words="TEXT" in _modalities(body),
         user=body.user or body.safety_identifier,
+        service_tier=tier_of(body.service_tier),
     )
 
 
@@ -216,8 +218,7 @@ class ResponsesWriter(ResponseWriter):
         self.streams = bool(body.stream)
         self.in_background = bool(body.background)
         self.is_kept = self.in_background or bool(body.store)
-        # What is kept says its id at once: its caller may come back for it.
-        self.waits_for_outcome = not self.is_kept
+        self.waits_for_outcome = not self.in_background
         self._makes_image = not order.takes_words
         self._echo = _echo(body)
         self._model = model

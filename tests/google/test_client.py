@@ -21,6 +21,7 @@ from banana.google.client import Call, GeminiClient
 from banana.google.contents import GenerateContentRequest, user_turn
 from banana.google.key_spend import KeySpend, UnlimitedKeySpend
 from banana.google.keys import KeyRing
+from banana.google.models import ModelNames
 from banana.google.prices import Prices
 from banana.google.retries import RetryPolicy
 from banana.google.slots import Slots
@@ -66,6 +67,7 @@ async def wired(
         slots=room,
         retry_policy=RetryPolicy(retries, backoff_seconds, sleep),
         max_response_bytes=64 << 20,
+        models=ModelNames(MODEL, {}),
         prices=Prices(),
         key_spend=key_spend,
         buffers=Buffers(1 << 30),

@@ -3,6 +3,7 @@
 import pytest
 
 from banana import errors
+from banana.errors import QuotaKind
 from banana.google.keys import KeyRing
 
 MODEL = "gemini-3-pro-image"
@@ -42,12 +43,12 @@ def test_a_key_rests_for_its_model_as_long_as_google_says(clock: Clock) -> None:
 
     assert ring.take(MODEL) is None
     assert ring.take("other") is key
-    assert ring.resting_count() == 1
+    assert ring.cooling_count() == 1
     clock.now += 29.9
-    assert ring.rest_seconds_of(key, MODEL) == pytest.approx(0.1)
+    assert ring.take(MODEL) is None
     clock.now += 0.2
     assert ring.take(MODEL) is key
-    assert ring.resting_count() == 0
+    assert ring.cooling_count() == 0
 
 
 def test_a_refused_key_is_the_last_resort(clock: Clock) -> None:
@@ -155,3 +156,76 @@ def test_a_quota_goes_before_a_refusal(clock: Clock, refused_first: bool, delay_
     error = ring.exhausted_error(MODEL, failures if refused_first else failures[::-1])
 
     assert (type(error), error.message) == (errors.UpstreamQuota, "used up")
+
+
+def asked(ring: KeyRing, model: str = MODEL) -> str:
+    key = ring.take(model)
+    return key.secret if key else ""
+
+
+def test_a_spent_window_is_over_for_every_model(clock: Clock) -> None:
+    """For about a minute, which callers are told, and are not kept waiting for."""
+    ring = KeyRing(["a"], clock)
+    ring.set_aside(ring.keys[0], MODEL, errors.UpstreamQuota("spent", kind=QuotaKind.SPEND, may_wait=False))
+    told = ring.exhausted_error("other", [])
+
+    assert (asked(ring), asked(ring, "other")) == ("", "")
+    assert isinstance(told, errors.UpstreamQuota)
+    assert (told.headers["Retry-After"], told.may_wait) == ("60", False)
+    clock.now += 61
+    assert asked(ring, "other") == "a"
+
+
+def test_a_key_without_money_is_asked_again_by_one_request(clock: Clock) -> None:
+    """Every ten minutes; meanwhile by nobody, and others serve. What Google answers then decides."""
+    ring = KeyRing(["a", "b"], clock)
+    poor = ring.keys[0]
+    no_money = errors.UpstreamQuota("no money", kind=QuotaKind.MONEY, may_wait=False)
+    ring.set_aside(poor, MODEL, no_money)
+
+    assert {asked(ring, model) for model in (MODEL, "other") * 3} == {"b"}
+    assert (ring.out_of_money_count(), ring.has_usable_key()) == (1, True)
+    for _ in range(2):
+        clock.now += 601
+        assert [asked(ring) for _ in range(6)].count("a") == 1
+        ring.set_aside(poor, MODEL, no_money)
+    clock.now += 601
+    assert "a" in [asked(ring), asked(ring)]
+    ring.accepted(poor)
+    assert ring.out_of_money_count() == 0
+    assert {asked(ring), asked(ring)} == {"a", "b"}
+
+
+def test_a_service_without_money_is_ready_when_it_may_ask_again(clock: Clock) -> None:
+    """Behind a balancer nobody would ask otherwise."""
+    ring = KeyRing(["a"], clock)
+    ring.set_aside(ring.keys[0], MODEL, errors.UpstreamQuota("no money", kind=QuotaKind.MONEY, may_wait=False))
+
+    assert not ring.has_usable_key()
+    clock.now += 601
+    assert ring.has_usable_key()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "per_day", "expected"), [(None, False, 60), (2, True, 600), (7000, True, 7000), (5, False, 5)]
+)
+def test_a_key_cools_down_also_where_google_names_no_time(
+    clock: Clock, seconds: float | None, per_day: bool, expected: int
+) -> None:
+    """For a minute; for a quota of the day for ten at least."""
+    ring = KeyRing(["a"], clock)
+
+    assert ring.set_aside(ring.keys[0], MODEL, quota(seconds, per_day=per_day)) == expected
+
+
+def test_another_key_is_preferred_where_there_is_one(clock: Clock) -> None:
+    """To the one that has just answered without an image."""
+    ring = KeyRing(["a", "b"], clock)
+    first = ring.take(MODEL)
+    ring.take(MODEL)
+    second = ring.take(MODEL, (), first)
+
+    assert first is not None
+    assert second is not None
+    assert second.secret == "b"
+    assert KeyRing(["a"], clock).take(MODEL, (), first) is not None

@@ -103,11 +103,11 @@ async def test_input_pictures_cost_too(client: httpx.AsyncClient) -> None:
 
 
 async def test_events_end_with_the_cost(client: httpx.AsyncClient) -> None:
-    """Their header cannot have it."""
+    """Their header has it where it is known by the first of them."""
     response = await client.post("/generate", json=PROMPT, headers={"Accept": "text/event-stream"})
 
     assert json.loads(response.text.rpartition("data: ")[2])["cost_usd"] == COST
-    assert "x-cost-usd" not in response.headers
+    assert response.headers["x-cost-usd"] == f"{COST:.6f}"
 
 
 async def test_googles_stream_is_counted(client: httpx.AsyncClient) -> None:

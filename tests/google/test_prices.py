@@ -79,7 +79,7 @@ def test_without_modalities_all_that_was_made_is_the_dearest() -> None:
     """An image is not taken for text."""
     usage = {"promptTokenCount": 10, "candidatesTokenCount": 1120, "thoughtsTokenCount": 10}
 
-    assert Prices().cost("gemini-3-pro-image", Usage.of(usage)) == Decimal("0.13562")
+    assert Prices().cost("gemini-3-pro-image", Usage.of(usage)) == Decimal("0.13454")
 
 
 def test_a_model_without_a_price_is_unknown() -> None:

@@ -69,18 +69,21 @@ async def test_each_image_is_an_event_as_soon_as_it_is_there(stand_in: StandIn) 
 
 
 async def test_failures_are_events_too(client: httpx.AsyncClient, stand_in: StandIn) -> None:
-    """A refused image is a `failed` event with its reason, and `done` counts it."""
+    """A refused image is a `failed` event with its reason, and `done` counts it; where all are refused, it is no stream."""
+    stand_in.plan.extend([None, "image-safety"])
+    headers, two = SSE | {"X-Request-ID": "sse-1"}, {"prompt": "x", "number_of_images": 2}
+
+    response = await client.post("/generate", json=two, headers=headers)
     stand_in.plan.append("image-safety")
+    none = await client.post("/generate", json={"prompt": "x"}, headers=headers)
 
-    response = await client.post("/generate", json={"prompt": "x"}, headers=SSE | {"X-Request-ID": "sse-1"})
-
-    (first, failed), (last, done) = events_of(response.text)
-    assert (first, last) == ("failed", "done")
-    assert failed["index"] == 0
+    events = dict(events_of(response.text))
+    failed, done = events["failed"], events["done"]
+    assert (none.status_code, none.json()["error"]["code"]) == (422, "blocked")
     assert (failed["error"]["code"], failed["error"]["reason"]) == ("blocked", "IMAGE_SAFETY")
     assert failed["error"]["request_id"] == "sse-1"
-    assert done["returned"] == 0
-    assert done["failed"][0]["index"] == 0
+    assert done["returned"] == 1
+    assert done["failed"][0]["index"] == failed["index"]
 
 
 async def test_silence_is_broken_by_comments(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,8 +155,11 @@ async def test_a_picture_has_no_whitespace_before_it(stand_in: StandIn) -> None:
 
 
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
-async def test_a_caller_who_leaves_during_the_silence_ends_the_call(stand_in: StandIn, accept: str) -> None:
+async def test_a_caller_who_leaves_during_the_silence_ends_the_call(
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, accept: str
+) -> None:
     """Signs of life were sent already: leaving still closes the calls to Google and frees the slots."""
+    monkeypatch.setattr("banana.images.SILENCE_SECONDS", 0.05)
     stand_in.plan.extend(["hang", "hang"])
     app = create_app(settings_for(stand_in, keepalive_seconds=0.05))
     async with served(app) as address, httpx.AsyncClient() as client:

@@ -17,14 +17,14 @@ from banana.ledger.sqlite import SQLiteLedger
 )  # fmt: skip
 def test_the_store_decides(store_url: str, engine: type) -> None:
     """A Redis has everything; beside any other store there is a file."""
-    settings = config.read(demo=True, store_url=store_url)
+    settings = config.read(gemini_api_key=("k",), store_url=store_url)
 
     assert type(open_ledger(store_url, settings.ledger_file, is_file=settings.ledger_is_a_file)) is engine
 
 
 def test_a_ledger_of_its_own_goes_before_the_store() -> None:
     """Also beside a Redis, which then only counts."""
-    settings = config.read(demo=True, store_url="redis://h", ledger_url="sqlite:///elsewhere/money.db")
+    settings = config.read(gemini_api_key=("k",), store_url="redis://h", ledger_url="sqlite:///elsewhere/money.db")
 
     assert settings.ledger_is_a_file
     assert settings.ledger_file == Path("elsewhere/money.db")

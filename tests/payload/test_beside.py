@@ -86,7 +86,7 @@ async def test_a_body_full_of_escapes_holds_nobody_up(client: httpx.AsyncClient,
     )
 
     assert response.status_code == 200, response.text[:300]
-    assert longest < 0.7
+    assert longest < 0.85
 
 
 @pytest.mark.anyio
@@ -104,7 +104,7 @@ async def test_a_response_full_of_escapes_holds_nobody_up(
     response, longest = await longest_turn_during(client.post("/generate", json={"prompt": "a banana"}))
 
     assert response.json()["images"] == [PICTURE]
-    assert longest < 0.7
+    assert longest < 0.85
 
 
 def test_the_length_of_what_has_escapes_is_known() -> None:

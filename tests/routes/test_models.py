@@ -69,5 +69,5 @@ async def test_prices_are_those_that_are_charged(stand_in: StandIn) -> None:
     async with client_of(create_app(own)) as client:
         found = {model["id"]: model for model in (await client.get("/v1/models")).json()["data"]}
 
-    assert found["gemini-nano-banana-2.1"]["pricing"]["picture"] == {"1K": "0.0448", "2K": "0.0672", "4K": "0.1008"}
+    assert found["gemini-nano-banana-2.1"]["pricing"]["picture"] == {"1K": "0.0448", "2K": "0.0672", "4K": "0.1512"}
     assert [name for name, model in found.items() if model["default"]] == ["gemini-nano-banana-2.1"]

@@ -20,7 +20,7 @@ from banana.routes.openai_chat import ChatRequest, order_of
 from standin import faults
 from standin.server import StandIn, signature
 from tests.conftest import client_of, served, settings_for
-from tests.pictures import encoded, opened, png
+from tests.pictures import encoded, opened, png, signed
 
 pytestmark = pytest.mark.anyio
 CHAT = "/v1/chat/completions"
@@ -110,9 +110,9 @@ async def test_a_conversation_keeps_its_sides(client: httpx.AsyncClient, stand_i
     assert sent["systemInstruction"] == {"parts": [{"text": "Be brief.\n\nIn colour."}]}
     assert sent["contents"] == [
         {"role": "user", "parts": [{"text": "like this"}, inline[0]]},
-        {"role": "model", "parts": [{"text": "Here."}, inline[1]]},
+        {"role": "model", "parts": [signed({"text": "Here."}), signed(inline[1])]},
         {"role": "user", "parts": [{"text": "bluer"}]},
-        {"role": "model", "parts": [inline[2]]},
+        {"role": "model", "parts": [signed(inline[2])]},
         {"role": "user", "parts": [{"text": "make it night"}]},
     ]
     assert sent["generationConfig"]["imageConfig"] == {"aspectRatio": "16:9", "imageSize": "2K"}
@@ -463,7 +463,7 @@ async def test_a_picture_in_markdown_is_a_picture(
     model = stand_in.calls[0].body["contents"][1]
     assert model["role"] == "model"
     words, image, more = model["parts"]
-    assert (words, more) == ({"text": "Here "}, {"text": " it is."})
+    assert (words, more) == (signed({"text": "Here "}), signed({"text": " it is."}))
     assert base64.b64decode(image["inlineData"]["data"]) == picture
 
 

@@ -14,7 +14,7 @@ from banana.routes.openai_responses import is_chat_model
 from standin import faults
 from standin.server import StandIn, signature
 from tests.conftest import client_of, served, settings_for
-from tests.pictures import encoded, opened, png
+from tests.pictures import encoded, opened, png, signed
 
 pytestmark = pytest.mark.anyio
 RESPONSES = "/v1/responses"
@@ -96,7 +96,7 @@ async def test_an_input_is_a_conversation(client: httpx.AsyncClient, stand_in: S
     assert stand_in.calls[0].body["systemInstruction"] == {"parts": [{"text": "Be brief."}]}
     assert stand_in.calls[0].body["contents"] == [
         {"role": "user", "parts": [{"text": "like this"}, inline[0]]},
-        {"role": "model", "parts": [{"text": "Here."}, inline[1]]},
+        {"role": "model", "parts": [signed({"text": "Here."}), signed(inline[1])]},
         {"role": "user", "parts": [{"text": "make it night"}]},
     ]
 
@@ -113,7 +113,7 @@ async def test_what_came_out_goes_in_again(client: httpx.AsyncClient, stand_in: 
     assert response.status_code == 200
     turns = stand_in.calls[-1].body["contents"]
     assert [turn["role"] for turn in turns] == ["user", "model"] * 3 + ["user"]
-    assert turns[1]["parts"] == [{"text": "Google blocked the prompt."}]
+    assert turns[1]["parts"] == [signed({"text": "Google blocked the prompt."})]
 
 
 def shown(picture: bytes) -> dict[str, Any]:
@@ -382,11 +382,11 @@ async def test_a_repeat_of_a_key_is_the_same_to_the_byte(
 async def test_what_is_stored_does_not_wait_longer_than_its_request(stand_in: StandIn) -> None:
     """Its deadline is the request's, although it is found again by its id."""
     stand_in.latency_seconds = 30
-    async with client_of(create_app(settings_for(stand_in, request_timeout_seconds=0.5))) as client:
+    async with client_of(create_app(settings_for(stand_in, request_timeout_seconds=2))) as client:
         response = await client.post(RESPONSES, json=ASKED | {"store": True})
         tasks = (await client.get("/v1/images/tasks")).json()["data"]
 
-    assert (response.status_code, response.json()["error"]["code"]) == (502, "outcome_unknown")
+    assert (response.status_code, response.json()["error"]["code"]) == (424, "outcome_unknown")
     assert [task["status"] for task in tasks] == ["failed"]
 
 
@@ -446,7 +446,7 @@ async def test_a_words_id_is_its_words(client: httpx.AsyncClient, stand_in: Stan
 
     model = stand_in.calls[1].body["contents"][0]
     assert response.status_code == 200
-    assert (model["role"], len(model["parts"]), model["parts"][1]) == ("model", 2, {"text": "Here it is."})
+    assert (model["role"], len(model["parts"]), model["parts"][1]) == ("model", 2, signed({"text": "Here it is."}))
     assert (refused["param"], "store: true" in refused["message"]) == ("input", True)
 
 

@@ -107,7 +107,7 @@ async def test_a_reset_is_unknown(client: httpx.AsyncClient, stand_in: StandIn) 
     stand_in.plan.append("reset")
     found = await polled(client, await begun(client))
 
-    assert (found["status"], found["error"]["code"], found["http_status"]) == ("failed", "outcome_unknown", 502)
+    assert (found["status"], found["error"]["code"], found["http_status"]) == ("failed", "outcome_unknown", 424)
 
 
 async def test_a_partial_success_is_a_success(client: httpx.AsyncClient, stand_in: StandIn) -> None:

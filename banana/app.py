@@ -451,8 +451,10 @@ def _not_ready(keys: KeyRing) -> list[str]:
     if ServerProtocol.draining:
         reasons.append("draining")
     if not keys.has_usable_key():
-        out_of_money = keys.out_of_money_count()
-        reasons.append("no API key has money left" if out_of_money else "Google refused every API key")
+        if keys.out_of_money_count():
+            reasons.append("no API key has money left")
+        else:
+            reasons.append("Google refused every API key")
     return reasons
 
 
@@ -462,7 +464,7 @@ def _degraded(rate_limit: RateLimit, sink: logs.Sink, ledger: LedgerThread, keys
         "store": rate_limit.degraded,
         "log": sink.fails,
         "ledger": ledger.fails,
-        "keys": bool(keys.out_of_money_count()),
+        "keys_out_of_money": bool(keys.out_of_money_count()),
     }
     return [name for name, is_degraded in parts.items() if is_degraded]
 

@@ -213,7 +213,7 @@ class Images:
         exchange.images_returned = 0
         exchange.user = order.user or None
         exchange.prompt = order.prompt if self._log_prompts else None
-        call = self._call(order, model)
+        call = self._call(_fitted(order, model) if self._models.is_successor(order.model_name) else order, model)
         return [self._outcome(index, call, order, exchange) for index in range(order.count)]
 
     def _call(self, order: Order, model: str, *, is_signed_anew: bool = False) -> Call:

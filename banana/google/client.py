@@ -41,6 +41,11 @@ MAX_ERROR_BYTES = 64 * 1024
 # RFC 9110, section 15: a status is from 100 to 599.
 MAX_STATUS = 599
 NO_CONTENT = 204
+FLEX = "flex"
+_FLEX_IS_SHED = (
+    "Google sheds calls of the service tier flex first when it is busy; nothing was billed. Repeat the request later, or as a"
+    " task, or with service_tier default at twice the price."
+)
 
 T = TypeVar("T")
 Reader = Callable[[HttpResponse, "_Sending"], Awaitable[T]]
@@ -341,7 +346,7 @@ class GeminiClient:
         try:
             if not 200 <= response.status < 300:
                 sending.in_doubt = False
-                raise await self._error(response)
+                raise await self._error(response, call)
             sending.is_answered = True
             if response.status == NO_CONTENT:
                 raise errors.InvalidResponse("Google answered 204, without a body.")
@@ -358,11 +363,13 @@ class GeminiClient:
             self._count_keys()
         return result
 
-    async def _error(self, response: HttpResponse) -> errors.BananaError:
+    async def _error(self, response: HttpResponse, call: Call) -> errors.BananaError:
         if response.status > MAX_STATUS:
             return errors.InvalidResponse(f"Google's response has status {response.status}, which HTTP does not have.")
         body = self._keys.redact((await _read_error_body(response)).decode("utf-8", "replace")).encode()
         error = wire.error_of(response.status, body)
+        if call.tier == FLEX and isinstance(error, errors.UpstreamOverloaded):
+            error.message += f" {_FLEX_IS_SHED}"
         error.upstream_response = UpstreamResponse(response.status, _content_type(response), [body])
         return error
 

@@ -21,6 +21,8 @@ STAND_IN_SIGNATURE = b"skip_thought_signature_validator"
 _PICTURE_FIELDS = ("inlineData", "inline_data", "fileData", "file_data")
 # The names of Google's enumeration, behind IMAGE_SIZE_.
 _SIZES = {"ONE_K": "1K", "TWO_K": "2K", "FOUR_K": "4K", "FIVE_HUNDRED_TWELVE": "512"}
+_SIZES |= {size: size for size in _SIZES.values()}
+_TWICE = re.compile(rb'"(image_?size|candidate_?count|service_?tier)"\s*:\s*"?([A-Za-z0-9_.+-]+)', re.IGNORECASE)
 # More than Google's models make of one call.
 MAX_CANDIDATES = 100
 # A number as text, about.
@@ -163,13 +165,21 @@ def cost_basis_of(body: Pieces) -> CostBasis:
     except InvalidJson:
         return CostBasis(("unknown",), text_bytes=size_of(body))
     said = _settings_in(document) if isinstance(document, dict) else {}
+    # A parser keeps one of two fields of one name, and Google perhaps the other.
+    for name, value in _TWICE.findall(parser.rest):
+        said.setdefault(_plain(name.decode()), []).append(value.decode())
     counts = [count for value in said.get("candidatecount", ()) if (count := _whole_number(value)) is not None]
-    sizes = tuple(_size_of(value) for value in said.get("imagesize", ()) if value is not None)
+    sizes = tuple(dict.fromkeys(_size_of(value) for value in said.get("imagesize", ()) if value is not None))
     text_bytes, pictures = _texts_and_pictures(document)
     top = {_plain(name): value for name, value in document.items()} if isinstance(document, dict) else {}
     tools = top.get("tools")
+    tiers = [tier_of(value) for value in (top.get("servicetier"), *said.get("servicetier", ()))]
     may_search = any(_plain(name).startswith("googlesearch") for tool in _dicts(tools) for name in tool)
-    return CostBasis(sizes, max(1, *counts, 1), text_bytes, pictures, tier_of(top.get("servicetier")), may_search)
+    return CostBasis(sizes, max(1, *counts, 1), text_bytes, pictures, max(tiers, key=_dearness), may_search)
+
+
+def _dearness(tier: str) -> int:
+    return {"flex": 0, "": 1}.get(tier, 2)
 
 
 def tier_of(value: object) -> str:
@@ -207,7 +217,7 @@ def _plain(name: str) -> str:
 def _size_of(value: object) -> str:
     """Return a size as the short one of Google's two ways to write it; what is none is unknown, and taken for the dearest."""
     text = value.upper() if isinstance(value, str) else ""
-    return _SIZES.get(text.removeprefix("IMAGE_SIZE_"), text or "unknown")
+    return _SIZES.get(text.removeprefix("IMAGE_SIZE_"), "unknown")
 
 
 def _whole_number(value: object) -> int | None:

@@ -18,6 +18,8 @@ SUCCESSORS = {
     "gemini-2.5-flash-image-preview": "gemini-nano-banana-2.1",
     "gemini-2.5-flash-image": "gemini-nano-banana-2.1",
 }
+# Models that are known to take the service tier flex; of gemini-nano-banana-2.1 it is known that it does not.
+FLEX_MODELS = ("gemini-3-pro-image",)
 # For how long the successor is asked at once; a model may come back.
 RETIRED_SECONDS = 3600
 
@@ -48,6 +50,10 @@ class ModelNames:
     def resolve(self, name: str | None) -> str:
         """Return the name to send; None is the default."""
         return self._living(self.alias_of(name or self._default) or name or self._default)
+
+    def is_successor(self, name: str | None) -> bool:
+        """Return whether another model is asked for `name`, because Google does not know that one."""
+        return self.resolve(name) != (self.alias_of(name or self._default) or name or self._default)
 
     def retire(self, model: str) -> str | None:
         """Take notice that Google does not know a model; return the one that follows it, None where none does."""

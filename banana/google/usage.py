@@ -15,6 +15,8 @@ from banana.payload.pieces import Chunk
 MAX_TOKENS = (1 << 31) - 1
 # Behind a response's usageMetadata stand two short fields.
 TAIL_BYTES = 16 * 1024
+# In front of what was made may stand who made it.
+HEAD_BYTES = 1024
 _NAME = b'"usageMetadata"'
 # In a text the quotes around it would be escaped.
 _SEARCHES_NAME = b'"webSearchQueries"'
@@ -127,6 +129,7 @@ class UsageFinder:
     """Finds `usageMetadata` at the end of a response of `generateContent` that is passed on: `feed` it the chunks."""
 
     def __init__(self) -> None:
+        self._head: Chunk = b""
         self._tail: Chunk = b""
         self.searches = 0  # of Google, that the model made
 
@@ -134,12 +137,14 @@ class UsageFinder:
         """Take the next bytes of the response."""
         if _SEARCHES_NAME in chunk or _SEARCHES_NAME in self._tail:
             self._count_searches(bytes(self._tail) + bytes(chunk))
+        if len(self._head) < HEAD_BYTES:
+            self._head += chunk[:HEAD_BYTES]
         self._tail = chunk[-TAIL_BYTES:] if len(chunk) >= TAIL_BYTES else (self._tail + chunk)[-TAIL_BYTES:]
 
     @property
     def model(self) -> str:
         """The model that answered, as Google says; empty where it does not."""
-        found = _MODEL.findall(self._tail)
+        found = _MODEL.findall(self._tail) or _MODEL.findall(self._head)
         return found[-1].decode() if found else ""
 
     def _count_searches(self, text: bytes) -> None:

@@ -175,6 +175,11 @@ class LazyJsonParser:
         """The length of the long strings so far that have escapes."""
         return sum(text.size_bytes for text in self._long_strings if text.first_escape is not None)
 
+    @property
+    def rest(self) -> bytes:
+        """The document as it came, without its long strings."""
+        return bytes(self._document)
+
     def close(self) -> Any:
         """Return the document, its long strings as `LongString`; a byte order mark is passed over. Raises InvalidJson."""
         if self._pieces is not None:

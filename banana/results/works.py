@@ -32,6 +32,9 @@ RETRY_SECONDS = 1
 # waits gets the result, and the rest goes on without it.
 BOOKKEEPING_SECONDS = 0.3
 STORE_SPARE_SECONDS = 0.5
+# At the end of a worker, how often it looks what runs, and how long it waits for a ledger.
+DRAIN_LOOK_SECONDS = 0.05
+SETTLE_SECONDS = 5
 # An error that cost nothing is kept for those who wait for it in other workers.
 RELEASED_SECONDS = 60
 
@@ -81,6 +84,7 @@ class Work:
         self.task: asyncio.Task[None] | None = None
         self.is_sent = False
         self.sending = asyncio.Lock()
+        self.is_settling = False  # whether only recording it is left
         self._has_ended = False
         self._changed = asyncio.Event()
 
@@ -173,9 +177,14 @@ class Works:
             work.task.cancel()
 
     async def drain(self) -> None:
-        """Return when everything has ended."""
-        while tasks := [work.task for work in self._running.values() if work.task is not None]:
-            await asyncio.wait(tasks)
+        """Return when everything has ended, or only waits for a ledger that cannot be written.
+
+        What is not recorded then is found by its files, when the ledger can be written and read again.
+        """
+        while unfinished := [work.task for work in self._running.values() if work.task and not work.is_settling]:
+            await asyncio.wait(unfinished, timeout=DRAIN_LOOK_SECONDS)
+        if tasks := [work.task for work in self._running.values() if work.task is not None]:
+            await asyncio.wait(tasks, timeout=SETTLE_SECONDS)
 
     async def keep(self, outcome: Outcome, entry_id: str, until: float | None = None) -> Outcome:
         """Write an image to its file; return it as it came when that cannot be, or not `until` then.
@@ -225,6 +234,7 @@ class Works:
             await asyncio.gather(*stored)
             await work.spending.settle()
             await self._keep_late(work)
+            work.is_settling = True
             await self._settle(work)
         except asyncio.CancelledError:
             work.add(Outcome(len(work.outcomes), errors.OutcomeUnknown() if work.is_sent else _cancelled_unsent()))

@@ -14,7 +14,8 @@ from starlette.responses import Response
 from banana import errors
 from banana.exchange import Exchange
 from banana.google.client import Call
-from banana.google.prices import MILLION
+from banana.google.models import FLEX_MODELS
+from banana.google.prices import MILLION, TIERS
 from banana.routes import documentation, google, openai_images
 from banana.routes.dialect import DialectRoute, Handler, Services
 
@@ -86,12 +87,14 @@ def image_models(body: bytes) -> list[str]:
 
 def _described(name: str, is_default: bool, services: Services) -> dict[str, object]:
     """Return a model in OpenAI's shape, with what it costs in USD: by token as OpenRouter says it, and a picture by size."""
+    tiers = {tier: factor for tier, factor in TIERS.items() if tier != "flex" or name in FLEX_MODELS}
     model: dict[str, object] = {
         "id": name,
         "object": "model",
         "created": 0,
         "owned_by": "google",
         "default": is_default,
+        "service_tiers": {tier or "default": float(factor) for tier, factor in tiers.items()},
     }
     price = services.prices.of(name)
     if price is None:

@@ -41,6 +41,7 @@ async def test_one_model_by_any_of_its_names(client: httpx.AsyncClient) -> None:
         "created": 0,
         "owned_by": "google",
         "default": True,
+        "service_tiers": {"default": 1.0, "flex": 0.5, "priority": 1.8},
         "pricing": {
             "prompt": "0.000002",
             "completion": "0.000012",

@@ -8,7 +8,7 @@ import { unzip, zip } from "./zip.js";
 const INDEX = "pictures.json";
 // What is known of a picture, by its kind; other things in a file that somebody else made are left out.
 const KINDS = {
-  string: ["id", "batch", "prompt", "ratio", "size", "model", "madeBy", "parent", "requestId", "task", "type"],
+  string: ["id", "batch", "prompt", "ratio", "size", "model", "tier", "madeBy", "parent", "requestId", "task", "type"],
   number: ["asked", "index", "made", "seconds", "cost", "expires"],
   boolean: ["favourite"],
 };

@@ -1,4 +1,4 @@
-// What is asked for next: the words, the pictures to start from, the settings, and what it will cost.
+// The next request: prompt, inputs, settings and price.
 import * as costs from "./costs.js";
 import { $, element, iconButton, randomId } from "./dom.js";
 import * as items from "./items.js";
@@ -11,7 +11,7 @@ const SIZES = ["512", "1K", "2K", "4K"];
 const MAX_COUNT = 10;
 const MAX_PICTURES = 14;
 const MAX_PICTURE_BYTES = 50 * 1024 * 1024;
-const SETTINGS = ["ratio", "size", "count", "model"];
+const SETTINGS = ["ratio", "size", "count", "model", "tier"];
 
 let inputs = []; // {id, name, type, url, blob}: no blob where the gallery has it
 let parent = null; // the id of the picture that is edited
@@ -26,6 +26,7 @@ const request = () => ({
   ratio: $("ratio").value,
   size: $("size").value,
   model: $("model").value,
+  tier: $("tier").value,
   parent,
   shape,
 });
@@ -128,7 +129,7 @@ export function example(prompt, ratio) {
   start_(prompt);
 }
 
-// Takes settings over; a model or size that is not offered stays as it is.
+// Takes settings over; what is not offered stays as it is.
 function set(values) {
   for (const name of SETTINGS) {
     if (values[name] === undefined) continue;
@@ -189,9 +190,13 @@ function fill(name, pairs) {
   $(name).value = pairs.some(([value]) => value === before) ? before : pairs[0][0];
 }
 
-// The sizes that the model makes; all where that is not known.
+// What the model makes; all sizes where that is not known.
 function fillSizes() {
-  const known = costs.modelOf($("model").value)?.pricing?.picture;
+  const model = costs.modelOf($("model").value);
+  const known = model?.pricing?.picture;
+  const flex = model?.service_tiers?.flex;
+  fill("tier", [["", text("standardTier")], ...(flex ? [["flex", text("flexTier")]] : [])]);
+  $("tier").parentNode.hidden = !flex;
   const sizes = known ? SIZES.filter((size) => size in known) : SIZES.slice(1);
   fill("size", [["", text("autoSize")], ...sizes.map((size) => [size, size])]);
 }
@@ -220,7 +225,7 @@ export function setModels(listed) {
   settle();
 }
 
-// Settings last; the words as long as the tab.
+// Settings last; the prompt as long as the tab.
 function restore() {
   set(JSON.parse(localStorage.getItem("settings") ?? "{}"));
 }

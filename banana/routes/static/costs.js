@@ -25,7 +25,10 @@ export function setModels(listed) {
 export const modelOf = (id) => models.find((model) => (id ? model.id === id : model.default));
 
 // What one picture costs, beside a little for thinking and the prompt; NaN where it is not known.
-const priceOf = ({ model, size }) => Number(modelOf(model)?.pricing?.picture[size || DEFAULT_SIZE]);
+function priceOf({ model, size, tier }) {
+  const found = modelOf(model);
+  return Number(found?.pricing?.picture[size || DEFAULT_SIZE]) * (found?.service_tiers?.[tier] ?? 1);
+}
 
 export function estimate(request, count) {
   const price = priceOf(request);

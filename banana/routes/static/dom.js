@@ -17,7 +17,7 @@ export function element(tag, attributes = {}, ...children) {
 export const button = (label, onclick, attributes = {}) =>
   element("button", { type: "button", class: "quiet", onclick, ...attributes }, label);
 
-// A button that shows a picture; `label` is its name for those who do not see it, and its tooltip.
+// A button with an icon; `label` is its accessible name and tooltip.
 export const iconButton = (name, label, onclick, attributes = {}) =>
   button(icon(name), onclick, { "aria-label": label, title: label, class: "icon", ...attributes });
 

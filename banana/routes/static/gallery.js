@@ -1,4 +1,4 @@
-// The gallery: every picture in its own shape, newest first; of thousands only what is seen is in the page.
+// The gallery: every picture in its own shape, newest first; only those in view are in the page.
 import { download, favour, remove } from "./actions.js";
 import { $, element } from "./dom.js";
 import * as items from "./items.js";

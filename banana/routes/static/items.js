@@ -47,7 +47,7 @@ export async function add(items, blobs, thumbs) {
   tell(items.map((item) => item.id));
 }
 
-// Changes one, as `store.change`; what could not be kept is shown all the same, and thrown.
+// Changes one, as `store.change`; what could not be stored is shown and thrown.
 export async function change(id, act, picture) {
   try {
     const after = await store.change(id, act, picture);
@@ -84,7 +84,7 @@ async function mark(ids, deleted) {
   tell(ids);
 }
 
-// Removes what is hidden, for good; a picture that another one started from is kept as long as that one.
+// Removes what is hidden, for good; an input of another picture stays as long as that one.
 export async function purge(ids) {
   const gone = new Set(ids);
   const named = new Set();

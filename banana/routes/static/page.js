@@ -1,4 +1,4 @@
-// The page: what is asked for becomes tasks, the tasks become pictures, and the pictures a history in this browser.
+// The page: requests become tasks, tasks become pictures, and pictures a history in this browser.
 import * as composer from "./composer.js";
 import * as costs from "./costs.js";
 import { $ } from "./dom.js";

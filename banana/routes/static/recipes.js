@@ -19,9 +19,10 @@ export function recipes(item) {
   ];
 }
 
-function curl({ prompt, ratio, size, model }, files, output) {
+function curl({ prompt, ratio, size, model, tier }, files, output) {
   const token = hasToken() ? [`-H "Authorization: Bearer $TOKEN"`] : [];
-  const given = Object.entries({ prompt, aspect_ratio: ratio, image_size: size, model }).filter(([, value]) => value);
+  const named = { prompt, aspect_ratio: ratio, image_size: size, model, service_tier: tier };
+  const given = Object.entries(named).filter(([, value]) => value);
   // --form-string: a prompt that begins with @ or < is no file.
   const fields = given.map(([field, value]) => `--form-string ${shell(`${field}=${value}`)}`);
   const pictures = files.map((file) => `-F ${shell(`image=@"${file.replaceAll(/["\\]/g, "\\$&")}"`)}`);
@@ -39,10 +40,11 @@ function curl({ prompt, ratio, size, model }, files, output) {
 const apiKey = () => (hasToken() ? 'os.environ["TOKEN"]' : '"any"');
 const imports = (...names) => [...(hasToken() ? ["os"] : []), ...names].sort().map((name) => `import ${name}`);
 
-function openai({ prompt, ratio, size, model, width, height }, files, output) {
+function openai({ prompt, ratio, size, model, tier, width, height }, files, output) {
   const given = [`model=${python(model)}`, `prompt=${python(prompt)}`];
   // OpenAI names pixels: those that this picture has.
   if ((ratio || size) && width) given.push(`size="${width}x${height}"`);
+  if (tier) given.push(`extra_body={"service_tier": "${tier}"}`);
   if (files.length) given.push(`image=[${files.map((file) => `open(${python(file)}, "rb")`).join(", ")}]`);
   return `${imports("base64").join("\n")}
 

@@ -1,5 +1,4 @@
-// Pictures on their way. Each is a task of the service with a key of its own, written down before it is sent: whatever
-// happens to this tab, the same or another one finds it again, and asking once more for the same key is never paid twice.
+// Running tasks. Each has an Idempotency-Key that is stored before it is sent: any tab finds it again, and a repeat is free.
 import * as costs from "./costs.js";
 import { randomId, sleep } from "./dom.js";
 import * as items from "./items.js";
@@ -103,7 +102,7 @@ async function cancelOne({ id }) {
   if (item?.task) await stop(item);
 }
 
-// Stops a task; one that has ended meanwhile is a picture that was paid for, and is fetched.
+// Stops a task; one that has ended meanwhile was paid for, and is fetched.
 async function stop(item) {
   for (let pause = 1; pause <= MAX_PAUSE_SECONDS; pause *= 2) {
     try {
@@ -177,6 +176,7 @@ async function formOf(item) {
   if (item.ratio) form.append("aspect_ratio", item.ratio);
   if (item.size) form.append("image_size", item.size);
   if (item.model) form.append("model", item.model);
+  if (item.tier) form.append("service_tier", item.tier);
   for (const input of item.inputs) {
     const blob = await store.blob(input.id);
     if (!blob) throw new service.Refusal(422, { code: "input_gone", message: input.name });
@@ -185,7 +185,7 @@ async function formOf(item) {
   return form;
 }
 
-// Waits for a task's end, and takes what became of it.
+// Waits for a task's end, and takes its result.
 async function finish(item) {
   const task = await ended(item.task);
   if (item.trouble) await items.change(item.id, (one) => ({ ...one, trouble: null }));

@@ -1,4 +1,4 @@
-// What this browser keeps, in IndexedDB: the facts of each picture, its bytes, a small copy of it, and the pictures it started from.
+// IndexedDB: the facts of each picture, its bytes, a thumbnail, and its input pictures.
 const STORES = ["items", "blobs", "thumbs"];
 
 // Stores of the same kind in memory, where the browser keeps nothing.
@@ -21,12 +21,12 @@ const memory = STORES.map(() => {
 let blocked = () => {};
 let ended = () => {};
 
-// What to do when another tab with an older page is in the way, and when a newer one needs this one to be gone.
+// When a tab with an older page blocks this one, or this one a newer.
 export function whenInTheWay(onblocked, onended) {
   [blocked, ended] = [onblocked, onended];
 }
 
-// null where the browser keeps nothing, as in some private windows: then all of it is gone with the tab.
+// null where the browser stores nothing, as in some private windows.
 const opened = new Promise((resolve) => {
   let request;
   try {
@@ -77,7 +77,7 @@ function upgrade(database, transaction, oldVersion) {
   };
 }
 
-// What an act gives once it is certain: a page that is left before its transaction is complete aborts it.
+// Resolves when the transaction is complete: leaving the page before aborts it.
 async function run(mode, act) {
   const database = await opened;
   if (!database) return act(...memory)?.result;

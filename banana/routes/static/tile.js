@@ -1,4 +1,4 @@
-// One tile of the gallery: a picture, one that is on its way, or what became of it instead.
+// One tile of the gallery: a picture, a running task or an error.
 import { ACTIONS, available, labelOf, showDetails } from "./actions.js";
 import { usd } from "./costs.js";
 import { $, button, element, iconButton } from "./dom.js";

@@ -231,9 +231,9 @@ async def test_what_may_have_been_billed_is_said(
     is_ours = path == "/generate"
     for events in (False, True):
         stand_in.plan.extend([fault] * 9)
-        asked = {"headers": {"Accept": "text/event-stream"}} if is_ours and events else {}
+        headers = {"Accept": "text/event-stream"} if is_ours and events else {}
         body = FORMATS[path] | ({"stream": True} if events and path != "/generate" and path != "/v1/images" else {})
-        response = await client.post(path, json=body, **asked)
+        response = await client.post(path, json=body, headers=headers)
         error = response.json()["error"]
         assert error["code"] == code
         assert (response.status_code == 424) == (may_be_billed and not is_ours)

@@ -412,6 +412,7 @@ class _Sending(Struct):
     Attributes:
         timer: ends the call: at `send_by` while nothing is sent, then at `deadline`.
         send_by, deadline: in seconds of the event loop's clock.
+        is_sent: whether its first byte was.
         in_doubt: whether it was sent and its response has not come: what the deadline ends then may have been billed.
         is_answered: whether Google answered it with 200.
         is_unbilled: whether that response is certainly free.
@@ -423,6 +424,7 @@ class _Sending(Struct):
     timer: asyncio.Timeout
     send_by: float
     deadline: float
+    is_sent: bool = False
     in_doubt: bool = False
     is_answered: bool = False
     is_unbilled: bool = False
@@ -438,7 +440,7 @@ class _Sending(Struct):
         """Take notice that the call is sent: from now on it is in doubt. Raises DeadlineExceeded when it is too late."""
         if self.is_late:
             raise self.late()
-        self.in_doubt = True
+        self.is_sent = self.in_doubt = True
         self.end_at(self.deadline)
 
     def end_at(self, when: float | None) -> None:
@@ -448,10 +450,10 @@ class _Sending(Struct):
 
     def late(self) -> errors.DeadlineExceeded:
         """Return the error of a call whose time is over."""
-        if not self.in_doubt:
+        if not self.is_sent:
             return errors.DeadlineExceeded("Too little time was left to make an image. Nothing was sent to Google.")
         error = errors.DeadlineExceeded("Google did not answer before the deadline; the call was cancelled.")
-        error.in_doubt = True
+        error.in_doubt = self.in_doubt
         return error
 
     @property
@@ -461,7 +463,7 @@ class _Sending(Struct):
 
     def __enter__(self) -> None:
         """Begin an attempt, of which nothing is sent."""
-        self.in_doubt = self.is_answered = self.is_unbilled = self.made_image = False
+        self.is_sent = self.in_doubt = self.is_answered = self.is_unbilled = self.made_image = False
         self.cost_usd = None
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:

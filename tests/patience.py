@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 # A machine that is busy with something else takes its time.
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 120
 # Of the app that runs in the tests' own process.
 LOG = Path("logs/app.log")
 

@@ -121,7 +121,7 @@ class Service:
         return version
 
     def run(
-        self, script: str, *arguments: str, timeout: float = 90, **environment: str
+        self, script: str, *arguments: str, timeout: float = 300, **environment: str
     ) -> subprocess.CompletedProcess[str]:
         """Run one of the scripts to its end."""
         kept = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}

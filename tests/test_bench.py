@@ -66,12 +66,18 @@ def test_the_profile_has_no_part_for_the_start() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
-        parts = short(lambda seconds: profile.profile(folder, 1000, 4, seconds))
+        parts = short(lambda seconds: sampled(profile.profile(folder, 1000, 4, seconds)))
 
     whole = parts.pop("all")
     assert sum(parts.values()) == pytest.approx(whole)
     assert parts.get(profile.OTHER, 0) < whole / 2
-    assert {"rate limit", "HTTP to callers", "HTTP to Google"} & set(parts)
+
+
+def sampled(parts: dict[str, float]) -> dict[str, float]:
+    """A profile with samples of what takes the most of a request. Raises NothingAnsweredError for one with too few."""
+    if not {"rate limit", "HTTP to callers", "HTTP to Google"} & set(parts):
+        raise NothingAnsweredError(parts)
+    return parts
 
 
 def measured_results(litellm_version: str = "") -> report.Results:

@@ -135,7 +135,7 @@ def test_tasks_survive_a_kill_and_a_stop(tmp_path: Path, google: Google) -> None
     """Begun and killed: each is carried out or told unknown within 15 s of the next start; none is paid twice."""
     service = Service(
         tmp_path / "service", gemini_api_key="k", gemini_base_url=google.base_url, rate_limit_per_minute=10**6,
-        workers=2, max_connections=1, retries=0,
+        workers=1, max_connections=2, retries=0,
     )  # fmt: skip
     assert service.run("start.sh").returncode == 0
     asynchronous = {"Prefer": "respond-async"}
@@ -148,7 +148,7 @@ def test_tasks_survive_a_kill_and_a_stop(tmp_path: Path, google: Google) -> None
         ask(service, "GET", f"/v1/images/tasks/{task}?wait=30")
     google.latency_seconds = 60
     tasks += begun(range(4, 12))
-    until(lambda: len(google.calls) == 6)  # each worker has one at Google, and the others wait
+    until(lambda: len(google.calls) == 6)  # two are at Google, and the others wait
     for pid in service.processes():
         os.kill(pid, signal.SIGKILL)
     google.latency_seconds = 0

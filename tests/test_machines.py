@@ -50,9 +50,9 @@ class Machines:
         self.road_to_s3 = BadRoad(self.s3.port)
         self.both = [
             Service(
-                folder / name, gemini_api_key="k", gemini_base_url=self.google.base_url, workers=2, retries=0,
+                folder / name, gemini_api_key="k", gemini_base_url=self.google.base_url, retries=0,
                 store_url=self.redis.url, results_url=f"s3://{BUCKET}/kept", request_timeout_seconds=30,
-                **{"rate_limit_per_minute": 10**6} | settings, **self.s3.variables_through(self.road_to_s3.port),
+                **{"workers": 2, "rate_limit_per_minute": 10**6} | settings, **self.s3.variables_through(self.road_to_s3.port),
             )
             for name in ("one", "other")
         ]  # fmt: skip
@@ -204,8 +204,8 @@ def test_a_response_goes_on_there(machines: Machines) -> None:
 
 def test_a_killed_machines_keys_are_settled_by_the_other(tmp_path: Path) -> None:
     """What was sent is unknown, what was not is carried out there; nothing is paid twice."""
-    with running(tmp_path, max_connections=2, max_waiting=100) as machines:
-        machines.google.latency_seconds = 5
+    with running(tmp_path, workers=1, max_connections=4, max_waiting=100) as machines:
+        machines.google.latency_seconds = 60
         tasks = [task_on(machines.one, f"killed-{number}") for number in range(12)]
         until(lambda: len(machines.google.calls) == 4)
         kill(machines.one)
@@ -239,7 +239,7 @@ def test_rate_limit_and_budget_are_exact_over_both(tmp_path: Path) -> None:
         def one_of_many(number: int) -> Answer:
             return ask(machines.both[number % 2], "POST", "/generate", {"prompt": f"n{number}"})
 
-        with ThreadPoolExecutor(16) as callers:
+        with ThreadPoolExecutor(80) as callers:  # all of them within the minute
             answers = list(callers.map(one_of_many, range(80)))
         statuses = [answer.status for answer in answers]
         usage_when_settled(machines.one)

@@ -269,7 +269,7 @@ def test_a_fresh_clone_needs_one_command(tmp_path: Path) -> None:
     home.mkdir()
     pip = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
 
-    started = fresh.run("start.sh", "--demo", timeout=300, HOME=str(home), **pip)
+    started = fresh.run("start.sh", "--demo", timeout=900, HOME=str(home), **pip)
     asked = fresh.run("test_request.sh")
     fresh.run("stop.sh")
 

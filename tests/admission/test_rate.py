@@ -65,7 +65,7 @@ async def test_a_redis_that_hangs_costs_nobody_half_a_second(stand_in: StandIn, 
             slowest = max(slowest, time.monotonic() - started)
         degraded = (await client.get("/ready")).json()
         redis.go_on()
-        deadline = time.monotonic() + 12
+        deadline = time.monotonic() + 60
         while (await client.get("/ready")).json()["degraded"]:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.2)

@@ -35,7 +35,7 @@ def test_nothing_undocumented_is_answered(quick: Service, tmp_path: Path) -> Non
     ]  # fmt: skip
     # Not every string that the schema allows is base64 of a picture: that alone is left out.
     ran = subprocess.run(
-        list(map(str, command)), cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+        list(map(str, command)), cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False
     )
 
     assert ran.returncode == 0, ran.stdout[-6000:] + ran.stderr[-2000:]

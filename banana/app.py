@@ -268,6 +268,8 @@ class _Keeping:
             is_stopping=ServerProtocol.is_stopping,
         )
         self._beat.beat_while(lambda: self._works.is_busy or self._requests.is_claiming)
+        # An idle worker would not notice that the ledger works again.
+        self._beat.beat_while(lambda: recording.ledger.fails)
         self.requests = self._requests if settings.keep_results_seconds else NothingKept()
         history = KeptHistory(self._ledger, self.files, self.links, buffers, settings.max_request_bytes)
         self.history = history if settings.keep_results_seconds else NoHistory()

@@ -35,12 +35,9 @@ OTHER_MODELS = (
 )
 STATE_FOLDER = Path(".state")
 RESULTS_FOLDER = ".state/results"
-# Where the demo keeps what it has, so that nothing of it is found when a real key is set: no result, no key, no cent.
-DEMO_STATE = {
-    "store_url": f"sqlite:///{STATE_FOLDER}/demo/banana.db",
-    "ledger_url": f"sqlite:///{STATE_FOLDER}/demo/ledger.db",
-    "results_url": f"{STATE_FOLDER}/demo/results",
-}
+# The folder, below that of everything else, in which the demo keeps what it has: nothing of it is found when a real key is set,
+# no result, no key, no cent.
+DEMO = "demo"
 # More than anybody spends; and an amount of nanodollars that SQLite can hold.
 MAX_USD = 1_000_000
 # One image of 4K, as Google makes it; less would be paid for and not be kept.
@@ -297,7 +294,7 @@ class Settings(BaseSettings):
         folder = (
             Path(self.store_url.removeprefix("sqlite:///")).parent if self.store_url.startswith("sqlite:") else None
         )
-        return (folder or STATE_FOLDER) / "ledger.db"
+        return (folder or STATE_FOLDER / (DEMO if self.demo else "")) / "ledger.db"
 
     @property
     def ledger_is_a_file(self) -> bool:
@@ -341,8 +338,13 @@ class Settings(BaseSettings):
     @field_validator("gemini_api_key", "access_tokens", "metrics_token")
     @classmethod
     def _can_be_a_header(cls, value: tuple[str, ...] | str | None) -> tuple[str, ...] | str | None:
-        if not all(key.isascii() and key.isprintable() and not set(" \"'`") & set(key) for key in value or ()):
-            raise ValueError("has a character that a key or token cannot have; remove quotes and spaces")
+        for number, entry in enumerate((value,) if isinstance(value, str) else value or (), 1):
+            for character in entry:
+                if not character.isascii() or not character.isprintable() or character in " \"'`":
+                    which = f"entry number {number} has " if isinstance(value, tuple) and len(value) > 1 else "has "
+                    raise ValueError(
+                        f"{which}{character!r}, which a key or token cannot have; remove quotes and spaces"
+                    )
         return value
 
     @field_validator("cors_origins")
@@ -365,9 +367,12 @@ class Settings(BaseSettings):
     @field_validator("access_tokens")
     @classmethod
     def _has_tokens(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for number, entry in enumerate(value, 1):
-            if not entry.rpartition(":")[2]:
+        tokens = [entry.rpartition(":")[2] for entry in value]
+        for number, token in enumerate(tokens, 1):
+            if not token:
                 raise ValueError(f"entry number {number} has no token")
+            if (first := tokens.index(token) + 1) < number:
+                raise ValueError(f"entries number {first} and {number} have the same token; give each caller its own")
         return value
 
     @field_validator("access_tokens", mode="before")
@@ -418,7 +423,7 @@ def read(directory: Path | None = None, **values: object) -> Settings:
         )
         settings = Settings(_env_file=env_file, **values)  # type: ignore[arg-type,call-arg]
         if settings.demo:
-            settings = Settings(_env_file=env_file, **DEMO_STATE | values)  # type: ignore[arg-type,call-arg]
+            settings = settings.model_copy(update=_demo_state(settings))
         return settings
     except ValidationError as error:
         raise SettingsError("; ".join(map(_sentence, error.errors()))) from None
@@ -426,6 +431,24 @@ def read(directory: Path | None = None, **values: object) -> Settings:
         raise SettingsError(".env is not UTF-8; save it as UTF-8") from None
     except PermissionError as error:
         raise SettingsError(f".env cannot be read: {error.strerror}") from None
+
+
+def _demo_state(settings: Settings) -> dict[str, str | None]:
+    """Return where the demo keeps what it has: in a place of its own beside that of the settings."""
+    results = settings.results_url.rstrip("/")
+    return {
+        "store_url": _in_demo_folder(settings.store_url),
+        "ledger_url": settings.ledger_url and _in_demo_folder(settings.ledger_url),
+        "results_url": f"{STATE_FOLDER}/{DEMO}/results" if results == RESULTS_FOLDER else f"{results}/{DEMO}",
+    }
+
+
+def _in_demo_folder(url: str) -> str:
+    """Return the address of a file of the same name in a folder for the demo; other addresses as they are."""
+    if not url.startswith(_SQLITE):
+        return url
+    file = Path(url.removeprefix(_SQLITE))
+    return f"{_SQLITE}{file.parent / DEMO / file.name}"
 
 
 def unknown_names(names: Iterable[str]) -> dict[str, str]:

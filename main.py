@@ -178,7 +178,9 @@ def check_store(settings: config.Settings) -> list[str]:
         storage = open_storage(settings.store_url)
         if isinstance(storage, SQLiteStorage):
             storage.close()
-        ledger = open_ledger(settings.store_url, settings.ledger_file, is_file=settings.ledger_is_a_file)
+        ledger = open_ledger(
+            settings.store_url, settings.ledger_file, is_file=settings.ledger_is_a_file, is_demo=settings.demo
+        )
         ledger.check()
     except (StoreError, LedgerError) as error:
         sys.exit(f"error: {error}")

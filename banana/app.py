@@ -220,7 +220,9 @@ class _Recording:
     def __init__(self, settings: Settings) -> None:
         self.owner = secrets.token_hex(8)
         self.ledger = LedgerThread(
-            open_ledger(settings.store_url, settings.ledger_file, is_file=settings.ledger_is_a_file)
+            open_ledger(
+                settings.store_url, settings.ledger_file, is_file=settings.ledger_is_a_file, is_demo=settings.demo
+            )
         )
         self.models = ModelNames(settings.default_model, settings.model_aliases)
         self.prices = Prices({self.models.resolve(name): ModelPrice(*p) for name, p in settings.prices.items()})

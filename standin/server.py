@@ -24,6 +24,7 @@ MODELS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "gemini-nano-banana-2.1": (("1K", "2K", "4K"), WIDE_RATIOS),
     "gemini-3.1-flash-image": (("512", "1K", "2K", "4K"), WIDE_RATIOS),
     "gemini-3.1-flash-lite-image": (("1K",), RATIOS),
+    "gemini-2.5-flash-image": (("1K",), RATIOS),
 }
 # Models that refuse a part of their own that comes back unsigned: its images, and its words too.
 SIGNED_IMAGES = ("gemini-3-pro-image", "gemini-3.1-flash-image")
@@ -236,6 +237,8 @@ def answer(model: str, picture: str, mime_type: str = "image/jpeg") -> dict[str,
 
 def _image_tokens(model: str, size: str) -> int:
     """Return the tokens of an image of that size, as Google's price list has them."""
+    if model == "gemini-2.5-flash-image":
+        return 1290
     is_pro = "pro" in model
     largest = 2000 if is_pro else 3780 if "banana-2.1" in model else 2520
     return {"512": 747, "1K": 1120, "2K": 1120 if is_pro else 1680, "4K": largest}[size]

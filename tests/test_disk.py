@@ -131,8 +131,8 @@ def test_a_state_that_is_removed_comes_back(tmp_path: Path) -> None:
 
 def test_a_broken_store_does_not_stop_the_start(tmp_path: Path) -> None:
     """It held a minute of counts: it is moved aside, and one line says so."""
-    (tmp_path / ".state").mkdir()
-    (tmp_path / ".state/banana.db").write_bytes(b"no database" * 1000)
+    (tmp_path / ".state/demo").mkdir(parents=True)
+    (tmp_path / ".state/demo/banana.db").write_bytes(b"no database" * 1000)
     with started(tmp_path) as service:
         assert pictures(service, 3) == [1] * 3
 

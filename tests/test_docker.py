@@ -259,7 +259,7 @@ def test_compose_brings_up_what_watches(compose: Compose) -> None:
     until(lambda: b'"banana_requests_in_flight"' in asked(f"{prometheus}/query?query=banana_requests_in_flight"))
     rules = json.loads(asked(f"{prometheus}/rules"))["data"]["groups"][0]["rules"]
     assert {rule["health"] for rule in rules} <= {"ok", "unknown"}
-    assert len(rules) == 11
+    assert len(rules) == 12
     until(lambda: asked(grafana))
     if Path(ENGINE).name == "podman":
         assert json.loads(asked(grafana)) == {"title": "BananaService", "provisioned": 2}

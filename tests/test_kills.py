@@ -73,7 +73,7 @@ def settled(service: Service, key: str) -> tuple[int, bytes]:
     for _ in range(60):
         with suppress(OSError, http.client.HTTPException):
             status, body = ask(service, "POST", path_of(key), key)
-            if status in (200, 502):
+            if status in (200, 424, 502):
                 return status, body
         time.sleep(0.5)
     raise AssertionError(f"{key} was never settled")

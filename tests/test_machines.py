@@ -122,7 +122,7 @@ def settled(service: Service, key: str, path: str = "/generate") -> Answer:
     while time.monotonic() < deadline:
         with suppress(OSError, http.client.HTTPException):
             answer = generate(service, key, path)
-            if answer.status in (200, 410, 502):
+            if answer.status in (200, 410, 424, 502):
                 return answer
         time.sleep(0.2)
     raise AssertionError(f"{key} was never settled")

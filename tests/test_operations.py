@@ -37,7 +37,7 @@ def test_the_alert_rules_are_rules() -> None:
     ran = subprocess.run(["promtool", "check", "rules", str(RULES)], capture_output=True, text=True, check=False)
 
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "11 rules found" in ran.stdout
+    assert "12 rules found" in ran.stdout
 
 
 @needs("prometheus")

@@ -365,7 +365,7 @@ def test_what_is_private_is_readable_by_its_owner_alone(service: Service) -> Non
     assert service.run("start.sh", "--demo", PORT=str(service.port)).returncode == 0
     service.run("stop.sh", PORT=str(service.port))
 
-    for name in (".env", "logs/app.log", ".state/banana.db", ".state"):
+    for name in (".env", "logs/app.log", ".state/demo/banana.db", ".state"):
         assert (service.folder / name).stat().st_mode & 0o077 == 0, name
 
 

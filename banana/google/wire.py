@@ -41,6 +41,16 @@ POLICY_REASONS = frozenset(
 _RESPONSE_FIELDS = ("candidates", "promptFeedback", "usageMetadata", "modelVersion", "responseId")
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)s")
 _MAX_MESSAGE_CHARACTERS = 500
+# Why a prompt is blocked: google.ai.generativelanguage.GenerateContentResponse.PromptFeedback.BlockReason.
+_BLOCK_REASONS = {
+    "SAFETY": "because of its safety settings",
+    "BLOCKLIST": "because of a term on its blocklist",
+    "PROHIBITED_CONTENT": "because its content is prohibited",
+    "IMAGE_SAFETY": "because the image would be unsafe",
+    "MODEL_ARMOR": "by Model Armor",
+    "OTHER": "without saying why",
+    "BLOCK_REASON_UNSPECIFIED": "without saying why",
+}
 # How Google says that a response without an image is free.
 _NOT_CHARGED = "you will not be charged"
 # How the messages of 429 begin; any other is about the model's quota.
@@ -173,12 +183,20 @@ def _error(status: int, name: object, message: str, details: list[dict[str, Any]
     return errors.UpstreamError(f"{status}: {message}")
 
 
+# A quota of a project without billing.
+_NO_FREE_TIER = re.compile(r"\blimit: 0\b.*free_tier|free_tier.*\blimit: 0\b", re.DOTALL | re.IGNORECASE)
+NO_FREE_TIER = (
+    "Google's image models have no free tier: enable billing for the project of this service's API key at"
+    " https://aistudio.google.com/apikey, then ./restart.sh."
+)
 _SIGNATURE = re.compile(r"thought[_ ]?signature", re.IGNORECASE)
 
 
 def _quota(message: str, details: list[dict[str, Any]]) -> errors.UpstreamQuota:
     kinds = (kind for start, kind in _QUOTA_KINDS if message.lower().startswith(start))
     kind, delay_seconds, per_day = next(kinds, QuotaKind.MODEL), _retry_delay(details), _is_per_day(details)
+    if _NO_FREE_TIER.search(message):
+        return errors.UpstreamQuota(NO_FREE_TIER, kind=QuotaKind.MONEY, may_wait=False)
     if kind is QuotaKind.CONTENTION and (delay_seconds or per_day):
         kind = QuotaKind.MODEL  # what has details is a quota, however its message begins
     return errors.UpstreamQuota(
@@ -358,7 +376,7 @@ def _failure(document: dict[str, Any], candidates: list[dict[str, Any]]) -> erro
     feedback = field_of(document, "promptFeedback")
     feedback = feedback if isinstance(feedback, dict) else {}
     if block_reason := text_of(field_of(feedback, "blockReason")):
-        message = _shortened(field_of(feedback, "blockReasonMessage")) or "Google blocked the prompt."
+        message = _shortened(field_of(feedback, "blockReasonMessage")) or _blocked_because(str(block_reason))
         return errors.Blocked(message, reason=str(block_reason))
     reason = _finish_reason(candidates)
     finish_message = next((_shortened(message) for c in candidates if (message := field_of(c, "finishMessage"))), "")
@@ -367,6 +385,12 @@ def _failure(document: dict[str, Any], candidates: list[dict[str, Any]]) -> erro
     text = _shortened(" ".join(_texts(candidates)))
     sentences = ("Google answered without an image.", finish_message, text and f"The model's text: {text}")
     return errors.NoImage(" ".join(filter(None, sentences)), reason=reason or "NO_CANDIDATES")
+
+
+def _blocked_because(reason: str) -> str:
+    """Return Google's reason to block a prompt as a sentence."""
+    why = _BLOCK_REASONS.get(reason, f"for the reason {reason[:100]}")
+    return f"Google blocked the prompt {why}. Change the prompt or the input images."
 
 
 def _is_unbilled(usage: dict[str, Any], candidates: list[dict[str, Any]]) -> bool:

@@ -80,8 +80,10 @@ class Workers(Multiprocess):
             self.processes[number] = self._started()
 
     def terminate_all(self) -> None:
-        """Ask all workers to end."""
+        """Ask all workers to end; from now on nobody listens but those that have not heard it yet."""
         self._stopping.set()
+        for listener in self.sockets:
+            listener.close()
         super().terminate_all()
 
     def join_all(self) -> None:

@@ -14,7 +14,7 @@ def is_shared(store_url: str) -> bool:
     return store_url.startswith("redis")
 
 
-def open_ledger(store_url: str, file: Path, *, is_file: bool) -> "SQLiteLedger | RedisLedger":
+def open_ledger(store_url: str, file: Path, *, is_file: bool, is_demo: bool = False) -> "SQLiteLedger | RedisLedger":
     """Return the ledger in `file`, or else the one in the store; it is opened when it is first used.
 
     Raises LedgerError when `store_url` is no address.
@@ -24,4 +24,4 @@ def open_ledger(store_url: str, file: Path, *, is_file: bool) -> "SQLiteLedger |
     # Not at the top: Redis' client takes 40 ms to import, and by default the store is a file.
     from banana.ledger.redis import RedisLedger
 
-    return RedisLedger(store_url)
+    return RedisLedger(store_url, is_demo=is_demo)

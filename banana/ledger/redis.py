@@ -18,8 +18,8 @@ SWEPT_AT_ONCE = 500
 class RedisLedger:
     """A `Ledger` in the server at `url`; `clock` is its clock, None the server's own."""
 
-    def __init__(self, url: str, clock: Callable[[], float] | None = None) -> None:
-        self._server = LedgerServer(url, clock)
+    def __init__(self, url: str, clock: Callable[[], float] | None = None, *, is_demo: bool = False) -> None:
+        self._server = LedgerServer(url, clock, is_demo=is_demo)
         self._clock = clock or time.time
         self.spend = RedisSpend(self._server)
 

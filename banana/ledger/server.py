@@ -19,6 +19,7 @@ from banana.ledger.ledger import LedgerError
 ANSWER_SECONDS = 2
 # In braces, so that a cluster would have everything in one place.
 PREFIX = "{banana}:"
+DEMO_PREFIX = "{banana-demo}:"
 VERSION = 1
 # How many of something one run of the script is given: Lua passes on some thousand values, and others wait meanwhile.
 BATCH = 500
@@ -37,10 +38,12 @@ class LedgerServer:
     Args:
         url: redis://, rediss:// or redis+unix://.
         clock: in seconds of the epoch; None is the server's own.
+        is_demo: whether it is the demo's, which shares nothing with any other.
 
     """
 
-    def __init__(self, url: str, clock: Callable[[], float] | None = None) -> None:
+    def __init__(self, url: str, clock: Callable[[], float] | None = None, *, is_demo: bool = False) -> None:
+        self._prefix = DEMO_PREFIX if is_demo else PREFIX
         try:
             # A connection that the server closed meanwhile is noticed by what is sent next: that is sent again, once.
             retry = Retry(NoBackoff(), 1, supported_errors=(ConnectionFailed,))
@@ -113,7 +116,7 @@ class LedgerServer:
 
     def _run(self, operation: str, number: int, *values: object) -> Any:
         now = "" if self._clock is None else f"{self._clock():.6f}"
-        return self._script(keys=[PREFIX], args=[operation, self._session, number, now, *map(_argument, values)])
+        return self._script(keys=[self._prefix], args=[operation, self._session, number, now, *map(_argument, values)])
 
     def _reason(self, error: Exception) -> str:
         """Return what is wrong, with the version where that is it."""

@@ -24,6 +24,8 @@ ServiceTier = Annotated[
         description="flex: half the price where the model has it, and minutes of waiting; priority: 1.8 times the price."
     ),
 ]
+# What other gateways put before a model's name, and Google's API itself.
+_GATEWAYS = re.compile(r"^(?:(?:models|google|gemini|openai|vertex_ai|openrouter)/)+")
 _DIGITS = re.compile(r"-?[0-9]{1,18}")
 
 
@@ -52,8 +54,7 @@ def _not_blank(value: str) -> str:
 def _model_name(value: object) -> object:
     if not isinstance(value, str | LongString):
         return value
-    # As Google's API names it, and OpenRouter's.
-    name = value.removeprefix("models/").removeprefix("google/") if isinstance(value, str) else ""
+    name = _GATEWAYS.sub("", value) if isinstance(value, str) else ""
     if not is_model_name(name):
         raise ValueError("is not a valid model name")
     return name

@@ -96,7 +96,11 @@ class GenerateWriter(ResponseWriter):
         preferred = preferred_media_type(headers.get("accept", ""))
         self._requested = order.count
         self.as_links = self.needs_links = body.response_format == "url"
-        self._as_picture = self._requested == 1 and preferred.startswith("image/") and not self.as_links
+        wants_picture = preferred.startswith("image/") and not self.as_links
+        if wants_picture and self._requested > 1:
+            problem = "must be 1 with Accept: image/*, whose response is one file; leave the header out to get JSON"
+            raise errors.InvalidRequest.of_fields([("number_of_images", problem)])
+        self._as_picture = wants_picture
         self.streams = preferred == "text/event-stream"
         self.allows_leading_whitespace = not self._as_picture
 

@@ -47,6 +47,9 @@ def test_an_image_is_found_in_any_cut(cut: int) -> None:
     assert (found.mime_type, found.usage) == ("image/png", {"totalTokenCount": 12})
 
 
+BLOCKED = "Google blocked the prompt because its content is prohibited. Change the prompt or the input images."
+
+
 @pytest.mark.parametrize("usage", [{}, [], 5, {"totalTokenCount": "5"}, {"a": [{"b": None}]}])
 def test_an_odd_count_of_tokens_costs_no_picture(usage: Any) -> None:
     """A usage of any kind is decoration: the picture comes."""
@@ -179,7 +182,7 @@ def test_words_beside_an_image_come_where_they_count() -> None:
         ),
         (
             {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}},
-            Words("Google blocked the prompt.", "PROHIBITED_CONTENT", True, {"totalTokenCount": 3}),
+            Words(BLOCKED, "PROHIBITED_CONTENT", True, {"totalTokenCount": 3}),
         ),
         (
             {"candidates": [{"finishReason": "IMAGE_SAFETY", "finishMessage": "Unsafe."}]},

@@ -28,7 +28,8 @@ SSE = {"Accept": "text/event-stream"}
 
 
 def events_of(text: str) -> list[tuple[str, Any]]:
-    blocks = [block.split("\n") for block in text.strip().split("\n\n") if not block.startswith(":")]
+    lines = [line for line in text.strip().split("\n") if not line.startswith(":")]
+    blocks = [block.split("\n") for block in "\n".join(lines).split("\n\n")]
     return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in blocks]
 
 
@@ -93,7 +94,7 @@ async def test_silence_is_broken_by_comments(stand_in: StandIn, monkeypatch: pyt
     async with client_of(create_app(settings_for(stand_in))) as client:
         response = await client.post("/generate", json={"prompt": "x"}, headers=SSE)
 
-    assert 3 <= response.text.count(": keep-alive\n\n") <= response.elapsed.total_seconds() / 0.1
+    assert 3 <= response.text.count(": keep-alive\n") <= response.elapsed.total_seconds() / 0.1
     assert [name for name, _ in events_of(response.text)] == ["image", "done"]
 
 

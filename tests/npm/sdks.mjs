@@ -46,7 +46,7 @@ await check("openai's own exceptions come out", async () => {
   await assert.rejects(stranger.images.generate({ model, prompt: "x" }), OpenAI.AuthenticationError);
   await assert.rejects(openai.images.generate({ model, prompt: "[fault:image-safety]" }), OpenAI.BadRequestError);
   await assert.rejects(openai.images.generate({ model: "gemini-1", prompt: "x" }), OpenAI.NotFoundError);
-  await assert.rejects(openai.images.generate({ model, prompt: "[fault:reset]" }), OpenAI.InternalServerError);
+  await assert.rejects(openai.images.generate({ model, prompt: "[fault:reset]" }), { status: 424 });
   await assert.rejects(
     openai.images.generate({ model, prompt: "x", background: "transparent" }),
     OpenAI.BadRequestError,

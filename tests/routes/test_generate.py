@@ -18,6 +18,7 @@ from tests.pictures import encoded, opened, png
 from tests.upstream import HttpxTransport
 
 pytestmark = pytest.mark.anyio
+BLOCKED = "Google blocked the prompt because its content is prohibited. Change the prompt or the input images."
 
 
 async def test_a_prompt_alone_gives_one_picture(client: httpx.AsyncClient) -> None:
@@ -117,7 +118,11 @@ async def test_n_images_are_n_calls_and_keep_their_order(stand_in: StandIn) -> N
         "requested": 4,
         "returned": 2,
         "failed": [
-            {"index": 1, "code": "blocked", "message": "Google blocked the prompt."},
+            {
+                "index": 1,
+                "code": "blocked",
+                "message": BLOCKED.replace("because its content is prohibited", "without saying why"),
+            },
             {"index": 3, "code": "invalid_request", "message": "Request contains an invalid argument."},
         ],
     }
@@ -433,3 +438,36 @@ async def test_words_that_are_no_unicode_cost_no_picture(
         assert [failed["code"] for failed in response.json()["metadata"]["failed"]] == ["no_image"]
     else:
         assert [response.text.count(f"event: {name}\n") for name in ("image", "failed", "done")] == [3, 1, 1]
+
+
+async def test_a_file_is_one_picture(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+    """Two with `Accept: image/*` would be JSON in a .jpg, and paid for: refused before anything is sent."""
+    body, headers = {"prompt": "x", "number_of_images": 2}, {"Accept": "image/*"}
+    refused = await client.post("/generate", json=body, headers=headers)
+
+    assert (refused.status_code, error_of(refused)["fields"][0]["field"]) == (422, "number_of_images")
+    assert not stand_in.calls
+
+
+@pytest.mark.parametrize("prefix", ["openai/", "gemini/", "google/", "vertex_ai/", "openrouter/google/", "models/"])
+@pytest.mark.parametrize("path", ["/generate", "/v1/images/generations"])
+async def test_prefixes_of_other_gateways_are_taken_off(
+    client: httpx.AsyncClient, stand_in: StandIn, path: str, prefix: str
+) -> None:
+    """As their users have them in their programs."""
+    response = await client.post(path, json={"prompt": "x", "model": f"{prefix}gemini-3-pro-image"})
+
+    assert (response.status_code, stand_in.calls[0].model) == (200, "gemini-3-pro-image")
+
+
+async def test_a_project_without_billing_is_told_so(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+    """Google says that a quota of 0 was exceeded."""
+    message = (
+        "You exceeded your current quota, please check your plan and billing details.\n* Quota exceeded for metric:"
+        " generativelanguage.googleapis.com/generate_content_free_tier_requests, limit: 0, model: gemini-3-pro-image"
+    )
+    stand_in.plan.append(faults.exhausted(message, faults.retry_info("20s")))
+    response = await client.post("/generate", json={"prompt": "x"})
+
+    assert (response.status_code, len(stand_in.calls)) == (429, 1)
+    assert "enable billing" in error_of(response)["message"]

@@ -120,4 +120,4 @@ async def test_silence_becomes_comments(
     monkeypatch.setattr(images, "SILENCE_SECONDS", 0.02)
     stand_in.latency_seconds = 0.3
 
-    assert ": keep-alive\n\n" in (await asked(wishes, live=True)).text
+    assert ": keep-alive\n" in (await asked(wishes, live=True)).text

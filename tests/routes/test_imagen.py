@@ -106,7 +106,10 @@ async def test_a_block_is_a_400_with_its_reason(client: httpx.AsyncClient, stand
     response = await client.post(PREDICT, json=ASKED)
 
     error = response.json()["error"]
-    assert (response.status_code, error["message"]) == (400, "Google blocked the prompt. (PROHIBITED_CONTENT)")
+    assert (response.status_code, error["message"]) == (
+        400,
+        "Google blocked the prompt because its content is prohibited. Change the prompt or the input images. (PROHIBITED_CONTENT)",
+    )
     assert error["details"][1]["metadata"] == {"reason": "PROHIBITED_CONTENT"}
 
 

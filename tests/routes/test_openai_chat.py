@@ -23,6 +23,7 @@ from tests.conftest import client_of, served, settings_for
 from tests.pictures import encoded, opened, png, signed
 
 pytestmark = pytest.mark.anyio
+BLOCKED = "Google blocked the prompt because its content is prohibited. Change the prompt or the input images."
 CHAT = "/v1/chat/completions"
 KEY = {"Idempotency-Key": "chat-1"}
 
@@ -49,9 +50,10 @@ def picture_of(image: dict[str, Any]) -> bytes:
 
 def events_of(text: str) -> list[dict[str, Any]]:
     """The chunks of a stream, whose end is there."""
-    *events, done, rest = text.split("\n\n")
+    lines = [line for line in text.split("\n") if not line.startswith(":")]
+    *events, done, rest = "\n".join(lines).split("\n\n")
     assert (done, rest) == ("data: [DONE]", "")
-    return [json.loads(event.removeprefix("data: ")) for event in events if not event.startswith(":")]
+    return [json.loads(event.removeprefix("data: ")) for event in events]
 
 
 async def late(request: web.Request, picture: str) -> web.StreamResponse:
@@ -205,7 +207,7 @@ async def test_a_picture_elsewhere_is_not_fetched(client: httpx.AsyncClient, sta
 @pytest.mark.parametrize(
     ("fault", "reason", "native", "words"),
     [
-        ("blocked", "content_filter", "PROHIBITED_CONTENT", "Google blocked the prompt."),
+        ("blocked", "content_filter", "PROHIBITED_CONTENT", BLOCKED),
         ("text-only", "stop", "STOP", "Here is your banana. What colour should it have?"),
         (faults.candidate({"parts": [{"text": "Half a"}]}, "MAX_TOKENS"), "length", "MAX_TOKENS", "Half a"),
     ],
@@ -326,9 +328,9 @@ async def test_a_silence_is_filled_with_comments(
     stand_in.plan.append(late)
     failed = (await client.post(CHAT, json=says("x") | {"stream": True})).text
 
-    assert made.startswith(": keep-alive\n\n")
+    assert made.startswith(": keep-alive\n")
     assert len(events_of(made)) == 4
-    assert failed.startswith(": keep-alive\n\n")
+    assert failed.startswith(": keep-alive\n")
     assert events_of(failed)[0]["error"]["code"] == "invalid_request"
 
 

@@ -17,6 +17,7 @@ from tests.conftest import client_of, served, settings_for
 from tests.pictures import encoded, opened, png, signed
 
 pytestmark = pytest.mark.anyio
+BLOCKED = "Google blocked the prompt because its content is prohibited. Change the prompt or the input images."
 RESPONSES = "/v1/responses"
 TOOL: dict[str, Any] = {"type": "image_generation"}
 ASKED: dict[str, Any] = {"model": "gpt-5.5", "input": "a banana", "tools": [TOOL]}
@@ -28,9 +29,7 @@ def events_of(text: str) -> list[dict[str, Any]]:
     """The events of a stream; each is named twice, and they are numbered without gaps."""
     events = []
     for event in text.removesuffix("\n\n").split("\n\n"):
-        if event.startswith(":"):
-            continue
-        name, data = event.split("\n")
+        name, data = [line for line in event.split("\n") if not line.startswith(":")]
         events.append(json.loads(data.removeprefix("data: ")))
         assert name == f"event: {events[-1]['type']}"
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
@@ -113,7 +112,7 @@ async def test_what_came_out_goes_in_again(client: httpx.AsyncClient, stand_in: 
     assert response.status_code == 200
     turns = stand_in.calls[-1].body["contents"]
     assert [turn["role"] for turn in turns] == ["user", "model"] * 3 + ["user"]
-    assert turns[1]["parts"] == [signed({"text": "Google blocked the prompt."})]
+    assert turns[1]["parts"] == [signed({"text": BLOCKED})]
 
 
 def shown(picture: bytes) -> dict[str, Any]:
@@ -225,7 +224,7 @@ async def test_a_refusal_is_said_in_each_shape(client: httpx.AsyncClient, stand_
 
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "moderation_blocked")
     assert (whole["status"], whole["incomplete_details"]) == ("incomplete", {"reason": "content_filter"})
-    assert whole["output"][0]["content"] == [{"type": "refusal", "refusal": "Google blocked the prompt."}]
+    assert whole["output"][0]["content"] == [{"type": "refusal", "refusal": BLOCKED}]
     assert streamed[-1]["type"] == "response.incomplete"
 
 

@@ -137,6 +137,7 @@ function set(values) {
     if (name === "model") fillSizes();
   }
   settle();
+  keep();
 }
 
 export async function addFiles(files) {
@@ -230,10 +231,14 @@ function restore() {
   set(JSON.parse(localStorage.getItem("settings") ?? "{}"));
 }
 
+// Not before the models are listed.
+function keep() {
+  const kept = Object.fromEntries(SETTINGS.filter((name) => name !== "count").map((name) => [name, $(name).value]));
+  if (models.length) localStorage.setItem("settings", JSON.stringify(kept));
+}
+
 function settle() {
   const { ratio } = request();
-  const kept = Object.fromEntries(SETTINGS.filter((name) => name !== "count").map((name) => [name, $(name).value]));
-  localStorage.setItem("settings", JSON.stringify(kept));
   const wide = ratio ? ratioOf(ratio) : 1;
   $("shape").style.width = `${Math.min(18, 14 * Math.sqrt(wide))}px`;
   $("shape").style.height = `${Math.min(18, 14 / Math.sqrt(wide))}px`;
@@ -297,6 +302,7 @@ export function start(onask) {
   $("composer").addEventListener("change", (event) => {
     if (event.target.id === "model") fillSizes();
     settle();
+    keep();
   });
   $("composer").addEventListener("submit", (event) => {
     event.preventDefault();

@@ -40,7 +40,7 @@ export function icon(name) {
   return svg;
 }
 
-// A name for something that is to be unique; crypto.randomUUID is not there on plain http.
+// A unique name; crypto.randomUUID is not there on plain http.
 export const randomId = () =>
   [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 

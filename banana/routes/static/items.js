@@ -47,7 +47,7 @@ export async function add(items, blobs, thumbs) {
   tell(items.map((item) => item.id));
 }
 
-// Changes one, as `store.change`; what could not be stored is shown and thrown.
+// As `store.change`; what could not be stored is shown and thrown.
 export async function change(id, act, picture) {
   try {
     const after = await store.change(id, act, picture);

@@ -1,4 +1,4 @@
-// Justified rows: whole pictures in their own shapes, rows as wide as the page. Numbers in, numbers out.
+// Justified rows: whole pictures in their own shapes, rows as wide as the page.
 const GAP = 6;
 const HEADING = 44;
 const NARROWEST = 0.5;

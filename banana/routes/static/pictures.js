@@ -13,7 +13,7 @@ export function fileName({ prompt, type, made }) {
 
 export const ratioOf = (name) => name.split(":").reduce((wide, high) => wide / high);
 
-// {width, height, thumb}: in pixels, and a small copy; of what the browser cannot open nothing is known.
+// {width, height, thumb} in pixels; nothing of what the browser cannot open.
 export async function measured(blob) {
   let bitmap;
   try {

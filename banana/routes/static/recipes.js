@@ -58,10 +58,10 @@ with open("${output}", "wb") as file:
     file.write(base64.b64decode(result.data[0].b64_json))`;
 }
 
-function google({ prompt, ratio, size, model }, files, output) {
+function google({ prompt, ratio, size, model, tier }, files, output) {
   const settings = [ratio && `aspect_ratio="${ratio}"`, size && `image_size="${size}"`].filter(Boolean).join(", ");
   const contents = [python(prompt), ...files.map((file) => `PIL.Image.open(${python(file)})`)];
-  const config = `response_modalities=["IMAGE"]${settings && `, image_config=types.ImageConfig(${settings})`}`;
+  const config = `response_modalities=["IMAGE"]${settings && `, image_config=types.ImageConfig(${settings})`}${tier && `, service_tier="${tier}"`}`;
   const needed = [...imports(), ...(files.length ? ["import PIL.Image"] : [])];
   return `${[...needed, "from google import genai", "from google.genai import types"].join("\n")}
 

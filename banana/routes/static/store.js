@@ -77,7 +77,7 @@ function upgrade(database, transaction, oldVersion) {
   };
 }
 
-// Resolves when the transaction is complete: leaving the page before aborts it.
+// Resolves when the transaction is complete.
 async function run(mode, act) {
   const database = await opened;
   if (!database) return act(...memory)?.result;

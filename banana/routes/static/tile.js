@@ -59,8 +59,10 @@ export function tick(node, { items: [item] }) {
 }
 
 // How long the last ones of the same model and size took.
-function usualSeconds({ model, size }) {
-  const same = items.done().filter((item) => item.model === model && item.size === size && item.seconds);
+function usualSeconds({ model, size, tier }) {
+  const same = items
+    .done()
+    .filter((item) => item.model === model && item.size === size && item.tier === tier && item.seconds);
   const last = same
     .slice(0, 7)
     .map((item) => item.seconds)

@@ -26,7 +26,7 @@ export const words = {
   size: "Size",
   tier: "Service tier",
   standardTier: "Standard",
-  flexTier: "Flex: half price, minutes",
+  flexTier: "Flex −50%",
   count: "Number of images",
   model: "Model",
   autoRatio: "Auto",

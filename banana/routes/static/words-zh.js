@@ -25,7 +25,7 @@ export const words = {
   size: "分辨率",
   tier: "服务等级",
   standardTier: "标准",
-  flexTier: "Flex：半价，需数分钟",
+  flexTier: "Flex 半价",
   count: "数量",
   model: "模型",
   autoRatio: "自动",

@@ -418,9 +418,7 @@ def read(directory: Path | None = None, **values: object) -> Settings:
     env_file = (directory or Path()) / ".env"
     try:
         _check_names(dotenv_values(env_file), ".env")
-        _check_names(
-            {name: "" for name, meant in unknown_names(os.environ).items() if meant in GUARDS}, "the environment"
-        )
+        _check_names(filter(_is_slip, os.environ), "the environment")
         settings = Settings(_env_file=env_file, **values)  # type: ignore[arg-type,call-arg]
         if settings.demo:
             settings = settings.model_copy(update=_demo_state(settings))
@@ -431,6 +429,21 @@ def read(directory: Path | None = None, **values: object) -> Settings:
         raise SettingsError(".env is not UTF-8; save it as UTF-8") from None
     except PermissionError as error:
         raise SettingsError(f".env cannot be read: {error.strerror}") from None
+
+
+def _is_slip(name: str) -> bool:
+    """Return whether a name is one slip of the keyboard away from a setting in GUARDS; many others hold such words."""
+
+    def shorter(longer: str) -> set[str]:
+        return {longer[:at] + longer[at + 1 :] for at in range(len(longer))}
+
+    name = name.upper()
+    for meant in GUARDS:
+        swapped = {meant[:at] + meant[at + 1] + meant[at] + meant[at + 2 :] for at in range(len(meant) - 1)}
+        same_length = len(name) == len(meant) and sum(map(str.__ne__, name, meant)) == 1
+        if name in shorter(meant) or meant in shorter(name) or (name in swapped and name != meant) or same_length:
+            return True
+    return False
 
 
 def _demo_state(settings: Settings) -> dict[str, str | None]:

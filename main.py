@@ -122,7 +122,7 @@ def _supervise(settings: config.Settings, listeners: list[socket.socket], *, rel
         ChangeReload(config_of_server, target=uvicorn.Server(config_of_server).run, sockets=listeners).run()
     else:
         # One worker has a supervisor too, so that it can be replaced without a gap.
-        stopping = multiprocessing.get_context("spawn").Event()
+        stopping = multiprocessing.get_context("spawn").RawValue("b", 0)
         options = _server_options(settings)
         options["http"].stopping = stopping
         config_of_server = uvicorn.Config("main:application", workers=settings.workers, **options)

@@ -234,7 +234,7 @@ class Images:
             f"models/{model}:generateContent",
             request.body(),
             limit=lambda: self._call_limit(order, model),
-            tier=order.service_tier,
+            tier=lambda: order.service_tier,
             signed_anew=partial(self._call, order, model, is_signed_anew=True) if has_signatures else None,
             for_model=lambda other: self._call(_fitted(order, other), other, is_signed_anew=is_signed_anew),
         )

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -13,10 +14,12 @@ import pytest
 import config
 from banana.app import create_app
 from banana.ledger import thread
+from banana.ledger.sqlite_spend import SQLiteSpend
 from banana.results import works
 from banana.results.folder import FolderFiles
 from standin.server import StandIn
 from tests.conftest import client_of, error_of, settings_for
+from tests.patience import eventually
 
 pytestmark = pytest.mark.anyio
 LEDGER = Path(".state/ledger.db")
@@ -110,7 +113,7 @@ async def test_an_image_comes_before_the_deadline_though_it_cannot_be_stored(
     ("name", "value"),
     [("LEDGER_URL", "mysql://h/db"), ("LEDGER_URL", "postgres:/x"), ("LEDGER_URL", "sqlite:///"), ("STORE_URL", "postgres://h"),
      ("RESULTS_URL", "gs://bucket"), ("RESULTS_URL", "s3:/bucket"), ("KEEP_RESULTS_BYTES", "200000"),
-     ("LEDGR_URL", "sqlite:///x"), ("STORE_ULR", "redis://h"), ("ACCES_TOKENS", "a"), ("BUDGET", "*=1/day")],
+     ("LEDGR_URL", "sqlite:///x"), ("STORE_ULR", "redis://h"), ("ACCES_TOKENS", "a"), ("BUDGET", "*=1/day"), ("LEDGERURL", "sqlite:///x")],
 )  # fmt: skip
 @pytest.mark.parametrize("place", ["environment", ".env"])
 def test_what_would_be_recorded_elsewhere_stops_the_start(
@@ -138,3 +141,57 @@ async def test_no_task_is_begun_when_the_service_stops(
 
     assert (refused.status_code, error_of(refused)["code"], served.status_code) == (503, "overloaded", 200)
     assert len(stand_in.calls) == 1
+
+
+@pytest.mark.parametrize(
+    "name", ["GOOGLE_GEMINI_BASE_URL", "AWS_ACCESS_TOKEN", "NPM_ACCESS_TOKEN", "ACCESS_TOKEN_SECRET", "STORAGE_URL"]
+)
+def test_names_of_other_programs_stop_nothing(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """google-genai is pointed here by one of them."""
+    monkeypatch.setenv("GEMINI_API_KEY", "k")
+    monkeypatch.setenv(name, "x")
+
+    assert config.read().gemini_api_key == ("k",)
+
+
+async def test_what_a_slow_ledger_records_late_is_recorded_once(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a caller without a budget spends is added, not set: it is waited for, and not added again."""
+    monkeypatch.setattr(thread, "SILENT_SECONDS", 0.1)
+    add = SQLiteSpend.add
+
+    def slow(self: SQLiteSpend, rows: Any) -> None:
+        add(self, rows)
+        time.sleep(0.5)
+
+    monkeypatch.setattr(SQLiteSpend, "add", slow)
+    response = await client.post("/generate", json={"prompt": "a banana"})
+    monkeypatch.setattr(thread, "SILENT_SECONDS", 30)
+    usage = 0.0
+    for _ in range(3):
+        usage = (await client.get("/v1/key")).json()["data"]["usage"]
+
+    assert f"{usage:.6f}" == response.headers["X-Cost-USD"]
+
+
+@pytest.mark.parametrize("by_its_caller", [False, True])
+async def test_what_is_stored_outlives_its_worker(stand_in: StandIn, by_its_caller: bool) -> None:
+    """A task that its caller cancels takes its images along; one whose worker ends leaves them for the next."""
+    stand_in.plan.extend([None, "hang"])
+    app = create_app(settings_for(stand_in))
+    async with client_of(app) as client:
+        body = {"prompt": "a banana", "n": 2}
+        task = (await client.post("/v1/images/generations/async", json=body)).json()["id"]
+        images = Path(".state/results")
+        await eventually(lambda: len(stand_in.calls) == 2 and list(images.glob(f"{task}-*")))
+        if by_its_caller:
+            await client.delete(f"/v1/images/tasks/{task}")
+        else:
+            (work,) = [one for one in asyncio.all_tasks() if "_carry_out" in repr(one.get_coro())]
+            work.cancel()
+            await asyncio.wait([work])
+        await eventually(lambda: not by_its_caller or not list(images.glob(f"{task}-*")))
+        left = list(images.glob(f"{task}-*"))
+
+    assert len(left) == (0 if by_its_caller else 1)

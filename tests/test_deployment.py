@@ -340,6 +340,7 @@ DEPLOY = (ROOT / "docs/deploy.md").read_text(encoding="utf-8")
 
 def test_what_was_backed_up_is_there_after_a_restore(tmp_path: Path) -> None:
     """The commands of docs/deploy.md: a key and its picture from before the backup are there, one from after it is not."""
+    service = Service(tmp_path)
     backup = re.findall(r"^\$ (.*\.state/backup.*)$", DEPLOY.partition("\n## 中文\n")[0], re.MULTILINE)
     (restore, _) = re.findall(r"```bash\n(rm -f \.state/ledger.*?)```", DEPLOY, re.DOTALL)
 
@@ -355,7 +356,7 @@ def test_what_was_backed_up_is_there_after_a_restore(tmp_path: Path) -> None:
             return response.headers["Idempotent-Replayed"] == "true"
 
     with stand_in_process(latency_seconds=0) as google:
-        service = Service(tmp_path, workers=1, gemini_api_key="k", gemini_base_url=google)
+        service.set(port=service.port, workers=1, gemini_api_key="k", gemini_base_url=google)
         with started(service):
             first = [is_replayed("before")]
             run("\n".join(backup))

@@ -226,7 +226,8 @@ class Budgets:
             added, self._added = self._added, {}
             rows = [(caller, day, nanodollars(amount)) for (caller, day), amount in added.items()]
             try:
-                await self._ledger.record(lambda ledger: ledger.spend.add(rows))
+                # To its end: given up and tried again it might be added twice.
+                await self._ledger.record(lambda ledger: ledger.spend.add(rows), to_its_end=True)
             except errors.LedgerUnavailable:
                 for place, amount in added.items():
                     self._added[place] = self._added.get(place, _NOTHING) + amount

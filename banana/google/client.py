@@ -10,7 +10,6 @@ import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from decimal import Decimal
-from functools import cache
 from typing import Any, NamedTuple, TypeVar
 
 import structlog
@@ -22,7 +21,7 @@ from banana.errors import UpstreamResponse
 from banana.exchange import LEAST_SECONDS, Exchange, unknown_limit
 from banana.google import wire
 from banana.google.connection import Sink
-from banana.google.contents import cost_basis_of, tier_of
+from banana.google.contents import CostBasis, tier_of
 from banana.google.key_spend import KeySpend
 from banana.google.keys import Key, KeyRing
 from banana.google.models import ModelNames
@@ -63,7 +62,7 @@ class Call(Struct, frozen=True):
         method: of HTTP.
         other_quota: what it is, where it does not count against the model's quota of images.
         limit: returns what it may cost at the most, in USD; None where that is not known.
-        tier: the service tier that it asks for, where that is known.
+        tier: returns the service tier that it asks for, where Google does not say which one served it.
         signed_anew: returns the call with the value that stands for a signature on every part of the model's; None where it
             has none, or is not this service's to change.
         for_model: returns the call to another model; None where there is none.
@@ -76,7 +75,7 @@ class Call(Struct, frozen=True):
     method: str = "POST"
     other_quota: str = ""
     limit: Callable[[], Decimal | None] = lambda: None
-    tier: str = ""
+    tier: Callable[[], str] = lambda: ""
     signed_anew: "Callable[[], Call] | None" = None
     for_model: "Callable[[str], Call] | None" = None
 
@@ -139,12 +138,9 @@ class GeminiClient:
         """Return when there is room for one more call. Raises Overloaded."""
         self._slots.check()
 
-    def limit_of(self, model: str, body: Pieces) -> Callable[[], Decimal | None]:
-        """Return a function that returns what a call of `generateContent` with `body` may cost at the most, in USD.
-
-        It reads the body when it is called for the first time.
-        """
-        return cache(lambda: self._prices.limit(model, cost_basis_of(body)))
+    def limit_of(self, model: str, basis: Callable[[], CostBasis]) -> Callable[[], Decimal | None]:
+        """Return a function that returns what a call of `generateContent` may cost at the most, in USD."""
+        return lambda: self._prices.limit(model, basis())
 
     async def image(self, call: Call, exchange: Exchange, *, takes_words: bool = False) -> wire.Image | wire.Words:
         """Make a call of `generateContent` once; return its image, or words where they count. Raises BananaError."""
@@ -289,6 +285,7 @@ class GeminiClient:
                 except errors.BananaError as error:
                     failure = error
                     failure.cost_usd = sending.cost_usd or None
+                    self._keys.ask_again(key)
                     if (other := self._mended(call, error)) is not None and not sending.is_late:
                         call = other
                         exchange.model, exchange.call_limit = call.model, call.limit
@@ -321,7 +318,7 @@ class GeminiClient:
         metrics.tokens.inc(tokens.total)
         model = answered.model if self._prices.of(answered.model) else call.model
         said = answered.tier or usage.get("serviceTier") or usage.get("trafficType")
-        tier = tier_of(said) if said else call.tier
+        tier = tier_of(said) if said else call.tier()
         sending.cost_usd = self._prices.cost(model, tokens, tier=tier, searches=answered.searches)
         return tokens
 
@@ -348,19 +345,20 @@ class GeminiClient:
                 sending.in_doubt = False
                 raise await self._error(response, call)
             sending.is_answered = True
+            if self._keys.accepted(key):  # whatever the answer says: Google serves this key
+                log.info("key_accepted", key=key.digest)
+                self._count_keys()
             if response.status == NO_CONTENT:
                 raise errors.InvalidResponse("Google answered 204, without a body.")
             sending.end_at(None)  # what the reader has at the deadline may be whole: it decides
             result = await read(response, sending)
+            sending.is_unbilled = isinstance(result, wire.Words) and result.is_unbilled
             if not (isinstance(result, wire.Words) and result.is_refusal):
                 sending.made_image = True
                 # No tokens at all for what was made are no count.
                 sending.cost_usd = sending.cost_usd or None
         finally:
             response.close()
-        if self._keys.accepted(key):
-            log.info("key_accepted", key=key.digest)
-            self._count_keys()
         return result
 
     async def _error(self, response: HttpResponse, call: Call) -> errors.BananaError:
@@ -368,7 +366,7 @@ class GeminiClient:
             return errors.InvalidResponse(f"Google's response has status {response.status}, which HTTP does not have.")
         body = self._keys.redact((await _read_error_body(response)).decode("utf-8", "replace")).encode()
         error = wire.error_of(response.status, body)
-        if call.tier == FLEX and isinstance(error, errors.UpstreamOverloaded):
+        if isinstance(error, errors.UpstreamOverloaded) and call.tier() == FLEX:
             error.message += f" {_FLEX_IS_SHED}"
         error.upstream_response = UpstreamResponse(response.status, _content_type(response), [body])
         return error

@@ -177,6 +177,8 @@ class Connection(asyncio.BufferedProtocol):
         if self.state is State.CONNECTING:
             self._transport = transport
             self.state = State.IDLE
+        else:
+            transport.abort()
 
     async def send(self, head: bytes, body: Pieces) -> Response:
         """Send a request; return its response when the head is there.
@@ -186,7 +188,8 @@ class Connection(asyncio.BufferedProtocol):
         connection.
         """
         if not self.is_idle:
-            raise errors.NotConnected(f"The connection to Google is {self.state.name.lower()}; nothing was sent.")
+            state = "closing" if self.state is State.IDLE else self.state.name.lower()
+            raise errors.NotConnected(f"The connection to Google is {state}; nothing was sent.")
         self.state = State.BUSY
         response = self._response = Response(self)
         self._expect_head()

@@ -175,7 +175,7 @@ def cost_basis_of(body: Pieces) -> CostBasis:
     tools = top.get("tools")
     tiers = [tier_of(value) for value in (top.get("servicetier"), *said.get("servicetier", ()))]
     may_search = any(_plain(name).startswith("googlesearch") for tool in _dicts(tools) for name in tool)
-    return CostBasis(sizes, max(1, *counts, 1), text_bytes, pictures, max(tiers, key=_dearness), may_search)
+    return CostBasis(sizes, max([1, *counts]), text_bytes, pictures, max(tiers, key=_dearness), may_search)
 
 
 def _dearness(tier: str) -> int:

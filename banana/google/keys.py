@@ -24,8 +24,8 @@ MONEY_SECONDS = 600
 DAY_SECONDS = 600
 # While one request asks whether a key has money again, others take it for one without.
 ASKING_SECONDS = 60
-# Stands for every model.
-_ALL_MODELS = ""
+# Stands for every model; none is called so.
+_ALL_MODELS = "*"
 
 
 class Cooling(NamedTuple):
@@ -81,9 +81,17 @@ class KeyRing:
             return REFUSED_SECONDS
         is_for_all = failure.kind in (QuotaKind.SPEND, QuotaKind.MONEY)
         seconds = _cooling_seconds(failure)
-        key.cooling[_ALL_MODELS if is_for_all else model] = Cooling(self._clock() + seconds, failure)
-        key.is_out_of_money = failure.kind is QuotaKind.MONEY
+        name, until = _ALL_MODELS if is_for_all else model, self._clock() + seconds
+        if failure.kind is QuotaKind.MONEY:
+            key.is_out_of_money = True  # until Google serves it again: an older call may still be told otherwise
+        if self._left(key, name) < seconds:
+            key.cooling[name] = Cooling(until, failure)
         return seconds
+
+    def ask_again(self, key: Key) -> None:
+        """Let a key without money be asked again: what it was asked by did not learn whether it has any."""
+        if key.is_out_of_money:
+            key.cooling[_ALL_MODELS] = Cooling(self._clock(), key.cooling[_ALL_MODELS].failure)
 
     def accepted(self, key: Key) -> bool:
         """Take `key` back into turn: Google has just answered with it. Return whether it was refused or out of money before."""

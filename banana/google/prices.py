@@ -24,7 +24,7 @@ IMAGE_TOKENS = {
 OTHER_IMAGE_TOKENS = {
     size: max(sizes.get(size, 0) for sizes in IMAGE_TOKENS.values()) for size in ("512", "1K", "2K", "4K")
 }
-# What a service tier costs, times the standard one; one that is not known may be the dearest.
+# What a service tier costs, times the standard one. One that is not known reserves the dearest, and costs the standard one.
 TIERS = {"": Decimal(1), "flex": Decimal("0.5"), "priority": Decimal("1.8")}
 # What a search of Google costs, in USD, whatever the tier; and how many a call that may search is taken to make.
 SEARCH_USD = Decimal("0.014")
@@ -85,7 +85,7 @@ class Prices:
         None where the model's price is not known.
         """
         price = self.of(model)
-        return price.cost(usage) * _times(tier) + searches * SEARCH_USD if price else None
+        return price.cost(usage) * TIERS.get(tier, 1) + searches * SEARCH_USD if price else None
 
     def limit(self, model: str, basis: CostBasis) -> Decimal | None:
         """Return what a call of `model` may cost at the most, in USD; None where the model's price is not known."""
@@ -94,16 +94,13 @@ class Prices:
             return None
         tokens = max(image_tokens(model, size) for size in basis.image_sizes or (None,))
         made = price.limit(tokens, basis.candidates, basis.text_bytes + basis.pictures * PICTURE_TOKENS)
-        return made * _times(basis.tier) + (SEARCHES * SEARCH_USD if basis.may_search else 0)
+        times = TIERS.get(basis.tier, max(TIERS.values()))
+        return made * times + (SEARCHES * SEARCH_USD if basis.may_search else 0)
 
     def by_size(self, model: str) -> dict[str, Decimal]:
         """Return what one image costs, in USD by its size, beside input and thinking; nothing where that is not known."""
         price = self.of(model)
         return {size: tokens * price.image / MILLION for size, tokens in sizes_of(model).items()} if price else {}
-
-
-def _times(tier: str) -> Decimal:
-    return TIERS.get(tier, max(TIERS.values()))
 
 
 def sizes_of(model: str) -> dict[str, int]:

@@ -135,7 +135,8 @@ class UsageFinder:
 
     def feed(self, chunk: Chunk) -> None:
         """Take the next bytes of the response."""
-        if _SEARCHES_NAME in chunk or _SEARCHES_NAME in self._tail:
+        border = bytes(self._tail[-len(_SEARCHES_NAME) :]) + bytes(chunk[: len(_SEARCHES_NAME)])
+        if any(_SEARCHES_NAME in part for part in (chunk, self._tail, border)):
             self._count_searches(bytes(self._tail) + bytes(chunk))
         if len(self._head) < HEAD_BYTES:
             self._head += chunk[:HEAD_BYTES]

@@ -92,6 +92,7 @@ class Words(Struct, frozen=True):
         text: the words.
         finish_reason: Google's, or its reason to block the prompt.
         is_refusal: whether Google's policy refused.
+        is_unbilled: whether it is certain that Google does not bill it.
         usage, cost_usd, model: as of an image.
 
     """
@@ -102,6 +103,7 @@ class Words(Struct, frozen=True):
     usage: dict[str, Any] = {}
     cost_usd: Decimal | None = None
     model: str = ""
+    is_unbilled: bool = False
 
 
 class ImageParser:
@@ -276,9 +278,10 @@ def _result(document: dict[str, Any], usage: dict[str, Any], *, takes_words: boo
     error = _failure(document, candidates)
     error.is_unbilled = error.was_answered and _is_unbilled(usage, candidates)
     if takes_words and isinstance(error, errors.Blocked):
-        return Words(text or error.message, str(error.extra["reason"]), is_refusal=True, usage=usage)
+        reason = str(error.extra["reason"])
+        return Words(text or error.message, reason, is_refusal=True, usage=usage, is_unbilled=error.is_unbilled)
     if text:
-        return Words(text, _finish_reason(candidates) or "STOP", usage=usage)
+        return Words(text, _finish_reason(candidates) or "STOP", usage=usage, is_unbilled=error.is_unbilled)
     raise error
 
 

@@ -49,7 +49,7 @@ class Connections:
         max_requests: how many requests are served at once; `SPARE_CONNECTIONS` more are held.
         max_upstream_connections: how many connections to Google there may be beside them.
         idle_seconds: how long a caller may take without reading one byte of a response.
-        stopping: an event of multiprocessing, set when the whole service is to end, and not only this worker; None where
+        stopping: a value of multiprocessing, not 0 when the whole service is to end, and not only this worker; None where
             nothing tells the two apart.
 
     """
@@ -105,7 +105,7 @@ class ServerProtocol(HttpToolsProtocol):
     @classmethod
     def is_stopping(cls) -> bool:
         """Return whether the service is to end: what is begun now would have to be waited for."""
-        return cls.draining if cls.stopping is None else bool(cls.stopping.is_set())
+        return cls.draining if cls.stopping is None else bool(cls.stopping.value)
 
     def connection_made(self, transport: Any) -> None:
         """Take a connection; one that a retiring worker still accepted is to be short."""

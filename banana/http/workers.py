@@ -28,13 +28,16 @@ log = structlog.get_logger(__name__)
 
 
 class Workers(Multiprocess):
-    """Starts, replaces and ends the workers; `stopping` is an event of multiprocessing that tells them of the end."""
+    """Starts, replaces and ends the workers; `stopping` is a value that they share, 0 until the service is to end.
+
+    It has no lock, which a signal or a worker that is killed could leave taken.
+    """
 
     def __init__(self, config: uvicorn.Config, sockets: list[Any], stopping: Any) -> None:
         super().__init__(config, sockets)
         self._stopping = stopping
-        # In seconds of the monotonic clock: the last SIGHUP; and when each worker began at the earliest.
-        self._replace_before = 0.0
+        # When the last SIGHUP came, and when each worker began, in seconds of the monotonic clock.
+        self._replace_before = float("-inf")
         self._began: dict[Process, float] = {}
         self._retiring: list[Process] = []
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -81,10 +84,22 @@ class Workers(Multiprocess):
 
     def terminate_all(self) -> None:
         """Ask all workers to end; from now on nobody listens but those that have not heard it yet."""
-        self._stopping.set()
+        self._stopping.value = 1
         for listener in self.sockets:
             listener.close()
         super().terminate_all()
+
+    def handle_ttin(self) -> None:
+        """Start one more worker."""
+        self.processes_num += 1
+        self.processes.append(self._started())
+
+    def handle_ttou(self) -> None:
+        """Let one worker end, the last one never; nobody waits for it."""
+        if self.processes_num > 1:
+            self.processes_num -= 1
+            self._retiring.append(self.processes.pop())
+            self._retiring[-1].terminate()
 
     def join_all(self) -> None:
         """Return when all workers have ended."""
@@ -94,7 +109,7 @@ class Workers(Multiprocess):
 
     def stop(self, number: int, _: object) -> None:
         """Take a signal that asks to stop."""
-        self._stopping.set()  # from now on no task is begun
+        self._stopping.value = 1  # from now on no task is begun
         self.signal_queue.append(number)
 
     def replace(self, _: int, __: object) -> None:
@@ -108,9 +123,9 @@ class Workers(Multiprocess):
         return process
 
     def _next_to_replace(self) -> Process | None:
-        """Return a worker that began before the last SIGHUP; one that uvicorn itself made counts as such."""
-        self._began = {process: self._began.get(process, 0.0) for process in self.processes}
-        return next((process for process in self.processes if self._began[process] <= self._replace_before), None)
+        """Return a worker that began before the last SIGHUP."""
+        self._began = {process: self._began[process] for process in self.processes}
+        return next((process for process in self.processes if self._began[process] < self._replace_before), None)
 
     def _replaced(self, old: Process) -> bool:
         """Let a new worker take the place of `old`, which ends when it has answered; return whether that is so."""
@@ -126,6 +141,7 @@ class Workers(Multiprocess):
         old.terminate()
         while old.process.is_alive() and not self.is_stopping:
             old.process.join(LOOK_SECONDS)
+            self.keep_subprocess_alive()
         self._retiring = [process for process in self._retiring if process.process.is_alive()]
         return True
 

@@ -11,7 +11,8 @@ import structlog
 from banana import errors
 from banana.ledger.ledger import Ledger, LedgerError
 
-# A ledger that says nothing for so long cannot be used: nothing that must be recorded is begun then.
+# A call of the ledger is given up after this: what must be recorded first is not begun then. It may be carried out all the same,
+# later, so that what is not the same when it is done twice must be waited for.
 SILENT_SECONDS = 2.5
 
 T = TypeVar("T")
@@ -33,20 +34,20 @@ class LedgerThread:
         self._thread = ThreadPoolExecutor(1, "ledger")
         self._failed_at = 0.0
 
-    async def record(self, change: Callable[[Ledger], T]) -> T:
-        """Return what `change` returns, when it is recorded. Raises LedgerUnavailable."""
-        result = await self.look(change)
+    async def record(self, change: Callable[[Ledger], T], *, to_its_end: bool = False) -> T:
+        """Return what `change` returns, when it is recorded; `to_its_end`, however long that takes. Raises LedgerUnavailable."""
+        result = await self.look(change, to_its_end=to_its_end)
         if self.fails:
             log.warning("ledger_recovered")
         self.fails = False
         return result
 
-    async def look(self, question: Callable[[Ledger], T]) -> T:
-        """Return what `question` returns. Raises LedgerUnavailable."""
+    async def look(self, question: Callable[[Ledger], T], *, to_its_end: bool = False) -> T:
+        """Return what `question` returns; `to_its_end`, however long that takes. Raises LedgerUnavailable."""
         asked_at = time.monotonic()
         asking = asyncio.get_running_loop().run_in_executor(self._thread, self._ask, question, asked_at)
         try:
-            async with asyncio.timeout(SILENT_SECONDS):
+            async with asyncio.timeout(None if to_its_end else SILENT_SECONDS):
                 return await asking
         except (LedgerError, TimeoutError) as error:
             if not self.fails:

@@ -85,6 +85,7 @@ class Work:
         self.is_sent = False
         self.sending = asyncio.Lock()
         self.is_settling = False  # whether only recording it is left
+        self.is_cancelled = False  # by its caller, and not because the worker ends
         self._has_ended = False
         self._changed = asyncio.Event()
 
@@ -174,6 +175,7 @@ class Works:
         """Cancel the work on an entry, and its calls to Google."""
         work = self._running.get(entry_id)
         if work is not None and work.task is not None and not work.task.cancelling():  # once: it cleans up then
+            work.is_cancelled = True
             work.task.cancel()
 
     async def drain(self) -> None:
@@ -237,6 +239,8 @@ class Works:
             work.is_settling = True
             await self._settle(work)
         except asyncio.CancelledError:
+            if not work.is_cancelled:  # the worker ends: what is stored is found by the next one
+                raise
             work.add(Outcome(len(work.outcomes), errors.OutcomeUnknown() if work.is_sent else _cancelled_unsent()))
             await self._remove_order(work)
             await self._remove(work.entry.id)  # also what was being written when it was cancelled

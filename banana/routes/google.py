@@ -7,7 +7,7 @@ a key of ours in them; our own come in Google's shape. Source: Google's REST ref
 import hashlib
 import re
 from collections.abc import AsyncGenerator
-from functools import partial
+from functools import cache, partial
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -20,6 +20,7 @@ from banana import errors
 from banana.errors import UpstreamResponse
 from banana.exchange import Exchange
 from banana.google.client import Call, GeminiClient
+from banana.google.contents import cost_basis_of
 from banana.google.models import MAX_NAME_CHARACTERS, is_model_name
 from banana.http.responses import PiecesResponse, PiecesStreamResponse
 from banana.images import Outcome, Outcomes
@@ -110,38 +111,35 @@ async def call_of(request: Request, method: str, body: Pieces, services: Service
         raise errors.ModelNotFound(f"models/{model[:MAX_NAME_CHARACTERS]} is not a valid model name.")
     if model:
         exchange.model = model = services.models.resolve(model)
-    path = f"models/{quote(model, safe='')}{method}" if model else "models"
     query = [(name, value) for name, value in parse_qsl(request.url.query) if name.lower() not in DROPPED]
     encoded = urlencode(query)
     if len(encoded) > MAX_QUERY_CHARACTERS:
         problem = f"has more than {MAX_QUERY_CHARACTERS} characters"
         raise errors.InvalidRequest.of_fields([("query", problem)])
     other_quota = "" if method.endswith("enerateContent") else f"{request.method}{method}"
-    limit = services.client.limit_of(model, body)
+    tail = f"{method}?{encoded}" if query else method
+    if not model:
+        return Call("", f"models{tail}", body, request.method, other_quota)
+    call = _call_to(model, tail, body, services.client, request.method, other_quota)
     if size_of(body) >= LARGE_BYTES:  # so that nobody waits for it later
-        await beside(size_of(body), limit)
-    for_model = partial(
-        _to_model, call_path=f"{method}?{encoded}" if query else method, body=body, client=services.client
-    )
+        await beside(size_of(body), call.limit)
+    return call
+
+
+def _call_to(
+    model: str, tail: str, body: Pieces, client: GeminiClient, http_method: str = "POST", other_quota: str = ""
+) -> Call:
+    """Return the call to `model` with a caller's own body; `tail` is what stands behind the model in the path."""
+    basis = cache(partial(cost_basis_of, body))  # it is read when somebody asks for the first time
     return Call(
         model,
-        f"{path}?{encoded}" if query else path,
+        f"models/{quote(model, safe='')}{tail}",
         body,
-        request.method,
+        http_method,
         other_quota,
-        limit,
-        for_model=for_model if model and not other_quota else None,
-    )
-
-
-def _to_model(model: str, call_path: str, body: Pieces, client: GeminiClient) -> Call:
-    """Return the same call to another model."""
-    return Call(
-        model,
-        f"models/{model}{call_path}",
-        body,
-        limit=client.limit_of(model, body),
-        for_model=partial(_to_model, call_path=call_path, body=body, client=client),
+        client.limit_of(model, basis),
+        lambda: basis().tier,
+        for_model=lambda other: _call_to(other, tail, body, client, http_method, other_quota),
     )
 
 
@@ -221,7 +219,7 @@ def task_format(services: Services) -> TaskFormat:
     def job_of(order: bytes) -> Job:
         head, _, body = order.partition(b"\n")
         model, path = msgspec.json.decode(head)
-        call = Call(model, path, [body], limit=services.client.limit_of(model, [body]))
+        call = _call_to(model, path.removeprefix(f"models/{quote(model, safe='')}"), [body], services.client)
         return job_of_call(call, _content_of([body]), services)
 
     return TaskFormat(job_of, result, DIALECT)

@@ -229,3 +229,34 @@ def test_another_key_is_preferred_where_there_is_one(clock: Clock) -> None:
     assert second is not None
     assert second.secret == "b"
     assert KeyRing(["a"], clock).take(MODEL, (), first) is not None
+
+
+def test_a_quota_of_one_model_says_nothing_about_money(clock: Clock) -> None:
+    """An older call may still be told of another quota: only what Google serves shows that there is money again."""
+    ring = KeyRing(["a"], clock)
+    (key,) = ring.keys
+    ring.set_aside(key, MODEL, errors.UpstreamQuota("no money", kind=QuotaKind.MONEY, may_wait=False))
+    ring.set_aside(key, MODEL, errors.UpstreamQuota("spent", kind=QuotaKind.SPEND, may_wait=False))
+    clock.now += 90
+
+    assert (ring.out_of_money_count(), asked(ring, "other")) == (1, "")
+
+
+def test_a_question_that_failed_is_asked_again(clock: Clock) -> None:
+    """A 503 says nothing about money."""
+    ring = KeyRing(["a"], clock)
+    (key,) = ring.keys
+    ring.set_aside(key, MODEL, errors.UpstreamQuota("no money", kind=QuotaKind.MONEY, may_wait=False))
+    clock.now += 601
+    assert (asked(ring), asked(ring)) == ("a", "")
+    ring.ask_again(key)
+
+    assert asked(ring) == "a"
+
+
+def test_a_quota_of_the_list_of_models_is_none_of_their_calls(clock: Clock) -> None:
+    """It has no model's name."""
+    ring = KeyRing(["a"], clock)
+    ring.set_aside(ring.keys[0], "", quota(30))
+
+    assert asked(ring) == "a"

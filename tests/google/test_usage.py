@@ -88,3 +88,15 @@ def test_what_a_model_says_is_not_taken_for_it() -> None:
 def test_where_there_is_none_none_is_found(body: bytes) -> None:
     """Also where it is cut, or far from the end."""
     assert found(body) is None
+
+
+@pytest.mark.parametrize("step", [1, 7, 50, 1000])
+def test_searches_are_counted_however_the_response_is_cut(step: int) -> None:
+    """Their name may stand on a border; a later event of a stream names them again."""
+    event = b'data: {"candidates":[{"groundingMetadata":{"webSearchQueries":["a","b \\"]\\" c"]}}],"modelVersion":"m-1"}\r\n\r\n'
+    text = event * 2
+    finder = UsageFinder()
+    for start in range(0, len(text), step):
+        finder.feed(text[start : start + step])
+
+    assert (finder.searches, finder.model) == (2, "m-1")

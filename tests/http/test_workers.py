@@ -2,7 +2,7 @@
 
 import os
 import signal
-import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -72,7 +72,7 @@ def story(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def supervisor(count: int) -> Workers:
-    return Workers(uvicorn.Config("main:application", workers=count, log_config=None), [], threading.Event())
+    return Workers(uvicorn.Config("main:application", workers=count, log_config=None), [], SimpleNamespace(value=0))
 
 
 def test_as_many_begin_at_a_time_as_there_are_cores(monkeypatch: pytest.MonkeyPatch, story: list[str]) -> None:

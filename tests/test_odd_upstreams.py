@@ -81,9 +81,17 @@ async def service(peer: Peer, **values: Any) -> AsyncIterator[httpx.AsyncClient]
             yield client
 
 
-@pytest.mark.parametrize("end", ["hangs", "close", "reset"])
-@pytest.mark.parametrize("how", ["chunked", "too long", "gzip", "until close"])
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize(
+    ("name", "how", "end"),
+    [
+        (name, how, end)
+        for name in FORMATS
+        for how in ("chunked", "too long", "gzip", "until close")
+        for end in ("close", "reset", "hangs")
+        # Each waits for its deadline; the formats differ in what they do with a cut, and not in how it comes.
+        if end != "hangs" or name in ("generate", "native", "native stream")
+    ],
+)
 async def test_what_is_whole_is_delivered_whatever_became_of_its_end(name: str, how: str, end: str) -> None:
     """JSON says where it ends: neither a cut nor the deadline takes an image that has come."""
     path, body, answer = FORMATS[name]

@@ -118,7 +118,7 @@ class Owners:
 
 
 @given(st.lists(STEPS, max_size=40))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_a_connection_has_one_owner_at_a_time(steps: list[str | bytes]) -> None:
     """Nothing is written before it is open; who is not its owner cannot send; what is answered whole is the owner's own."""
 
@@ -179,7 +179,7 @@ async def answer(writer: asyncio.StreamWriter, body: bytes, how: dict[str, Any])
     st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=4, max_size=16),
     st.booleans(),
 )
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_each_response_reaches_its_own_request(
     certificate: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -151,6 +151,7 @@ def test_tasks_survive_a_kill_and_a_stop(tmp_path: Path, google: Google) -> None
     until(lambda: len(google.calls) == 6)  # two are at Google, and the others wait
     for pid in service.processes():
         os.kill(pid, signal.SIGKILL)
+    until(lambda: not service.processes())  # else start.sh may still find it running
     google.latency_seconds = 0
     assert service.run("start.sh").returncode == 0
     began = time.monotonic()

@@ -126,3 +126,14 @@ def test_a_size_that_is_not_known_is_the_largest() -> None:
 def test_every_model_with_sizes_has_a_price() -> None:
     """The page and the README show them."""
     assert all(Prices().by_size(model) for model in IMAGE_TOKENS)
+
+
+@pytest.mark.parametrize(
+    ("model", "usd"),
+    [("gemini-3-pro-image", {"1K": "0.134", "2K": "0.134", "4K": "0.24"}),
+     ("gemini-nano-banana-2.1", {"1K": "0.0336", "2K": "0.0504", "4K": "0.1134"})],
+)  # fmt: skip
+def test_an_image_costs_what_googles_list_says(model: str, usd: dict[str, str]) -> None:
+    """Google lists USD an image; tokens times the price of a token must come to the same, to its last digit."""
+    for size, listed in usd.items():
+        assert round(Prices().by_size(model)[size], len(listed) - 2) == Decimal(listed)

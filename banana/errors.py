@@ -262,7 +262,7 @@ class QuotaKind(enum.Enum):
     MODEL = enum.auto()  # the project's quota for this model
     SPEND = enum.auto()  # what the project may spend in ten minutes
     MONEY = enum.auto()  # its monthly cap or its credits: nothing helps but a person
-    CONTENTION = enum.auto()  # too many at the same time, whoever they are
+    CONTENTION = enum.auto()  # too many requests at the same time, of any project
 
 
 class UpstreamQuota(BananaError):

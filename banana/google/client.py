@@ -254,7 +254,7 @@ class GeminiClient:
         """Attempt `call` until there is a response, or an error after which it must not be retried."""
         retry = self._retry_policy.begin(sending.send_by)
         tried: dict[Key, errors.BananaError] = {}
-        last: Key | None = None  # that answered without an image, for nothing
+        last: Key | None = None  # that answered without an image, unbilled: another is tried first
         while True:
             failure: errors.BananaError
             key = None if tried and sending.is_late else self._keys.take(call.quota, tried, last)
@@ -435,7 +435,7 @@ class _Sending(Struct):
         return asyncio.get_running_loop().time() >= self.send_by
 
     def before_send(self) -> None:
-        """Take notice that the call is sent: from now on it is in doubt. Raises DeadlineExceeded when it is too late."""
+        """Mark the call as sent: from here on it may be billed. Raises DeadlineExceeded when too little time is left."""
         if self.is_late:
             raise self.late()
         self.is_sent = self.in_doubt = True

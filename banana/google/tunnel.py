@@ -35,7 +35,7 @@ class Tunnel(asyncio.Protocol):
         if not 200 <= status < 300:
             raise errors.NotConnected(f"The proxy refused the connection ({status}); nothing was sent.")
         if self._received or self._transport.is_closing():
-            # Whoever is asked for TLS does not speak first.
+            # In TLS the client speaks first.
             raise errors.NotConnected(
                 "The proxy closed its tunnel, or wrote to it, before TLS began; nothing was sent."
             )

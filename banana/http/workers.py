@@ -21,7 +21,7 @@ from uvicorn.supervisors.multiprocess import Process
 
 # A worker that takes longer to be ready is waited for no more by those behind it.
 READY_SECONDS = 10
-# Between two looks at what is waited for: a worker, or a signal.
+# How often signals and workers are checked, in seconds.
 LOOK_SECONDS = 0.1
 
 log = structlog.get_logger(__name__)
@@ -155,7 +155,7 @@ class Workers(Multiprocess):
         return False
 
     def _answers(self, process: Process) -> bool:
-        """Return whether a worker lives and answers in time; one that is asked while a signal asks to stop does."""
+        """Return whether a worker answers in time; once the service is stopping, every worker counts as answering."""
         deadline = time.monotonic() + self.config.timeout_worker_healthcheck
         return self._asked(process, deadline) is not None or self.is_stopping
 

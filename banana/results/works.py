@@ -28,8 +28,8 @@ from banana.results.history import keep_signature
 
 # What cannot be recorded or written now is tried again after this.
 RETRY_SECONDS = 1
-# What is recorded of a result is waited for so long, and an image stored until so long before the deadline: then whoever
-# waits gets the result, and the rest goes on without it.
+# A response waits this long for the ledger, and for its image to be stored until this long before the deadline; then it is
+# sent, and both go on in the background.
 BOOKKEEPING_SECONDS = 0.3
 STORE_SPARE_SECONDS = 0.5
 # At the end of a worker, how often it looks what runs, and how long it waits for a ledger.

@@ -13,8 +13,8 @@ from banana.google.wire import Image, Words
 from banana.images import Outcome
 from banana.money import rounded
 
-# What OpenAI calls the kinds of error.
 FAILED_DEPENDENCY = 424
+# What OpenAI calls the kinds of error.
 TYPES = {401: "authentication_error", 402: "insufficient_quota", 429: "rate_limit_error"}
 ERROR_SCHEMA = {
     "type": "object",

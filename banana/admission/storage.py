@@ -13,7 +13,7 @@ from banana.admission.sqlite import IN_MEMORY, SQLiteStorage
 
 # slowapi calls the storage inside the event loop: each of its two steps may take no longer than this, and the
 # first that fails is the last until the store works again.
-REDIS_SECONDS = 0.1
+REDIS_SECONDS = 0.2
 
 
 class StoreError(Exception):

@@ -80,6 +80,7 @@ _SQLITE = "sqlite:///"
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
 _BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9!_.*'()/-]*)?")
 # Scheme, host and port, as a browser writes them: https://developer.mozilla.org/docs/Web/HTTP/Headers/Origin
+_HOST = re.compile(r"\*|(?:\*\.)?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[a-z0-9.:\[\]_-]+")
 _DEFAULT_PORT = re.compile(r"(?<=^http://)(.*):80$|(?<=^https://)(.*):443$")
 
@@ -158,6 +159,14 @@ def _has_possible_port(parts: SplitResult) -> bool:
         return False
 
 
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _is_network(text: str) -> bool:
     try:
         ipaddress.ip_network(text)
@@ -203,6 +212,9 @@ class Settings(BaseSettings):
     public_url: str | None = None
     # Origins of other sites whose pages may use the service, separated by commas; * for all.
     cors_origins: CommaSeparated = ()
+    # Hosts whose images are downloaded when a request names them by URL: names, *.example.com, * for all with public IP
+    # addresses; a private IP address only where it is named as such.
+    image_url_hosts: CommaSeparated = ()
     # Requests served at once, in each worker, /health aside; a hundred callers of a page are a hundred.
     max_requests: int = Field(default=2048, ge=1, le=100_000)
     # How long a caller may take without sending or reading one byte, in seconds; mobile networks pause for some.
@@ -355,6 +367,15 @@ class Settings(BaseSettings):
             if origin != "*" and not _ORIGIN.fullmatch(origin):
                 raise ValueError("is not a list of origins; write each as https://host or http://host:port")
         return origins
+
+    @field_validator("image_url_hosts")
+    @classmethod
+    def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        hosts = tuple(host.lower().strip("[].") for host in value)
+        for host, written in zip(hosts, value, strict=True):
+            if not _is_address(host) and not _HOST.fullmatch(host):
+                raise ValueError(f"has {written!r}; write names of hosts, such as images.example.com, without https://")
+        return tuple(str(ipaddress.ip_address(host)) if _is_address(host) else host for host in hosts)
 
     @field_validator("forwarded_allow_ips")
     @classmethod

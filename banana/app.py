@@ -25,6 +25,7 @@ from banana import __version__, errors, logs, metrics
 from banana.admission.budgets import Budget, Budgets
 from banana.admission.rate import RateLimit
 from banana.admission.tokens import NoAuth, TokenAuth
+from banana.results.downloads import Downloads
 from banana.exchange import ANONYMOUS
 from banana.google.client import GeminiClient
 from banana.google.key_spend import LimitedKeySpend, UnlimitedKeySpend
@@ -153,7 +154,7 @@ def create_app(
     services = _services(settings, client, rate_limit, converter, recording, keeping)
     formats = _task_formats(services)
     upkeep = keeping.upkeep({route: task_format.job_of for route, task_format in formats.items()})
-    lifespan = _lifespan(settings, client, rate_limit, converter, buffers, recording, upkeep, sink)
+    lifespan = _lifespan(settings, client, rate_limit, converter, buffers, recording, keeping.downloads, upkeep, sink)
     app = _app_without_routes(settings, buffers, redaction, lifespan)
     # In front of what FastAPI adds, and in the order of how often they are asked for: a request is matched against as many
     # patterns as stand before its own, 1.3 µs each.
@@ -273,8 +274,10 @@ class _Keeping:
         # An idle worker would not notice that the ledger works again.
         self._beat.beat_while(lambda: recording.ledger.fails)
         self.requests = self._requests if settings.keep_results_seconds else NothingKept()
-        history = KeptHistory(self._ledger, self.files, self.links, buffers, settings.max_request_bytes)
-        self.history = history if settings.keep_results_seconds else NoHistory()
+        max_bytes = settings.max_request_bytes
+        self.downloads = Downloads(settings.image_url_hosts, max_bytes * 3 // 4)  # as large as in a body
+        history = KeptHistory(self._ledger, self.files, self.links, self.downloads, buffers, max_bytes)
+        self.history = history if settings.keep_results_seconds else NoHistory(self.downloads, buffers, max_bytes)
 
     def upkeep(self, jobs: dict[str, Callable[[bytes], Job]]) -> Upkeep | SweepOnly:
         """Return what runs beside the requests; `jobs` read the orders of tasks."""
@@ -407,6 +410,7 @@ def _lifespan(
     converter: ThreadPoolExecutor,
     buffers: Buffers,
     recording: _Recording,
+    downloads: Downloads,
     upkeep: Upkeep | SweepOnly,
     sink: logs.Sink,
 ) -> Callable[[FastAPI], Any]:
@@ -436,6 +440,7 @@ def _lifespan(
         upkeep.close()
         rate_limit.close()
         converter.shutdown(wait=False)
+        await downloads.close()
         await client.close()
         await recording.close()
         sink.write_at_once()

@@ -18,16 +18,19 @@ from msgspec.structs import replace
 
 from banana import errors
 from banana.exchange import Exchange
+from banana.google.capabilities import nearest_size, shape_of, size_of_quality
 from banana.google.client import Call, GeminiClient
 from banana.google.contents import CostBasis, GenerateContentRequest, Turn
 from banana.google.models import ModelNames
-from banana.google.prices import Prices, nearest_size, size_of_quality
+from banana.google.prices import Prices
 from banana.google.wire import Image, Words
 from banana.payload import conversion
 
 # Balancers and CDNs cut a silent connection after 60 s at the earliest.
 SILENCE_SECONDS = 15
 DEFAULT_QUALITY = 90
+# Google takes a seed of 31 bits.
+SEEDS = 1 << 31
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +42,10 @@ class Order(Struct, frozen=True):
         turns: what the images should show: words and pictures, in a conversation the oldest first.
         count: how many images; each is a call, and is paid for.
         model_name: as the caller gives it; None is the default.
-        aspect_ratio, image_size: as Google names them; None leaves them to the model.
+        aspect_ratio, image_size: as Google names them; None leaves them to the pixels, or the model.
+        pixels: width and height; the nearest shape that the model makes is taken.
+        thinking_level: as Google names it; None leaves it to the model.
+        seed: of the first image; each further one has the next. None leaves it to the model.
         quality: by name, as OpenAI has it; without an image size it means one, where the model has it.
         output_format: `png`, `jpeg` or `webp`; None is as Google sends it.
         output_quality: of jpeg and webp, from 0 to 100; None is Google's, or the usual one for another format.
@@ -48,6 +54,8 @@ class Order(Struct, frozen=True):
         modalities: what is asked for, `TEXT` and `IMAGE`.
         takes_words: whether words are a result, instead of an image too, and those of a refusal.
         service_tier: `flex` or `priority`; empty is Google's own.
+        previous: the id of an earlier response whose conversation goes before the turns; empty where there is none.
+        stores_input: whether the turns are stored, so that the response can be such a one.
 
     """
 
@@ -56,6 +64,9 @@ class Order(Struct, frozen=True):
     model_name: str | None = None
     aspect_ratio: str | None = None
     image_size: str | None = None
+    pixels: tuple[int, int] | None = None
+    thinking_level: str | None = None
+    seed: int | None = None
     quality: str | None = None
     output_format: str | None = None
     output_quality: int | None = None
@@ -64,6 +75,8 @@ class Order(Struct, frozen=True):
     modalities: Sequence[str] = ("IMAGE",)
     takes_words: bool = False
     service_tier: str = ""
+    previous: str = ""
+    stores_input: bool = False
 
     @property
     def prompt(self) -> str:
@@ -213,15 +226,23 @@ class Images:
         exchange.images_returned = 0
         exchange.user = order.user or None
         exchange.prompt = order.prompt if self._log_prompts else None
-        call = self._call(_fitted(order, model) if self._models.is_successor(order.model_name) else order, model)
-        return [self._outcome(index, call, order, exchange) for index in range(order.count)]
+        fitted = _fitted(order, model) if self._models.is_successor(order.model_name) else order
+        if order.seed is None:
+            calls = [self._call(fitted, model)] * order.count
+        else:  # as many images of one seed would be one image
+            seeds = [(order.seed + index) % SEEDS for index in range(order.count)]
+            calls = [self._call(replace(fitted, seed=seed), model) for seed in seeds]
+        return [self._outcome(index, call, order, exchange) for index, call in enumerate(calls)]
 
     def _call(self, order: Order, model: str, *, is_signed_anew: bool = False) -> Call:
         """Return the call that makes one image of `order`."""
+        aspect_ratio, image_size = _shape(order, model)
         request = GenerateContentRequest(
             order.turns,
-            order.aspect_ratio,
-            _image_size(order, model),
+            aspect_ratio,
+            image_size,
+            order.thinking_level,
+            order.seed,
             self._google_store,
             order.system,
             order.modalities,
@@ -248,7 +269,7 @@ class Images:
         parts = [part for turn in order.turns for part in turn.parts]
         text_bytes = len(order.system.encode()) + sum(len(part.text.encode()) for part in parts)
         pictures = sum(part.picture is not None or bool(part.reference) for part in parts)
-        size = _image_size(order, model)
+        _, size = _shape(order, model)
         basis = CostBasis((size,) if size else (), text_bytes=text_bytes, pictures=pictures, tier=order.service_tier)
         return self._prices.limit(model, basis)
 
@@ -284,8 +305,10 @@ def _fitted(order: Order, model: str) -> Order:
     return replace(order, image_size=nearest_size(model, order.image_size))
 
 
-def _image_size(order: Order, model: str) -> str | None:
-    return order.image_size or size_of_quality(model, order.quality)
+def _shape(order: Order, model: str) -> tuple[str | None, str | None]:
+    """Return the aspect ratio and the size to ask for: what is named, else what is nearest to the pixels, or the quality."""
+    ratio, size = shape_of(model, *order.pixels) if order.pixels else (None, size_of_quality(model, order.quality))
+    return order.aspect_ratio or ratio, order.image_size or size
 
 
 def _target_format(image: Image, order: Order) -> str | None:

@@ -87,10 +87,11 @@ def readme(text: str) -> str:
 
 def _rows() -> Iterator[str]:
     sys.path.insert(0, str(ROOT))
-    from banana.google.prices import IMAGE_TOKENS, Prices
+    from banana.google.capabilities import IMAGE_MODELS
+    from banana.google.prices import Prices
 
     prices = Prices()
-    for model in IMAGE_TOKENS:
+    for model in IMAGE_MODELS:
         price = prices.of(model)
         if price is None:
             sys.exit(f"genai-prices has no price of {model}")

@@ -77,7 +77,7 @@ async def test_the_openapi_document_tells_the_request(client: httpx.AsyncClient)
     schema = document["paths"]["/generate"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert set(schema["properties"]) == {
         "prompt", "image_base64", "model", "number_of_images", "aspect_ratio", "image_size", "response_format",
-        "service_tier",
+        "service_tier", "thinking_level", "seed",
     }  # fmt: skip
 
 

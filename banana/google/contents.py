@@ -36,7 +36,8 @@ class Part(Struct, frozen=True):
         text: the words.
         picture: the picture.
         signature: what Google signed a picture of its model with, as it stands in JSON between the quotes.
-        reference: an address or id of a kept picture, which stands for that until it is looked up.
+        reference: an address or id of an image, which stands for that until it is looked up.
+        field: of the request, that has the reference; for errors.
 
     """
 
@@ -44,6 +45,7 @@ class Part(Struct, frozen=True):
     picture: EncodedPicture | None = None
     signature: Pieces = ()
     reference: str = ""
+    field: str = "image_url"
 
 
 class Turn(Struct, frozen=True):
@@ -53,9 +55,14 @@ class Turn(Struct, frozen=True):
     is_model: bool = False
 
 
-def user_turn(prompt: str, pictures: Sequence[EncodedPicture] = ()) -> Turn:
-    """Return the turn of a caller who gives words and pictures."""
-    return Turn([Part(prompt), *(Part(picture=picture) for picture in pictures)])
+def user_turn(prompt: str, pictures: Sequence[EncodedPicture | str] = (), field: str = "image") -> Turn:
+    """Return the turn of a caller who gives words and pictures, or the addresses of some, in this field of the request."""
+    return Turn([Part(prompt), *(picture_part(picture, field) for picture in pictures)])
+
+
+def picture_part(picture: EncodedPicture | str, field: str = "image_url") -> Part:
+    """Return the part of a picture, or of its address."""
+    return Part(reference=picture, field=field) if isinstance(picture, str) else Part(picture=picture)
 
 
 def conversation(turns: Iterable[Turn]) -> list[Turn]:
@@ -74,7 +81,7 @@ class GenerateContentRequest(Struct, frozen=True):
 
     Attributes:
         turns: of the conversation, the oldest first.
-        aspect_ratio, image_size: as Google names them; None leaves them to the model.
+        aspect_ratio, image_size, thinking_level, seed: as Google names them; None leaves them to the model.
         store: Google's flag of that name; None leaves it out.
         service_tier: `flex` or `priority`; empty is Google's own.
         is_signed_anew: whether every part of the model's has the value that stands for a signature, and none its own.
@@ -86,6 +93,8 @@ class GenerateContentRequest(Struct, frozen=True):
     turns: Sequence[Turn]
     aspect_ratio: str | None = None
     image_size: str | None = None
+    thinking_level: str | None = None
+    seed: int | None = None
     store: bool | None = None
     system: str = ""
     modalities: Sequence[str] = ("IMAGE",)
@@ -113,7 +122,13 @@ class GenerateContentRequest(Struct, frozen=True):
         image_config = {"aspectRatio": self.aspect_ratio, "imageSize": self.image_size}
         image_config = {name: value for name, value in image_config.items() if value is not None}
         config: dict[str, object] = {"responseModalities": list(self.modalities)}
-        return config | ({"imageConfig": image_config} if image_config else {})
+        if image_config:
+            config["imageConfig"] = image_config
+        if self.thinking_level is not None:
+            config["thinkingConfig"] = {"thinkingLevel": self.thinking_level}
+        if self.seed is not None:
+            config["seed"] = self.seed
+        return config
 
 
 def _turn(turn: Turn, *, is_signed_anew: bool) -> list[Bytes]:

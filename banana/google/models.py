@@ -18,8 +18,6 @@ SUCCESSORS = {
     "gemini-2.5-flash-image-preview": "gemini-nano-banana-2.1",
     "gemini-2.5-flash-image": "gemini-nano-banana-2.1",
 }
-# Models that are known to take the service tier flex; of gemini-nano-banana-2.1 it is known that it does not.
-FLEX_MODELS = ("gemini-3-pro-image",)
 # For how long the successor is asked at once; a model may come back.
 RETIRED_SECONDS = 3600
 

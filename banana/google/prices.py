@@ -8,22 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
+from banana.google.capabilities import IMAGE_MODELS, SIZES, image_model
 from banana.google.contents import CostBasis
 from banana.google.price_table import TABLE
 from banana.google.usage import Usage
 
-# Tokens of one image by its size; Google's price list names them (https://ai.google.dev/gemini-api/docs/pricing).
-IMAGE_TOKENS = {
-    "gemini-3-pro-image": {"1K": 1120, "2K": 1120, "4K": 2000},
-    "gemini-nano-banana-2.1": {"1K": 1120, "2K": 1680, "4K": 3780},
-    "gemini-3.1-flash-image": {"512": 747, "1K": 1120, "2K": 1680, "4K": 2520},
-    "gemini-3.1-flash-lite-image": {"1K": 1120},
-    "gemini-2.5-flash-image": {"1K": 1290},
-}
-# Of a model that is not in that list: the most of any that is.
-OTHER_IMAGE_TOKENS = {
-    size: max(sizes.get(size, 0) for sizes in IMAGE_TOKENS.values()) for size in ("512", "1K", "2K", "4K")
-}
+# Of a model whose sizes are not known: the most of any that is known.
+OTHER_IMAGE_TOKENS = {size: max(model.image_tokens.get(size, 0) for model in IMAGE_MODELS.values()) for size in SIZES}
 # What a service tier costs, times the standard one. One that is not known reserves the dearest, and costs the standard one.
 TIERS = {"": Decimal(1), "flex": Decimal("0.5"), "priority": Decimal("1.8")}
 # What a search of Google costs, in USD, whatever the tier; and how many a call that may search is taken to make.
@@ -31,8 +22,6 @@ SEARCH_USD = Decimal("0.014")
 SEARCHES = 5
 # As Google makes an image when no size is named.
 DEFAULT_SIZE = "1K"
-# What a quality by name means, where nothing else says how large an image is to be: the first of these that a model makes.
-QUALITY_SIZES = {"low": ("512",), "high": ("2K",), "hd": ("2K",), "xhigh": ("2K",), "max": ("4K", "2K")}
 # For the most that a call may cost. Thinking usually takes some hundred tokens; drafts of images are not billed.
 THINKING_TOKENS = 4096
 # A picture in its highest resolution (https://ai.google.dev/gemini-api/docs/media-resolution).
@@ -103,28 +92,10 @@ class Prices:
         return {size: tokens * price.image / MILLION for size, tokens in sizes_of(model).items()} if price else {}
 
 
-def sizes_of(model: str) -> dict[str, int]:
+def sizes_of(model: str) -> Mapping[str, int]:
     """Return the sizes that a model makes, each with its tokens."""
-    return _known_sizes_of(model) or OTHER_IMAGE_TOKENS
-
-
-def size_of_quality(model: str, quality: str | None) -> str | None:
-    """Return the size that a quality by name means; None where that is the model's own, or its sizes are not known."""
-    known = _known_sizes_of(model)
-    return next((size for size in QUALITY_SIZES.get(quality or "", ()) if size in known), None)
-
-
-def _known_sizes_of(model: str) -> dict[str, int]:
-    known = (name for name in IMAGE_TOKENS if model.startswith(name))
-    return IMAGE_TOKENS.get(max(known, key=len, default=""), {})
-
-
-def nearest_size(model: str, size: str | None) -> str | None:
-    """Return the size that a model makes which is nearest to `size`; `size` itself where its sizes are not known."""
-    known, order = _known_sizes_of(model), tuple(OTHER_IMAGE_TOKENS)
-    if not known or size in known or size not in order:
-        return size
-    return min(known, key=lambda name: (abs(order.index(name) - order.index(size)), -order.index(name)))
+    known = image_model(model)
+    return known.image_tokens if known else OTHER_IMAGE_TOKENS
 
 
 def image_tokens(model: str, image_size: str | None) -> int:

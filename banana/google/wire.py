@@ -73,6 +73,7 @@ class Image(Struct, frozen=True):
         text: the words beside it, where they are wanted.
         model: that made it, as Google says, else as it was sent there.
         signature: of its part, as it stands in JSON between the quotes, unchecked; the model wants it back with the image.
+        pixels: its width and height, where that is known without the picture.
 
     """
 
@@ -83,6 +84,7 @@ class Image(Struct, frozen=True):
     text: str = ""
     model: str = ""
     signature: Pieces = ()
+    pixels: tuple[int, int] | None = None
 
 
 class Words(Struct, frozen=True):

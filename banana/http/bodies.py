@@ -54,7 +54,9 @@ class BodyReader:
         except JsonTooLarge as error:
             raise errors.InvalidRequest.of_fields([("body", f"has {error}")]) from None
         except InvalidJson as error:
-            raise errors.InvalidRequest.of_fields([("body", f"is not JSON: {error}")]) from None
+            is_curls = content_type.lower().startswith("application/x-www-form-urlencoded")
+            advice = "; send JSON, or a form with curl's -F instead of -d" if is_curls and files is not None else ""
+            raise errors.InvalidRequest.of_fields([("body", f"is not JSON: {error}{advice}")]) from None
         except InvalidForm as error:
             raise errors.InvalidRequest.of_fields([("body", f"is not a form: {error}")]) from None
 

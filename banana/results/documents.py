@@ -16,6 +16,7 @@ from banana.google.usage import Usage
 from banana.google.wire import Image, Words
 from banana.images import Outcome, sum_of
 from banana.ledger.ledger import Entry
+from banana.payload.conversion import dimensions_of
 from banana.payload.pictures import EncodedPicture, type_of
 from banana.results.files import EXTENSIONS, Files
 from banana.results.links import expired
@@ -47,6 +48,7 @@ class _Outcome(msgspec.Struct, omit_defaults=True):
     created_at: int
     file: str = ""
     content_type: str = ""
+    pixels: tuple[int, int] | None = None
     usage: dict[str, Any] = {}
     error: _Error | None = None
     cost_usd: Decimal | None = None
@@ -173,6 +175,7 @@ def _written(outcome: Outcome) -> _Outcome:
     match outcome.result:
         case Image() as image:
             written.content_type, written.model = image.mime_type, image.model
+            written.pixels = image.pixels or dimensions_of(image.picture)
             written.usage, written.text = image.usage, image.text
         case Words() as words:
             written.is_words, written.model = True, words.model
@@ -228,7 +231,15 @@ async def _read(stored: _Outcome, entry: Entry, files: Files, *, with_content: b
         raise expired() from None
     except OSError as error:
         raise errors.LedgerUnavailable from error
-    image = Image(picture, stored.content_type, stored.usage, stored.cost_usd, stored.text, stored.model)
+    image = Image(
+        picture,
+        stored.content_type,
+        stored.usage,
+        stored.cost_usd,
+        stored.text,
+        stored.model,
+        pixels=stored.pixels,
+    )
     return Outcome(stored.index, image, stored.created_at, stored.file)
 
 

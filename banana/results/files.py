@@ -18,8 +18,9 @@ CHECK_BYTES = 64 * 1024
 SETTLED_SECONDS = 60
 # The orders of tasks that were not sent yet; what makes room for pictures leaves them alone.
 ORDERS = "orders"
-# An entry's, and what Google signed a picture with; beside them there may be what is somebody else's.
-_NAME = re.compile(r"[0-9a-f]{32}-[0-9]{1,2}\.[a-z]{1,8}|[0-9a-f]{64}\.signature")
+# An entry's, and by the digest of an image what Google signed it with, or that it is of an input; beside them there may be
+# what is somebody else's.
+_NAME = re.compile(r"[0-9a-f]{32}-(?:[0-9]{1,2}\.[a-z]{1,8}|input\.json)|[0-9a-f]{64}\.(?:signature|input)")
 _ORDER = re.compile(r"[0-9a-f]{32}")
 
 

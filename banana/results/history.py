@@ -1,4 +1,8 @@
-"""What a conversation refers to: kept pictures by their links or ids, and what Google signed its model's pictures with."""
+"""What a conversation refers to: images by their links or ids, earlier responses with their input, thought signatures.
+
+A response that is stored has its input beside it: its words, and the digests of its images, each of which is a file once,
+however often it is sent.
+"""
 
 import asyncio
 import hashlib
@@ -8,9 +12,11 @@ from contextlib import suppress
 from typing import Protocol
 from urllib.parse import parse_qs, urlsplit
 
+import msgspec
 from msgspec.structs import replace
 
 from banana import errors
+from banana.results.downloads import Downloads, Refused
 from banana.exchange import Exchange
 from banana.google.contents import Part, Turn
 from banana.google.wire import Image, Words
@@ -27,33 +33,84 @@ from banana.results.links import Links, expired
 RESPONSE_PREFIX, PICTURE_PREFIX, WORDS_PREFIX = "resp_", "ig_", "msg_"
 _ID = re.compile(rf"({RESPONSE_PREFIX}|{PICTURE_PREFIX}|{WORDS_PREFIX})([0-9a-f]{{32}})")
 _LINK = re.compile(r".*/results/([0-9a-f]{32}-[0-9]{1,2}\.[a-z]+)")
+# How the files are named of an image of an input, by its digest, and of an input, by the id of its response.
+INPUT_IMAGE, INPUT = ".input", "-input.json"
+# Of one conversation.
+MAX_RESPONSES = 100
 # Longest wait for all signatures of a conversation: without them it goes to Google all the same.
 SIGNATURES_SECONDS = 10
 # base64 of either alphabet.
 _SIGNATURE = re.compile(rb"[A-Za-z0-9+/_=-]+")
 
 
+class _Part(msgspec.Struct, omit_defaults=True):
+    text: str = ""
+    image: str = ""  # its digest
+
+
+class _Turn(msgspec.Struct, omit_defaults=True):
+    parts: list[_Part]
+    is_model: bool = False
+
+
+class _Input(msgspec.Struct, omit_defaults=True):
+    """The input of a response as it is stored: what it adds to the conversation of the `previous` one."""
+
+    turns: list[_Turn]
+    previous: str = ""
+
+
 class History(Protocol):
     """Looks up what turns refer to."""
 
     async def looked_up(self, turns: Sequence[Turn], exchange: Exchange) -> Sequence[Turn]:
-        """Return the turns with the pictures they refer to, and with signatures, as far as these are kept.
+        """Return the turns with the images they refer to, and with signatures, as far as these are stored.
 
-        Raises InvalidRequest for what is not kept, Expired, BadSignature, LedgerUnavailable; TooLarge and Overloaded for more
-        than a request may bring along, or than there is room for.
+        Raises InvalidRequest for what is not to be had, Expired, BadSignature, LedgerUnavailable; TooLarge and Overloaded for
+        more than a request may bring along, or than there is room for.
         """
+        ...
+
+    async def conversation(self, response_id: str, exchange: Exchange) -> Sequence[Turn]:
+        """Return the conversation that ends with a response of the caller's, as far back as it is stored.
+
+        Raises as `looked_up`.
+        """
+        ...
+
+    async def store_input(self, entry_id: str, previous: str, turns: Sequence[Turn]) -> None:
+        """Store what a response begins with, so that it can be continued; without it, it is continued from its output."""
         ...
 
 
 class NoHistory:
-    """Stands for it where KEEP_RESULTS_SECONDS is 0."""
+    """Stands for it where KEEP_RESULTS_SECONDS is 0: there are no images but those of other hosts."""
+
+    def __init__(self, downloads: Downloads, buffers: Buffers, max_bytes: int) -> None:
+        self._downloads = downloads
+        self._buffers = buffers
+        self._max_bytes = max_bytes
 
     async def looked_up(self, turns: Sequence[Turn], exchange: Exchange) -> Sequence[Turn]:
-        """Return the turns. Raises InvalidRequest when they refer to anything."""
-        for part in _parts(turns):
-            if part.reference:
-                raise _not_kept(part.reference)
-        return turns
+        """Return the turns with images of other hosts. Raises InvalidRequest when they refer to anything else."""
+        if not any(part.reference for turn in turns for part in turn.parts):
+            return turns
+        held = _Held(self._buffers, exchange, self._max_bytes)
+        return [Turn([await self._part(part, exchange, held) for part in turn.parts], turn.is_model) for turn in turns]
+
+    async def _part(self, part: Part, exchange: Exchange, held: "_Held") -> Part:
+        if not part.reference:
+            return part
+        if not _is_address(part.reference):
+            raise _not_stored(part)
+        return await _downloaded(part, self._downloads, exchange, held)
+
+    async def conversation(self, response_id: str, exchange: Exchange) -> Sequence[Turn]:
+        """Raise InvalidRequest."""
+        raise _no_response(response_id)
+
+    async def store_input(self, entry_id: str, previous: str, turns: Sequence[Turn]) -> None:
+        """Do nothing."""
 
 
 class KeptHistory:
@@ -61,15 +118,25 @@ class KeptHistory:
 
     Args:
         ledger, files, links: they know it.
+        downloads: of images of other hosts.
         buffers: where what is in memory is counted.
         max_bytes: of what one conversation refers to.
 
     """
 
-    def __init__(self, ledger: LedgerThread, files: Files, links: Links, buffers: Buffers, max_bytes: int) -> None:
+    def __init__(
+        self,
+        ledger: LedgerThread,
+        files: Files,
+        links: Links,
+        downloads: Downloads,
+        buffers: Buffers,
+        max_bytes: int,
+    ) -> None:
         self._ledger = ledger
         self._files = files
         self._links = links
+        self._downloads = downloads
         self._buffers = buffers
         self._max_bytes = max_bytes
 
@@ -77,62 +144,130 @@ class KeptHistory:
         """Return the turns with what they refer to."""
         if not any(turn.is_model or part.reference for turn in turns for part in turn.parts):
             return turns
-        found, size_bytes = [], 0
+        return await self._found(turns, exchange, _Held(self._buffers, exchange, self._max_bytes))
+
+    async def conversation(self, response_id: str, exchange: Exchange) -> Sequence[Turn]:
+        """Return the conversation that ends with a response of the caller's, as far back as it is stored."""
+        assert exchange.caller is not None
+        held = _Held(self._buffers, exchange, self._max_bytes)
+        turns: list[Turn] = []
+        left = response_id
+        for _ in range(MAX_RESPONSES):
+            match = _ID.fullmatch(left)
+            entry = await self._entry(match[2], exchange.caller) if match and match[1] == RESPONSE_PREFIX else None
+            if entry is None and left == response_id:
+                raise _no_response(response_id)
+            if entry is None:  # expired or deleted: what follows it is there
+                break
+            began = await self._input_of(entry.id)
+            said = [
+                Turn([await self._stored(part, held) for part in turn.parts], turn.is_model) for turn in began.turns
+            ]
+            made = await _parts_of(entry, self._files)
+            held.add(made)
+            turns = [*said, Turn(made, is_model=True), *turns]
+            left = began.previous
+            if not left:
+                break
+        return await self._found(turns, exchange, held)
+
+    async def store_input(self, entry_id: str, previous: str, turns: Sequence[Turn]) -> None:
+        """Store what a response begins with."""
+        with suppress(OSError):
+            stored = [_Turn([await self._to_store(part) for part in turn.parts], turn.is_model) for turn in turns]
+            await self._files.write(entry_id + INPUT, [msgspec.json.encode(_Input(stored, previous))])
+
+    async def _to_store(self, part: Part) -> _Part:
+        """Return a part as it is stored, when its image is."""
+        if part.picture is None:
+            return _Part(part.text)
+        digest = await asyncio.to_thread(_digest, part.picture.decoded())
+        await self._files.write(digest + INPUT_IMAGE, part.picture.decoded())
+        return _Part(image=digest)
+
+    async def _input_of(self, entry_id: str) -> _Input:
+        """Return the input of a response; nothing where it is not stored. Raises LedgerUnavailable."""
+        try:
+            return msgspec.json.decode(await self._files.read(entry_id + INPUT), type=_Input)
+        except (FileNotFoundError, NotADirectoryError):
+            return _Input([])
+        except OSError as error:
+            raise errors.LedgerUnavailable from error
+
+    async def _stored(self, part: _Part, held: "_Held") -> Part:
+        """Return a part as it was. Raises as `looked_up`."""
+        if not part.image:
+            return Part(part.text)
+        found = Part(picture=await self._image(part.image + INPUT_IMAGE))
+        held.add([found])
+        return found
+
+    async def _image(self, name: str) -> EncodedPicture:
+        """Return a stored image. Raises Expired and LedgerUnavailable."""
+        try:
+            return await asyncio.to_thread(encoded, await self._files.read(name))
+        except (FileNotFoundError, NotADirectoryError):
+            raise expired() from None
+        except OSError as error:
+            raise errors.LedgerUnavailable from error
+
+    async def _found(self, turns: Sequence[Turn], exchange: Exchange, held: "_Held") -> list[Turn]:
+        """Return the turns with what they refer to, and the model's images signed where that is possible in time."""
+        found = []
         until = asyncio.get_running_loop().time() + SIGNATURES_SECONDS
         for turn in turns:
             parts: list[Part] = []
             for part in turn.parts:
-                looked_up = await self._part(part, turn, exchange, until)
-                # A reference is short, and what it stands for is not: as many as fit into a body would be gigabytes.
-                brought_bytes = sum(_size_of(one) for one in looked_up) - _size_of(part)
-                size_bytes += brought_bytes
-                if size_bytes > self._max_bytes:
-                    raise errors.TooLarge(f"The images of this conversation have more than {self._max_bytes} bytes.")
-                self._buffers.reserve(exchange, brought_bytes)
+                looked_up = await self._referred(part, exchange, held) if part.reference else [part]
+                if turn.is_model:
+                    looked_up = [await self._signed(one, until) for one in looked_up]
+                    held.add_bytes(sum(size_of(one.signature) for one in looked_up))
                 parts += looked_up
             found.append(Turn(parts, turn.is_model))
         return found
 
-    async def _part(self, part: Part, turn: Turn, exchange: Exchange, until: float) -> list[Part]:
-        """Return what a part stands for, signed where it is the model's and that is possible in time."""
+    async def _referred(self, part: Part, exchange: Exchange, held: "_Held") -> list[Part]:
+        """Return what a reference stands for, held as memory of the request."""
         assert exchange.caller is not None
-        parts = await self._referred(part.reference, exchange.caller) if part.reference else [part]
-        return [await self._signed(part, until) for part in parts] if turn.is_model else parts
+        if match := _ID.fullmatch(part.reference):
+            found = await self._of_entry(match[1], match[2], part, exchange.caller)
+        elif name := self._own_image(part.reference):
+            found = [Part(picture=await self._image(name))]
+        elif _is_address(part.reference):
+            return [await _downloaded(part, self._downloads, exchange, held)]
+        else:
+            raise _not_stored(part)
+        held.add(found)
+        return found
 
-    async def _referred(self, reference: str, caller: str) -> list[Part]:
-        if match := _ID.fullmatch(reference):
-            return await self._of_entry(match[1], match[2], reference, caller)
-        return [Part(picture=await self._linked(reference))]
-
-    async def _of_entry(self, prefix: str, entry_id: str, reference: str, caller: str) -> list[Part]:
-        """Return the words and the picture of an earlier response of the caller's; by the id of one of them, that alone."""
+    async def _entry(self, entry_id: str, caller: str) -> Entry | None:
+        """Return an entry of the caller's that has ended; None where there is none."""
         found = await self._ledger.look(lambda ledger: ledger.get([entry_id]))
-        entry = next((entry for entry in found if entry.caller == caller), None)
-        if entry is None or entry.state.is_active:
-            raise _not_kept(reference)
-        parts = await _parts_of(entry, self._files)
-        if prefix == PICTURE_PREFIX:
-            parts = [part for part in parts if part.picture]
-        if prefix == WORDS_PREFIX:
-            parts = [part for part in parts if not part.picture]
-        if not parts:
-            raise _not_kept(reference)
+        return next((entry for entry in found if entry.caller == caller and not entry.state.is_active), None)
+
+    async def _of_entry(self, prefix: str, entry_id: str, part: Part, caller: str) -> list[Part]:
+        """Return the image or the words of an earlier response of the caller's, by the id of either."""
+        entry = await self._entry(entry_id, caller)
+        if entry is None:
+            raise _not_stored(part)
+        wants_image = prefix == PICTURE_PREFIX
+        parts = [one for one in await _parts_of(entry, self._files) if (one.picture is not None) == wants_image]
+        if wants_image and not parts:
+            raise _not_stored(part)
         return parts
 
-    async def _linked(self, address: str) -> EncodedPicture:
-        """Return the kept picture of a link of this service's, whatever host it names: the signature is the permission."""
+    def _own_image(self, address: str) -> str:
+        """Return the name of the image that a link of this service's leads to; empty where it is none.
+
+        Its host does not matter: the signature is the permission. Raises BadSignature and Expired.
+        """
         with suppress(ValueError):
             url = urlsplit(address)
             query = parse_qs(url.query)
             if (match := _LINK.fullmatch(url.path)) and "exp" in query and "sig" in query:
                 self._links.check(match[1], query["exp"][0], query["sig"][0])
-                try:
-                    return await asyncio.to_thread(encoded, await self._files.read(match[1]))
-                except (FileNotFoundError, NotADirectoryError):
-                    raise expired() from None
-                except OSError as error:
-                    raise errors.LedgerUnavailable from error
-        raise _not_kept(address)
+                return match[1]
+        return ""
 
     async def _signed(self, part: Part, until: float) -> Part:
         """Return a picture of the model's with its signature, where that is kept and found in time."""
@@ -155,10 +290,14 @@ async def keep_signature(image: Image, files: Files) -> None:
 
 def signature_name(blocks: Iterable[bytes]) -> str:
     """Return the name of the file with the signature of a picture, given the picture."""
+    return f"{_digest(blocks)}.signature"
+
+
+def _digest(blocks: Iterable[bytes]) -> str:
     digest = hashlib.sha256()
     for block in blocks:
         digest.update(block)
-    return f"{digest.hexdigest()}.signature"
+    return digest.hexdigest()
 
 
 async def _parts_of(entry: Entry, files: Files) -> list[Part]:
@@ -172,28 +311,51 @@ async def _parts_of(entry: Entry, files: Files) -> list[Part]:
     return parts
 
 
-def _size_of(part: Part) -> int:
-    """Return how much of a part is in memory, in bytes, beside its words."""
-    return (part.picture.size_bytes if part.picture else 0) + size_of(part.signature)
+class _Held:
+    """How much of what a request refers to is in memory: at most `max_bytes` for one conversation."""
+
+    def __init__(self, buffers: Buffers, exchange: Exchange, max_bytes: int) -> None:
+        self._buffers = buffers
+        self._exchange = exchange
+        self._max_bytes = max_bytes
+        self._size_bytes = 0
+
+    def add(self, parts: Iterable[Part]) -> None:
+        """Hold the images of some parts more. Raises TooLarge and Overloaded."""
+        self.add_bytes(sum(part.picture.size_bytes for part in parts if part.picture))
+
+    def add_bytes(self, size_bytes: int) -> None:
+        """Hold so many bytes more. Raises TooLarge and Overloaded."""
+        # A reference is short, and what it stands for is not: as many as fit into a body would be gigabytes.
+        self._size_bytes += size_bytes
+        if self._size_bytes > self._max_bytes:
+            raise errors.TooLarge(f"The images of this conversation have more than {self._max_bytes} bytes.")
+        self._buffers.reserve(self._exchange, size_bytes)
 
 
-def _parts(turns: Sequence[Turn]) -> Iterable[Part]:
-    return (part for turn in turns for part in turn.parts)
+def _is_address(reference: str) -> bool:
+    return reference.lower().startswith(("http://", "https://"))
 
 
-def _not_kept(reference: str) -> errors.InvalidRequest:
-    """Return the error for what is not there, by the name of the field that refers to it."""
-    if reference.startswith(RESPONSE_PREFIX):
-        return errors.InvalidRequest.of_fields(
-            [
-                (
-                    "previous_response_id",
-                    f"{reference[:80]} was not found. Only responses with store: true or background: true are kept, for a time",
-                )
-            ]
-        )
-    if not reference.lower().startswith(("http://", "https://")):
-        problem = f"{reference[:80]} was not found. Send the item itself, or create it with store: true"
-        return errors.InvalidRequest.of_fields([("input", problem)])
-    problem = f"{reference[:80]} is not downloaded; send the image as a data URI, or a link of this service"
-    return errors.InvalidRequest.of_fields([("image_url", problem)])
+async def _downloaded(part: Part, downloads: Downloads, exchange: Exchange, held: _Held) -> Part:
+    """Return the part of the image of another host that a part names. Raises InvalidRequest."""
+    try:
+        return Part(picture=await downloads.image(part.reference, exchange.deadline, held.add_bytes))
+    except Refused as refused:
+        problem = f"{part.reference[:80]} {refused}. Send the image as a data URI, or as a link of this service"
+        raise errors.InvalidRequest.of_fields([(part.field, problem)]) from None
+
+
+def _not_stored(part: Part) -> errors.InvalidRequest:
+    problem = (
+        f"{part.reference[:80]} was not found. It may have expired, or belong to another caller. Send the item itself"
+    )
+    return errors.InvalidRequest.of_fields([(part.field, problem)])
+
+
+def _no_response(response_id: str) -> errors.InvalidRequest:
+    problem = (
+        f"{response_id[:80]} was not found. It may have expired, or belong to another caller, or was not stored"
+        " (store: false, KEEP_RESULTS_SECONDS=0). Send the conversation in input"
+    )
+    return errors.InvalidRequest.of_fields([("previous_response_id", problem)])

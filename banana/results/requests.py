@@ -39,6 +39,8 @@ from banana.results.works import (
 ID_BYTES = 16
 # How soon a poll notices that its worker is to end.
 DRAINING_SECONDS = 1
+# How long a response waits until it is stored, when nobody asked for that.
+RECORDED_SECONDS = 2
 # When to try again a request that is still being carried out, in seconds.
 RETRY_AFTER_SECONDS = 3
 # On a response that cost nothing, because it was paid for before.
@@ -88,6 +90,8 @@ class Submission:
 class NothingKept:
     """Stands for `KeptRequests` where KEEP_RESULTS_SECONDS is 0: what needs to be kept is refused by name."""
 
+    keeps = False
+
     async def is_known(self, caller: str, key: str) -> bool:
         """Raise InvalidRequest."""
         raise _not_kept("Idempotency-Key")
@@ -114,6 +118,12 @@ class NothingKept:
         async with aclosing(outcomes):
             async for outcome in outcomes:
                 yield outcome
+
+    def keep_ended(
+        self, outcomes: AsyncGenerator[Outcome | None, None], exchange: Exchange, route: str, calls: int
+    ) -> AsyncGenerator[Outcome | None, None]:
+        """Return `outcomes`."""
+        return outcomes
 
     def linked(self, outcome: Outcome, base_url: str) -> Outcome:
         """Return the outcome: it has no link."""
@@ -143,6 +153,9 @@ class NothingKept:
 class KeptRequests:
     """Claims, joins, replays, and the tasks of a caller.
 
+    Attributes:
+        keeps: whether anything is kept.
+
     Args:
         ledger: of all workers.
         files: where pictures are kept.
@@ -154,6 +167,8 @@ class KeptRequests:
         is_stopping: whether the service is: no task is begun.
 
     """
+
+    keeps = True
 
     def __init__(
         self,
@@ -176,6 +191,7 @@ class KeptRequests:
         self._watch = Watch(ledger)
         self._task_timeout_seconds = task_timeout_seconds
         self._claims: dict[str, asyncio.Task[None]] = {}
+        self._recording: set[asyncio.Task[None]] = set()
 
     def check_kept(self, field: str) -> None:
         """Return when something can be kept, because of a request's `field`. Raises InvalidRequest."""
@@ -187,8 +203,8 @@ class KeptRequests:
 
     async def drain(self) -> None:
         """Return when every claim has become a work, or nothing."""
-        while self._claims:
-            await asyncio.wait(self._claims.values())
+        while self._claims or self._recording:
+            await asyncio.wait([*self._claims.values(), *self._recording])
 
     def is_at(self, entry_id: str) -> bool:
         """Return whether this worker claims or carries out the entry."""
@@ -249,6 +265,59 @@ class KeptRequests:
             async for outcome in outcomes:
                 until = exchange.deadline - STORE_SPARE_SECONDS
                 yield outcome and await self._works.keep(outcome, exchange.kept_id, until)
+
+    async def keep_ended(
+        self, outcomes: AsyncGenerator[Outcome | None, None], exchange: Exchange, route: str, calls: int
+    ) -> AsyncGenerator[Outcome | None, None]:
+        """Yield `outcomes` of a request that is recorded when it has ended, to be found by its id.
+
+        Before that nothing is written down of it: it ends with its caller, and needs no ledger.
+        """
+        exchange.kept_id, exchange.kept_since = secrets.token_hex(ID_BYTES), time.time()
+        holder = Exchange(deadline=exchange.deadline)
+        storing: list[asyncio.Task[Outcome]] = []
+        try:
+            async with aclosing(outcomes):
+                async for outcome in outcomes:
+                    if outcome is not None and not isinstance(outcome.result, errors.BananaError):
+                        self._buffers.hold(holder, size_of_content(outcome))
+                        storing.append(asyncio.create_task(self._works.keep(outcome, exchange.kept_id)))
+                    yield outcome
+        finally:
+            recording = asyncio.create_task(self._record_ended(storing, exchange, route, calls))
+            self._recording.add(recording)
+            recording.add_done_callback(self._recording.discard)
+            recording.add_done_callback(lambda _: self._buffers.release(holder))
+        # Whoever asks for it next is to find it, and nobody is to wait for a disk or a ledger that hangs.
+        await asyncio.wait([recording], timeout=RECORDED_SECONDS)
+
+    async def _record_ended(
+        self, storing: "list[asyncio.Task[Outcome]]", exchange: Exchange, route: str, calls: int
+    ) -> None:
+        ended = await asyncio.gather(*storing)
+        if not ended:
+            return
+        assert exchange.caller is not None
+        now = time.time()
+        entry = Entry(
+            id=exchange.kept_id or "",
+            caller=exchange.caller,
+            key=None,
+            route=route,
+            fingerprint="",  # nobody asks for it by a key
+            calls=calls,
+            has_links=False,
+            is_task=True,
+            owner=self._works.owner,
+            request_id=exchange.request_id,
+            keep_seconds=self._files.keep_seconds,
+            created_at=exchange.kept_since or now,
+            expires_at=now + self._files.keep_seconds,
+            state=State.COMPLETED,
+            result=documents.document_of(ended),
+        )
+        with suppress(errors.LedgerUnavailable):  # it is logged; the caller has its image
+            await self._ledger.record(lambda ledger: ledger.begin(entry))
 
     def linked(self, outcome: Outcome, base_url: str) -> Outcome:
         """Return the outcome with a link below `base_url` to its image, where that is kept.

@@ -60,21 +60,23 @@ def _model_name(value: object) -> object:
     return name
 
 
-def read_pictures(value: object) -> tuple[EncodedPicture, ...]:
-    """Return one picture or a list of them, checked. Raises ValueError, which names what is wrong with which."""
+def read_pictures(value: object) -> tuple[EncodedPicture | str, ...]:
+    """Return one picture or a list of them, checked, or their addresses. Raises ValueError, which names which is wrong."""
     if value is None:
         return ()
     several = isinstance(value, list) and len(value) > 1
     given = value if isinstance(value, list) else [value]
     if len(given) > MAX_PICTURES:
         raise ValueError(f"has {len(given)} images; at most {MAX_PICTURES} are allowed")
-    return tuple(read_picture(item, f"image {number} " if several else "") for number, item in enumerate(given, 1))
+    return tuple(
+        _picture_or_address(item, f"image {number} " if several else "") for number, item in enumerate(given, 1)
+    )
 
 
 def read_picture(item: object, which: str = "") -> EncodedPicture:
     """Return one picture; `which` goes before what is wrong with it. Raises ValueError."""
     if not isinstance(item, str | LongString | EncodedPicture):
-        raise ValueError(f"{which}must be a string: base64 or a data URI")
+        raise ValueError(f"{which}must be a string: base64, a data URI or a link")
     try:
         return read_input_picture(item)
     except (PictureError, InvalidJson) as error:
@@ -82,19 +84,21 @@ def read_picture(item: object, which: str = "") -> EncodedPicture:
 
 
 def read_picture_or_address(value: object) -> EncodedPicture | str:
-    """Return a picture, checked, or the address of one. Raises ValueError."""
-    if isinstance(value, dict) and "url" in value:
-        value = value["url"]
+    """Return a picture, checked, or the address of one, which may stand in an object. Raises ValueError."""
+    return _picture_or_address(value["url"] if isinstance(value, dict) and "url" in value else value)
+
+
+def _picture_or_address(value: object, which: str = "") -> EncodedPicture | str:
     start = (
         head(value.pieces, 8)
         if isinstance(value, LongString)
-        else value[:8].encode()
+        else value[:8].encode("utf-8", "replace")
         if isinstance(value, str)
         else b""
     )
     if start.lower().startswith((b"http://", b"https://")):
         return read_text(value)
-    return read_picture(value)
+    return read_picture(value, which)
 
 
 def read_text(value: object) -> str:
@@ -119,7 +123,10 @@ def refusal(problem: str) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-_PICTURE = {"type": "string", "description": "base64 (standard or URL-safe) or a data URI: PNG, JPEG, WebP, HEIC, HEIF"}
+_PICTURE = {
+    "type": "string",
+    "description": "base64 (standard or URL-safe), a data URI, or a link of this service: PNG, JPEG, WebP, HEIC, HEIF",
+}
 _PICTURES = {"type": "array", "items": _PICTURE, "maxItems": MAX_PICTURES}
 
 Text = Annotated[str, BeforeValidator(_text)]

@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 
 from banana import errors
 from banana.exchange import Exchange
+from banana.google.capabilities import SIZES, THINKING_LEVELS, WIDE_RATIOS
 from banana.google.contents import tier_of, user_turn
 from banana.google.wire import Image
 from banana.http.negotiation import preferred_media_type
@@ -23,11 +24,7 @@ from banana.routes import documentation
 from banana.routes.dialect import Dialect, Services, under
 from banana.routes.fields import MAX_IMAGES, Integer, ModelName, Pictures, Prompt
 from banana.routes.image_endpoint import ImageEndpoint, ResponseWriter, data_uri_of
-
-AspectRatio = Literal[
-    "1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9", "1:4", "4:1", "1:8", "8:1"
-]
-ImageSize = Literal["512", "1K", "2K", "4K"]
+from banana.routes.shape import Seed, listed, one_of
 
 
 class GenerateRequest(BaseModel):
@@ -43,8 +40,10 @@ class GenerateRequest(BaseModel):
     number_of_images: Integer | None = Field(
         default=1, ge=1, le=MAX_IMAGES, description="Each image is one call to Google and is billed."
     )
-    aspect_ratio: AspectRatio | None = None
-    image_size: ImageSize | None = None
+    aspect_ratio: Annotated[str | None, one_of(WIDE_RATIOS), listed(WIDE_RATIOS)] = None
+    image_size: Annotated[str | None, one_of(SIZES), listed(SIZES)] = None
+    thinking_level: Annotated[str | None, one_of(THINKING_LEVELS), listed(THINKING_LEVELS)] = None
+    seed: Seed = None
     service_tier: Annotated[
         Literal["default", "flex", "priority"] | None,
         Field(
@@ -80,11 +79,13 @@ def error_body(exchange: Exchange, error: errors.BananaError) -> dict[str, Any]:
 def order_of(body: GenerateRequest) -> Order:
     """Read a body into an order."""
     return Order(
-        turns=[user_turn(body.prompt, body.image_base64)],
+        turns=[user_turn(body.prompt, body.image_base64, "image_base64")],
         count=body.number_of_images or 1,
         model_name=body.model,
         aspect_ratio=body.aspect_ratio,
         image_size=body.image_size,
+        thinking_level=body.thinking_level,
+        seed=body.seed,
         service_tier=tier_of(body.service_tier),
     )
 

@@ -3,8 +3,9 @@
 The format itself is two pure parts: `order_of` reads a body into an order, and a `ResponseWriter` writes what became of it.
 """
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from decimal import Decimal
@@ -19,6 +20,7 @@ from starlette.responses import Response
 
 from banana import errors
 from banana.exchange import Exchange
+from banana.google.contents import Turn, conversation
 from banana.google.wire import Image
 from banana.http.addresses import base_url_of
 from banana.http.responses import COMMENT, KeepAliveResponse, PiecesStreamResponse
@@ -28,7 +30,7 @@ from banana.payload.lazyjson import LazyJsonParser
 from banana.payload.pictures import EncodedPicture
 from banana.payload.pieces import Bytes, Pieces
 from banana.results.fingerprints import fields_of
-from banana.results.works import Job, results_of
+from banana.results.works import BOOKKEEPING_SECONDS, Job, results_of
 from banana.routes import documentation
 from banana.routes.dialect import Dialect, DialectRoute, Services, with_error_response
 from banana.routes.kept import preference_of
@@ -48,6 +50,7 @@ class ResponseWriter(ABC):
         waits_for_outcome: whether a stream begins with an outcome, or a silence, so that an error keeps its own status;
             else at once, so that its id is there.
         is_kept: whether it is to be found again by its id, as a task.
+        is_stored: whether it is to be found again by its id once it has ended, if it can be.
         in_background: whether its caller does not wait for it.
 
     """
@@ -58,6 +61,7 @@ class ResponseWriter(ABC):
     allows_leading_whitespace = True
     waits_for_outcome = True
     is_kept = False
+    is_stored = False
     in_background = False
 
     @abstractmethod
@@ -206,9 +210,9 @@ class ImageEndpoint(Generic[Body]):
         services: Services,
     ) -> Response:
         """Carry out the request, and answer it: whole, or as events."""
-        is_plain = exchange.idempotency_key is None and not writer.as_links and not writer.is_kept
+        is_plain = exchange.idempotency_key is None and not (writer.as_links or writer.is_kept or writer.is_stored)
         if is_plain and not writer.streams:
-            order = await _looked_up(self.order_of(body), exchange, services)
+            order, _ = await _looked_up(self.order_of(body), exchange, services)
             return await self._whole(services.images.make(order, exchange), writer, exchange, dialect, services)
         source = await self._source(body, writer, exchange, dialect, services)
         if writer.as_links:
@@ -223,13 +227,17 @@ class ImageEndpoint(Generic[Body]):
     ) -> AsyncGenerator[Outcome | None, None]:
         """Return the outcomes as they come: of a request with a key, of one with links, of any other."""
         if exchange.idempotency_key is not None or writer.is_kept:
-            submission = submission_of(self._job(body, dialect, services), exchange, services, is_task=writer.is_kept)
+            is_task = writer.is_kept or writer.is_stored
+            submission = submission_of(self._job(body, dialect, services), exchange, services, is_task=is_task)
             submission.is_followed = not writer.in_background
             await services.requests.submit(submission)
             source = services.requests.outcomes(submission, with_content=not writer.as_links)
             # What has ended is read before a status is sent, because it may be gone.
             return source if submission.is_active else _replayed([outcome async for outcome in source])
-        outcomes = _outcomes(self.order_of(body), exchange, services)
+        order = self.order_of(body)
+        outcomes = _outcomes(order, exchange, services)
+        if writer.is_stored:
+            return services.requests.keep_ended(outcomes, exchange, self.path, order.count)
         return services.requests.keep_unclaimed(outcomes, exchange) if writer.as_links else outcomes
 
     async def _whole(
@@ -296,23 +304,39 @@ def _json_pieces(value: Any) -> Iterator[Bytes]:
             yield msgspec.json.encode(value)
 
 
-async def _looked_up(order: Order, exchange: Exchange, services: Services) -> Order:
-    """Return the order with the pictures that its conversation refers to. Raises as `History.looked_up`."""
-    turns = await services.history.looked_up(order.turns, exchange)
-    return order if turns is order.turns else replace(order, turns=turns)
+async def _looked_up(order: Order, exchange: Exchange, services: Services) -> tuple[Order, Sequence[Turn]]:
+    """Return the order with all that its conversation refers to, and what of that are its own turns.
+
+    Raises as `History.looked_up`.
+    """
+    own = await services.history.looked_up(order.turns, exchange)
+    if not order.previous:
+        return (order if own is order.turns else replace(order, turns=own)), own
+    earlier = await services.history.conversation(order.previous, exchange)
+    return replace(order, turns=conversation([*earlier, *own])), own
 
 
 async def _outcomes(order: Order, exchange: Exchange, services: Services) -> AsyncGenerator[Outcome | None, None]:
     """Yield what each call of an order became; what cannot be looked up becomes of all of them."""
     try:
-        order = await _looked_up(order, exchange, services)
+        order, own = await _looked_up(order, exchange, services)
     except errors.BananaError as error:
         for index in range(order.count):
             yield Outcome(index, error.without_frames())
         return
-    async with aclosing(services.images.stream(order, exchange)) as outcomes:
-        async for outcome in outcomes:
-            yield outcome
+    storing = None
+    if order.stores_input and exchange.kept_id:
+        storing = asyncio.create_task(services.history.store_input(exchange.kept_id, order.previous, own))
+    try:
+        async with aclosing(services.images.stream(order, exchange)) as outcomes:
+            async for outcome in outcomes:
+                yield outcome
+        if storing is not None:  # which began with the calls, and takes less time
+            await asyncio.wait([storing], timeout=BOOKKEEPING_SECONDS)
+    except BaseException:
+        if storing is not None:
+            storing.cancel()
+        raise
 
 
 async def _begun(source: AsyncGenerator[Outcome | None, None]) -> AsyncGenerator[Outcome | None, None]:

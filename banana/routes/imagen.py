@@ -24,8 +24,8 @@ from banana.payload.pieces import Bytes, Pieces
 from banana.routes import documentation, google
 from banana.routes.dialect import Services
 from banana.routes.fields import MAX_IMAGES, REFUSED, Integer, ModelName, Pictures, Prompt, Text, refusal
-from banana.routes.generate import AspectRatio, ImageSize
 from banana.routes.image_endpoint import ImageEndpoint, ResponseWriter
+from banana.routes.shape import AspectRatio, ImageSize, Seed
 
 METHOD = ":predict"
 FORMATS = {"image/png": "png", "image/jpeg": "jpeg", "image/webp": "webp"}
@@ -63,9 +63,10 @@ class Parameters(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     sampleCount: Integer | None = Field(default=1, ge=1, le=MAX_IMAGES)  # noqa: N815
-    aspectRatio: AspectRatio | None = None  # noqa: N815
-    imageSize: ImageSize | None = None  # noqa: N815
-    sampleImageSize: ImageSize | None = None  # noqa: N815
+    aspectRatio: AspectRatio = None  # noqa: N815
+    imageSize: ImageSize = None  # noqa: N815
+    sampleImageSize: ImageSize = None  # noqa: N815
+    seed: Seed = None
     negativePrompt: Text | None = Field(default=None, description="Added to the end of the prompt.")  # noqa: N815
     outputOptions: OutputOptions | None = None  # noqa: N815
     storageUri: NotHere = None  # noqa: N815
@@ -98,6 +99,7 @@ def order_of(body: PredictRequest) -> Order:
         model_name=body.model,
         aspect_ratio=parameters.aspectRatio,
         image_size=parameters.imageSize or parameters.sampleImageSize,
+        seed=parameters.seed,
         output_format=FORMATS.get(options.mimeType or ""),
         output_quality=options.compressionQuality,
     )

@@ -13,8 +13,8 @@ from starlette.responses import Response
 
 from banana import errors
 from banana.exchange import Exchange
+from banana.google.capabilities import image_model
 from banana.google.client import Call
-from banana.google.models import FLEX_MODELS
 from banana.google.prices import MILLION, TIERS
 from banana.routes import documentation, google, openai_images
 from banana.routes.dialect import DialectRoute, Handler, Services
@@ -86,8 +86,12 @@ def image_models(body: bytes) -> list[str]:
 
 
 def _described(name: str, is_default: bool, services: Services) -> dict[str, object]:
-    """Return a model in OpenAI's shape, with what it costs in USD: by token as OpenRouter says it, and a picture by size."""
-    tiers = {tier: factor for tier, factor in TIERS.items() if tier != "flex" or name in FLEX_MODELS}
+    """Return a model in OpenAI's shape, with what it can make, and what that costs in USD.
+
+    By token as OpenRouter says it, and a picture by size.
+    """
+    known = image_model(name)
+    tiers = {tier: factor for tier, factor in TIERS.items() if tier != "flex" or (known and known.has_flex)}
     model: dict[str, object] = {
         "id": name,
         "object": "model",
@@ -96,6 +100,10 @@ def _described(name: str, is_default: bool, services: Services) -> dict[str, obj
         "default": is_default,
         "service_tiers": {tier or "default": float(factor) for tier, factor in tiers.items()},
     }
+    if known:
+        model["aspect_ratios"] = known.aspect_ratios
+        model["image_sizes"] = list(known.image_tokens)
+        model["thinking_levels"] = known.thinking_levels
     price = services.prices.of(name)
     if price is None:
         return model

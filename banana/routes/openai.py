@@ -8,10 +8,12 @@ from starlette.responses import Response
 
 from banana import errors
 from banana.exchange import Exchange
+from banana.google.capabilities import quality_of
 from banana.google.usage import Usage
 from banana.google.wire import Image, Words
 from banana.images import Outcome
 from banana.money import rounded
+from banana.payload.conversion import dimensions_of
 
 FAILED_DEPENDENCY = 424
 # What OpenAI calls the kinds of error.
@@ -50,6 +52,17 @@ def error_object(exchange: Exchange, error: errors.BananaError) -> dict[str, obj
     message = f"{error.message} GET /v1/models lists the available models." if is_model else error.message
     standard = {"message": message, "type": kind, "param": param, "code": code}
     return standard | {"request_id": error.request_id or exchange.request_id} | error.extra
+
+
+def facts_of(image: Image) -> dict[str, object]:
+    """Return what OpenAI's API formats say of an image, as it is and not as it was asked for."""
+    pixels = image.pixels or dimensions_of(image.picture)
+    return {
+        "background": "opaque",
+        "output_format": image.mime_type.removeprefix("image/"),
+        "quality": quality_of(image.model, *pixels) if pixels else "auto",
+        "size": f"{pixels[0]}x{pixels[1]}" if pixels else None,
+    }
 
 
 def usage_in(outcomes: Iterable[Outcome]) -> Usage:

@@ -14,13 +14,13 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, WithJsonSchema
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from banana import errors
 from banana.exchange import Exchange
-from banana.google.contents import Part, Turn, conversation, tier_of
+from banana.google.contents import Part, Turn, conversation, picture_part, tier_of
 from banana.google.usage import Usage
 from banana.google.wire import Image, Words
 from banana.http.responses import PiecesResponse, one_line
@@ -42,8 +42,8 @@ from banana.routes.fields import (
     read_text,
     refusal,
 )
-from banana.routes.generate import AspectRatio, ImageSize
 from banana.routes.image_endpoint import ImageEndpoint, ResponseWriter, data_uri_of
+from banana.routes.shape import ImageShape
 
 _TEXTS = ("text", "input_text", "output_text")
 _PICTURES = ("image_url", "input_image")
@@ -52,10 +52,24 @@ _PICTURES = ("image_url", "input_image")
 _MARKDOWN_PICTURE = re.compile(r"!\[[^\[\]]*\]\((data:image/[\w.+-]{1,50};base64,[\w+/=-]*)\)", re.ASCII)
 MAX_MARKDOWN_BYTES, MAX_MARKDOWN_PICTURES = 32 << 20, 100
 _MARKDOWN_START = re.compile(rb"\]\(data:image\\?/")  # as it stands in JSON, where a slash may be escaped
-NotHere = Annotated[
-    None, refusal("is not supported by image models; switch off tools and functions in your application"), REFUSED
+NotHere = Annotated[None, refusal("is not supported by image models; switch it off in your application"), REFUSED]
+
+
+def _choice_of_tools(value: object) -> object:
+    """Return None for what lets a model call no function. Raises ValueError for what makes it call one."""
+    if value in (None, "auto", "none"):
+        return None
+    function = value.get("function", value) if isinstance(value, dict) else {}
+    name = function.get("name") if isinstance(function, dict) else None
+    said = f"names {str(name)[:64]!r}" if name else f"is {str(value)[:64]!r}"
+    raise ValueError(f"{said}, and image models call no functions; leave it out or use auto")
+
+
+ToolChoice = Annotated[
+    None,
+    BeforeValidator(_choice_of_tools),
+    WithJsonSchema({"enum": [None, "auto", "none"], "description": "Functions are accepted and never called."}),
 ]
-Elsewhere = Annotated[None, refusal("is not supported; use image_config with aspect_ratio and image_size"), REFUSED]
 
 
 def read_content(value: object) -> list[dict[str, Any]]:
@@ -123,27 +137,11 @@ class Message(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Content = []
     images: Content = Field(
         default=[], description="Images from an earlier response of the model, sent back unchanged."
     )
-    tool_calls: NotHere = None
-    function_call: NotHere = None
-
-
-def openrouter_size(value: object) -> object:
-    """Return a size as Google names it."""
-    return "512" if value == "0.5K" else value
-
-
-class ImageConfig(BaseModel):
-    """The shape of the pictures, as OpenRouter has it."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    aspect_ratio: AspectRatio | None = None
-    image_size: Annotated[ImageSize | None, BeforeValidator(openrouter_size)] = None
 
 
 class StreamOptions(BaseModel):
@@ -170,7 +168,7 @@ class ResponseFormat(BaseModel):
     type: Literal["text"]
 
 
-class ChatRequest(BaseModel):
+class ChatRequest(ImageShape):
     """OpenAI's request for a chat completion; other fields than these, such as temperature, are taken and change nothing."""
 
     model_config = ConfigDict(extra="ignore")
@@ -183,7 +181,6 @@ class ChatRequest(BaseModel):
     modalities: list[Literal["text", "image"]] | None = Field(
         default=None, max_length=4, description="Default: text and image."
     )
-    image_config: ImageConfig | None = None
     stream: bool | None = False
     stream_options: StreamOptions | None = None
     usage: UsageOptions | None = None
@@ -191,24 +188,17 @@ class ChatRequest(BaseModel):
     safety_identifier: ShortText | None = Field(default=None, description="Same as `user`.")
     response_format: ResponseFormat | None = None
     service_tier: ServiceTier = None
-    tools: NotHere = None
-    tool_choice: NotHere = None
-    functions: NotHere = None
-    function_call: NotHere = None
+    tool_choice: ToolChoice = None
+    function_call: ToolChoice = None
     audio: NotHere = None
     logprobs: NotHere = None
     prediction: NotHere = None
     web_search_options: NotHere = None
-    size: Elsewhere = None
-    quality: Elsewhere = None
-    aspect_ratio: Elsewhere = None
-    image_size: Elsewhere = None
-    resolution: Elsewhere = None
 
 
 def order_of(body: ChatRequest) -> Order:
     """Read a body into an order. Raises InvalidRequest when nobody but the system says anything."""
-    said = [message for message in body.messages if message.role in ("user", "assistant")]
+    said = [message for message in body.messages if message.role not in ("system", "developer")]
     turns = conversation(
         Turn(turn_parts([*message.content, *message.images]), message.role == "assistant") for message in said
     )
@@ -220,19 +210,17 @@ def order_of(body: ChatRequest) -> Order:
         raise errors.InvalidRequest.of_fields(
             [("messages", "of the system can have text only; send images in a user message")]
         )
-    config = body.image_config or ImageConfig()
     modalities = body.modalities or ["text", "image"]
     return Order(
         turns=turns,
         count=body.n or 1,
         model_name=body.model,
-        aspect_ratio=config.aspect_ratio,
-        image_size=config.image_size,
         user=body.user or body.safety_identifier,
         system="\n\n".join(item["text"] for item in system),
         modalities=[name.upper() for name in ("text", "image") if name in modalities],
         takes_words=True,
         service_tier=tier_of(body.service_tier),
+        **body.shape(),
     )
 
 
@@ -240,11 +228,10 @@ def turn_parts(content: Iterable[dict[str, Any]]) -> list[Part]:
     """Return what a message's content says, given as `read_content` returns it; words that are blank say nothing."""
     parts = []
     for item in content:
-        picture = item.get("image_url")
         if item["type"] == "text":
             parts += [Part(item["text"])] if item["text"].strip() else []
         else:
-            parts.append(Part(reference=picture) if isinstance(picture, str) else Part(picture=picture))
+            parts.append(picture_part(item["image_url"]))
     return parts
 
 
@@ -385,8 +372,8 @@ _DOCUMENTATION: dict[str, Any] = {
     "summary": "Chat with images",
     "description": (
         "OpenAI's API format for chat, for chat applications: text and images in, text and images (`images[]`) out, as JSON"
-        " or as server-sent events with `stream`. Fields that cannot be supported, such as `tools`, return an error that"
-        " names them. Other fields, such as `temperature`, are accepted and ignored."
+        " or as server-sent events with `stream`. Functions are accepted and never called. Fields that cannot be supported,"
+        " such as `audio`, return an error that names them. Other fields, such as `temperature`, are accepted and ignored."
     ),
     "responses": documentation.responses(_CONTENT_TYPES, openai.ERROR_SCHEMA),
     "openapi_extra": {"requestBody": documentation.request_body(ChatRequest, _EXAMPLE)},

@@ -3,14 +3,13 @@
 What cannot be honoured is refused by name, before anything is paid for. Source: OpenAI's API reference, Images.
 """
 
-import math
 from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 from starlette.datastructures import Headers
 from starlette.responses import Response
 
@@ -23,31 +22,27 @@ from banana.images import Failure, Order, Outcome, Outcomes
 from banana.payload.pieces import Bytes, Pieces
 from banana.routes import documentation, openai
 from banana.routes.dialect import Dialect, Services, under
-from banana.routes.fields import MAX_IMAGES, Integer, ModelName, Pictures, Prompt, ServiceTier, ShortText, Text
+from banana.routes.fields import (
+    MAX_IMAGES,
+    REFUSED,
+    Integer,
+    ModelName,
+    Pictures,
+    Prompt,
+    ServiceTier,
+    ShortText,
+    refusal,
+)
 from banana.routes.image_endpoint import ImageEndpoint, ResponseWriter, data_uri_of
-
-# The ratios that every current model takes.
-RATIOS = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9")
-# Between 1024 and 2048, and between that and 4096 pixels: a side of a square as large as the requested size.
-TWO_K_PIXELS, FOUR_K_PIXELS = 1448, 2896
-MAX_SIDE_PIXELS = 4096
-Quality = Literal["auto", "standard", "low", "medium", "high", "hd", "xhigh", "max"]
+from banana.routes.shape import ImageShape
 
 
-class ImageOptions(BaseModel):
+class ImageOptions(ImageShape):
     """How OpenAI's API formats say what an image is to be."""
 
     model_config = ConfigDict(extra="forbid")
 
     model: ModelName | None = None
-    size: Text | None = Field(
-        default="auto",
-        description="Width x height in pixels, such as 1536x1024; the nearest supported size is used. Or auto.",
-    )
-    quality: Quality | None = Field(
-        default=None,
-        description="Sets the size if `size` is not set: low is 512, high, hd and xhigh are 2K, max is 4K, where the model supports it.",
-    )
     output_format: Literal["png", "jpeg", "webp"] | None = Field(
         default=None, description="Default: the format that Google sent."
     )
@@ -64,18 +59,6 @@ class ImageOptions(BaseModel):
     input_fidelity: Literal["high", "low"] | None = Field(
         default=None, description="Accepted and ignored; it is always high."
     )
-
-    @field_validator("size")
-    @classmethod
-    def _is_a_size(cls, value: str | None) -> str | None:
-        width, separator, height = (value or "auto").partition("x")
-        if value in (None, "auto"):
-            return value
-        if not (separator and width.isdecimal() and height.isdecimal() and len(value or "") <= 11):
-            raise ValueError("must be auto, or width x height in pixels, such as 1024x1024")
-        if not all(0 < int(side) <= MAX_SIDE_PIXELS for side in (width, height)):
-            raise ValueError(f"must have sides from 1 to {MAX_SIDE_PIXELS} pixels")
-        return value
 
 
 class ImagesRequest(ImageOptions):
@@ -103,6 +86,7 @@ class EditRequest(ImagesRequest):
         default=(), description="Another way to send `image`; items may be objects with an `image_url`."
     )
     image: Pictures = Field(default=None, validate_default=True, description="An input image, or a list of up to 14.")
+    mask: Annotated[None, refusal("is not supported; describe the area to change in the prompt"), REFUSED] = None
 
     @field_validator("images", mode="before")
     @classmethod
@@ -144,38 +128,18 @@ def order_with(body: ImageOptions, turns: Sequence[Turn], **more: Any) -> Order:
     """Return an order of images as `body` wants them, and with `more`, which goes before it."""
     if isinstance(body, ImagesRequest):
         more.setdefault("service_tier", tier_of(body.service_tier))
-    aspect_ratio, image_size = aspect_ratio_and_size_of(body.size)
     wanted: dict[str, Any] = {
         "model_name": body.model,
-        "aspect_ratio": aspect_ratio,
-        "image_size": image_size,
-        "quality": body.quality,
         "output_format": body.output_format,
         "output_quality": body.output_compression,
     }
-    return Order(turns, **wanted | more)
-
-
-def aspect_ratio_and_size_of(size: str | None) -> tuple[str | None, str | None]:
-    """Return Gemini's aspect ratio and image size for OpenAI's `size`, the nearest there are."""
-    if size is None or size == "auto":
-        return None, None
-    width, height = map(int, size.split("x"))
-    side = math.sqrt(width * height)
-    image_size = "4K" if side > FOUR_K_PIXELS else "2K" if side > TWO_K_PIXELS else "1K"
-    return min(RATIOS, key=lambda ratio: abs(math.log(_ratio_value(ratio) * height / width))), image_size
-
-
-def _ratio_value(ratio: str) -> float:
-    width, height = ratio.split(":")
-    return int(width) / int(height)
+    return Order(turns, **body.shape() | wanted | more)
 
 
 class ImagesWriter(ResponseWriter):
     """OpenAI's `data` with base64 or URLs, or its events, whose names begin with `event_name`."""
 
     def __init__(self, body: ImagesRequest, order: Order, event_name: str) -> None:
-        self._body = body
         self._requested = order.count
         self._event_name = event_name
         # URLs where they are requested, and by OpenAI's default for its models of old.
@@ -195,10 +159,7 @@ class ImagesWriter(ResponseWriter):
         event = {
             "type": f"{self._event_name}.completed",
             "created_at": outcome.created_at,
-            "size": self._body.size or "auto",
-            "quality": self._body.quality or "auto",
-            "background": "opaque",
-            "output_format": image.mime_type.removeprefix("image/"),
+            **openai.facts_of(image),
             "usage": openai.images_usage_of(openai.usage_in([outcome]), image.cost_usd),
         }
         start = f"event: {self._event_name}.completed\ndata: ".encode() + msgspec.json.encode(event)[:-1] + b","
@@ -230,7 +191,8 @@ def body_of(outcomes: Outcomes, usage: dict[str, object], *, as_links: bool, has
                 pieces.append(b"},{")
             pieces += _image_field(outcome, outcome.result, as_links=as_links)
             pieces += [b',"media_type":' + msgspec.json.encode(outcome.result.mime_type)] if has_types else []
-    pieces.append(b'}],"usage":' + msgspec.json.encode(usage) + b"}")
+    facts = openai.facts_of(outcomes.images[0])
+    pieces.append(b"}]," + msgspec.json.encode(facts | {"usage": usage})[1:])
     return pieces
 
 

@@ -25,7 +25,6 @@ from banana.google.wire import Image, Words
 from banana.http.responses import PiecesResponse, one_line
 from banana.images import Failure, Order, Outcome, Outcomes
 from banana.ledger.ledger import Entry, State
-from banana.payload.conversion import dimensions_of
 from banana.payload.pieces import Bytes, Pieces
 from banana.results.documents import error_in
 from banana.results.history import PICTURE_PREFIX, RESPONSE_PREFIX
@@ -36,9 +35,14 @@ from banana.routes.fields import REFUSED, ModelName, ServiceTier, ShortText, Tex
 from banana.routes.image_endpoint import ImageEndpoint, ResponseWriter
 from banana.routes.openai_chat import read_content, turn_parts
 from banana.routes.openai_images import ImageOptions, order_with
+from banana.routes.shape import ImageShape
 
 PATH = "/v1/responses"
 TOOL = "image_generation"
+# Tools that programs bring along and a model may choose not to call, and what stands of them in a conversation.
+FUNCTIONS = ("function", "custom")
+_CALLS = ("function_call", "custom_tool_call", "reasoning")
+_CALL_OUTPUTS = ("function_call_output", "custom_tool_call_output")
 # Names of OpenAI's models that talk: whoever draws for them is the default image model.
 _CHAT_MODEL = re.compile(r"(gpt-(?!image)|chatgpt-(?!image)|o[0-9]|codex|computer-use).*")
 _STATUSES = {
@@ -62,8 +66,12 @@ class ImageTool(ImageOptions):
 
 
 def _tool_choice(value: object) -> object:
-    """Return the choice by name, the tool's where it is that. Raises ValueError."""
+    """Return the choice by name, the tool's where it is that. Raises ValueError, which names a function."""
     name = value.get("type") if isinstance(value, dict) else value
+    if name in ("function", "custom") and isinstance(value, dict):
+        raise ValueError(
+            f"names {str(value.get('name'))[:64]!r}, and image models call no functions; leave it out or use auto"
+        )
     if name not in (None, "auto", "required", "none", TOOL):
         raise ValueError(f'must be auto, required, none or {{"type": "{TOOL}"}}')
     return name
@@ -73,12 +81,14 @@ MetadataText = Annotated[str, StringConstraints(max_length=512), BeforeValidator
 
 
 def _tools(value: object) -> object:
-    """Refuse other tools by their names."""
-    for tool in value if isinstance(value, list) else ():
-        kind = tool.get("type") if isinstance(tool, dict) else None
-        if kind != TOOL:
-            raise ValueError(f"has the type {str(kind)[:50]!r}; the only supported tool is {TOOL}")
-    return value
+    """Return the image tool; functions, which a model may always leave alone, are left out. Raises ValueError for others."""
+    if not isinstance(value, list):
+        return value
+    kinds = [str(tool.get("type"))[:50] if isinstance(tool, dict) else "none" for tool in value]
+    for kind in kinds:
+        if kind not in (TOOL, *FUNCTIONS):
+            raise ValueError(f"has the type {kind!r}; supported is {TOOL}, and functions are accepted and never called")
+    return [tool for tool, kind in zip(value, kinds, strict=True) if kind == TOOL]
 
 
 def _input(value: object) -> list[dict[str, Any]]:
@@ -105,8 +115,10 @@ def _item(item: object) -> dict[str, Any]:
         if item.get("result"):
             return {"type": "image_generation_call", "result": read_picture(item["result"])}
         return {"type": "image_generation_call", "id": read_text(item.get("id"))[:100]}
-    if kind == "reasoning":
-        return {"type": kind}
+    if kind in _CALLS:
+        return {"type": "reasoning"}
+    if kind in _CALL_OUTPUTS:
+        return {"type": "message", "role": "user", "content": read_content(item.get("output"))}
     raise ValueError(f"has the type {str(kind)[:50]!r}; supported are message and image_generation_call")
 
 
@@ -126,7 +138,7 @@ class TextOptions(BaseModel):
     format: TextFormat | None = None
 
 
-class ResponsesRequest(BaseModel):
+class ResponsesRequest(ImageShape):
     """OpenAI's request for a response; other fields, such as temperature and reasoning, are taken and change nothing."""
 
     model_config = ConfigDict(extra="ignore")
@@ -141,15 +153,20 @@ class ResponsesRequest(BaseModel):
     )
     instructions: Text | None = None
     tools: Annotated[list[ImageTool], BeforeValidator(_tools)] | None = Field(
-        default=None, max_length=1, description="image_generation. Without it, the model may answer with text only."
+        default=None,
+        max_length=1,
+        description="image_generation. Without it, the model may answer with text only. Functions are accepted and never called.",
     )
     tool_choice: Annotated[str | None, BeforeValidator(_tool_choice)] = None
     stream: bool | None = False
     background: bool | None = Field(default=False, description="The response comes at once; poll it by its id.")
     store: bool | None = Field(
-        default=None, description="true: the response is kept for a time and can be read by its id."
+        default=None,
+        description="Unless false, the response and its input are stored for a time, to be read by id and continued.",
     )
-    previous_response_id: ShortText | None = Field(default=None, description="The id of a response that is kept.")
+    previous_response_id: ShortText | None = Field(
+        default=None, description="The id of a stored response, whose conversation this one continues."
+    )
     metadata: dict[str, MetadataText] | None = Field(
         default=None, max_length=16, description="Returned unchanged in the response."
     )
@@ -162,8 +179,10 @@ class ResponsesRequest(BaseModel):
 
 
 def order_of(body: ResponsesRequest) -> Order:
-    """Read a body into an order. Raises InvalidRequest when there is nothing to start from."""
-    previous = [Turn([Part(reference=body.previous_response_id)], is_model=True)] if body.previous_response_id else []
+    """Read a body into an order. Raises InvalidRequest when there is nothing to start from, or nothing to call."""
+    if body.tool_choice == "required" and body.tools == []:
+        problem = "is required, and image models call no functions; leave it out or use auto"
+        raise errors.InvalidRequest.of_fields([("tool_choice", problem)])
     said = [item for item in body.input if item.get("role") not in ("system", "developer")]
     turns = conversation(_turn(item) for item in said)
     if not turns:
@@ -171,14 +190,19 @@ def order_of(body: ResponsesRequest) -> Order:
     tool = body.tools[0] if body.tools else ImageTool(type="image_generation")
     names = (tool.model, body.model)
     tool = tool.model_copy(update={"model": next((name for name in names if name and not is_chat_model(name)), None)})
+    # What is said of the image beside the tool is what clients add that know the tool alone.
+    around = {name: value for name, value in body.shape().items() if tool.shape()[name] is None}
     return order_with(
         tool,
-        conversation([*previous, *turns]),
+        turns,
+        previous=body.previous_response_id or "",
+        stores_input=body.store is not False,
         system="\n\n".join([*([body.instructions] if body.instructions else []), *_system(body)]),
         modalities=_modalities(body),
         takes_words="TEXT" in _modalities(body),
         user=body.user or body.safety_identifier,
         service_tier=tier_of(body.service_tier),
+        **around,
     )
 
 
@@ -189,7 +213,7 @@ def is_chat_model(name: str) -> bool:
 
 def _modalities(body: ResponsesRequest) -> Sequence[str]:
     """Return what may come: with the tool a picture, without it words as well, and where it must not be used only words."""
-    if body.tool_choice == "none":
+    if body.tool_choice == "none" and body.tools:
         return ("TEXT",)
     return ("IMAGE",) if body.tools else ("TEXT", "IMAGE")
 
@@ -208,19 +232,20 @@ def _turn(item: dict[str, Any]) -> Turn:
         return Turn(turn_parts(item["content"]), item["role"] == "assistant")
     if "result" in item:
         return Turn([Part(picture=item["result"])], is_model=True)
-    return Turn([Part(reference=item["id"])] if "id" in item else [], is_model=True)
+    return Turn([Part(reference=item["id"], field="input")] if "id" in item else [], is_model=True)
 
 
 class ResponsesWriter(ResponseWriter):
     """A response, or its events."""
 
-    def __init__(self, body: ResponsesRequest, order: Order, model: str) -> None:
+    def __init__(self, body: ResponsesRequest, order: Order, model: str, *, keeps: bool) -> None:
         self.streams = bool(body.stream)
         self.in_background = bool(body.background)
         self.is_kept = self.in_background or bool(body.store)
+        self.is_stored = keeps and body.store is None
         self.waits_for_outcome = not self.in_background
         self._makes_image = not order.takes_words
-        self._echo = _echo(body)
+        self._echo = _echo(body, is_stored=self.is_kept or self.is_stored)
         self._model = model
         self._sequence = 0
         self._id = ""
@@ -253,9 +278,7 @@ class ResponsesWriter(ResponseWriter):
             pieces += [] if self._makes_image else self._image_begins()
             pieces += self._event("response.image_generation_call.completed", self._image_place())
             pieces += self._event("response.output_item.done", {"output_index": 0}, "item", _image(self._id, outcome))
-        if outcome.result.text:
-            pieces += self._words(outcome.result, int(isinstance(outcome.result, Image)))
-        return pieces
+        return [*pieces, *self._words(outcome.result, int(isinstance(outcome.result, Image)))]
 
     def error_event(self, error: errors.BananaError, exchange: Exchange) -> Pieces:
         """Return the failed response, which ends the stream."""
@@ -296,13 +319,14 @@ class ResponsesWriter(ResponseWriter):
         field = "text" if kind == "text" else "refusal"
         name = "response.output_text" if kind == "text" else "response.refusal"
         logprobs: dict[str, object] = {"logprobs": []} if kind == "text" else {}
+        delta = [(f"{name}.delta", place | {"delta": said.text} | logprobs)] if said.text else []
         pieces = [
             (
                 "response.output_item.added",
                 {"output_index": index, "item": item | {"status": "in_progress", "content": []}},
             ),
             ("response.content_part.added", place | {"part": part | {field: ""}}),
-            (f"{name}.delta", place | {"delta": said.text} | logprobs),
+            *delta,
             (f"{name}.done", place | {field: said.text} | logprobs),
             ("response.content_part.done", place | {"part": part}),
             ("response.output_item.done", {"output_index": index, "item": item}),
@@ -321,14 +345,14 @@ class ResponsesWriter(ResponseWriter):
         return [b"event: %s\ndata: " % name.encode(), head[:-1], *rest, b"}\n\n"]
 
 
-def _echo(body: ResponsesRequest) -> dict[str, object]:
+def _echo(body: ResponsesRequest, *, is_stored: bool) -> dict[str, object]:
     """Return what a response says again of its request."""
     return {
         "background": bool(body.background),
         "instructions": body.instructions,
         "metadata": body.metadata or {},
         "previous_response_id": body.previous_response_id,
-        "store": bool(body.store or body.background),
+        "store": is_stored,
         "tool_choice": {"type": TOOL} if body.tool_choice == TOOL else body.tool_choice or "auto",
         "tools": [tool.model_dump(exclude_none=True) for tool in body.tools or ()],
         "user": body.user,
@@ -388,9 +412,9 @@ def _completed(outcomes: Outcomes, echo: dict[str, object]) -> list[Bytes]:
     (outcome,) = outcomes.all
     done = outcome.result
     assert isinstance(done, Image | Words)
+    # Beside an image a message, if an empty one: programs for agents take a turn without one for unfinished, and pay again.
     items = [_image(entry_id, outcome)] if isinstance(done, Image) else []
-    if done.text:
-        items.append([one_line(_message(entry_id, done))])
+    items.append([one_line(_message(entry_id, done))])
     output: list[Bytes] = [b"["]
     for number, item in enumerate(items):
         output += [b","] if number else []
@@ -420,15 +444,11 @@ def _incomplete(outcome: Outcome) -> dict[str, str] | None:
 def _image(entry_id: str, outcome: Outcome) -> list[Bytes]:
     """Return the item of an image."""
     assert isinstance(outcome.result, Image)
-    size = dimensions_of(outcome.result.picture)
     item: dict[str, object] = {
         "type": "image_generation_call",
         "id": PICTURE_PREFIX + entry_id,
         "status": "completed",
-        "background": "opaque",
-        "output_format": outcome.result.mime_type.removeprefix("image/"),
-        "quality": "auto",
-        "size": f"{size[0]}x{size[1]}" if size else None,
+        **openai.facts_of(outcome.result),
     }
     return [one_line(item)[:-1], b',"result":"', *outcome.result.picture.pieces, b'"}']
 
@@ -487,7 +507,8 @@ def endpoint(services: Services) -> ImageEndpoint[ResponsesRequest]:
     """Return the endpoint that makes one."""
 
     def writer_for(body: ResponsesRequest, order: Order, _: Headers) -> ResponsesWriter:
-        return ResponsesWriter(body, order, services.models.resolve(order.model_name))
+        model = services.models.resolve(order.model_name)
+        return ResponsesWriter(body, order, model, keeps=services.requests.keeps)
 
     return ImageEndpoint(
         path=PATH,

@@ -16,10 +16,9 @@ from banana.payload.pieces import Pieces
 from banana.routes import documentation, openai, openai_images
 from banana.routes.dialect import Services
 from banana.routes.fields import Pictures
-from banana.routes.generate import AspectRatio, ImageSize
 from banana.routes.image_endpoint import ImageEndpoint
-from banana.routes.openai_chat import openrouter_size
 from banana.routes.openai_images import ImagesRequest, ImagesWriter, address_in, order_with
+from banana.routes.shape import ImageSize
 
 
 def _pictures(value: object) -> object:
@@ -29,8 +28,7 @@ def _pictures(value: object) -> object:
 class OpenRouterRequest(ImagesRequest):
     """OpenRouter's request for images; it takes what OpenAI's takes as well."""
 
-    aspect_ratio: AspectRatio | None = None
-    resolution: Annotated[ImageSize | None, BeforeValidator(openrouter_size)] = None
+    resolution: ImageSize = None
     input_references: Annotated[Pictures, BeforeValidator(_pictures)] = ()
     provider: Annotated[dict[str, Any] | None, BeforeValidator(with_texts)] = Field(
         default=None, description="Accepted and ignored; the provider is always Google."
@@ -39,13 +37,12 @@ class OpenRouterRequest(ImagesRequest):
 
 def order_of(body: OpenRouterRequest) -> Order:
     """Read a body into an order."""
-    shape = {"aspect_ratio": body.aspect_ratio, "image_size": body.resolution}
     return order_with(
         body,
-        [user_turn(body.prompt, body.input_references)],
+        [user_turn(body.prompt, body.input_references, "input_references")],
         count=body.n or 1,
         user=body.user or body.safety_identifier,
-        **{name: value for name, value in shape.items() if value is not None},
+        **({"image_size": body.resolution} if body.resolution else {}),
     )
 
 

@@ -21,7 +21,7 @@ def test_a_request_is_its_pieces() -> None:
     """Joined they are Google's JSON; the picture's piece is the one that came."""
     piece = memoryview(b"QUJD")
     request = GenerateContentRequest(
-        [user_turn('a "b"', [EncodedPicture("image/jpeg", [piece], b"")])], "16:9", None, True
+        [user_turn('a "b"', [EncodedPicture("image/jpeg", [piece], b"")])], "16:9", store=True
     )
 
     pieces = request.body()

@@ -10,9 +10,10 @@ import pytest
 from genai_prices import extract_usage
 from genai_prices.data import providers
 
+from banana.google.capabilities import IMAGE_MODELS
 from banana.google.contents import CostBasis
 from banana.google.price_table import TABLE
-from banana.google.prices import IMAGE_TOKENS, ModelPrice, Prices
+from banana.google.prices import ModelPrice, Prices
 from banana.google.usage import Usage
 
 ROOT = Path(__file__).parents[2]
@@ -125,7 +126,7 @@ def test_a_size_that_is_not_known_is_the_largest() -> None:
 
 def test_every_model_with_sizes_has_a_price() -> None:
     """The page and the README show them."""
-    assert all(Prices().by_size(model) for model in IMAGE_TOKENS)
+    assert all(Prices().by_size(model) for model in IMAGE_MODELS)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from banana.payload.memory import Buffers
 from banana.payload.pictures import EncodedPicture
 from banana.results import history as history_module
 from banana.results.documents import document_of, encoded, kept
+from banana.results.downloads import Downloads
 from banana.results.folder import FolderFiles
 from banana.results.history import History, KeptHistory, NoHistory, keep_signature
 from banana.results.links import Links
@@ -43,7 +44,8 @@ def links(tmp_path: Path) -> Links:
 
 @pytest.fixture
 def history(tmp_path: Path, files: FolderFiles, links: Links) -> KeptHistory:
-    return KeptHistory(LedgerThread(SQLiteLedger(tmp_path / "ledger.db")), files, links, Buffers(1 << 20), 2000)
+    ledger = LedgerThread(SQLiteLedger(tmp_path / "ledger.db"))
+    return KeptHistory(ledger, files, links, Downloads((), 2000), Buffers(1 << 20), 2000)
 
 
 def of(caller: str) -> Exchange:
@@ -117,7 +119,7 @@ async def test_an_earlier_response_goes_back_as_it_was(
     """Its words and its picture with the signature; of a picture's id the picture alone."""
     await keep_entry(tmp_path, files)
 
-    (whole,) = await history.looked_up([Turn([Part(reference=f"resp_{ENTRY.id}")], is_model=True)], of(ENTRY.caller))
+    (whole,) = await history.conversation(f"resp_{ENTRY.id}", of(ENTRY.caller))
     (alone,) = await history.looked_up([Turn([Part(reference=f"ig_{ENTRY.id}")], is_model=True)], of(ENTRY.caller))
 
     words, picture = whole.parts
@@ -125,7 +127,7 @@ async def test_an_earlier_response_goes_back_as_it_was(
     assert [decoded(part.picture) for part in alone.parts] == [png()]
 
 
-@pytest.mark.parametrize("reference", [f"resp_{ENTRY.id}", f"ig_{ENTRY.id}", "resp_unknown", f"ig_{'0' * 32}"])
+@pytest.mark.parametrize("reference", [f"ig_{ENTRY.id}", f"msg_{ENTRY.id}", "ig_unknown", f"ig_{'0' * 32}"])
 async def test_anothers_response_is_not_there(
     history: KeptHistory, files: FolderFiles, tmp_path: Path, reference: str
 ) -> None:
@@ -135,7 +137,9 @@ async def test_anothers_response_is_not_there(
     with pytest.raises(errors.InvalidRequest) as caught:
         await history.looked_up(refers(reference), of("somebody else"))
 
-    assert "was not found" in caught.value.message or "is not downloaded" in caught.value.message
+    assert "was not found" in caught.value.message
+    with pytest.raises(errors.InvalidRequest, match="previous_response_id"):
+        await history.conversation(reference, of("somebody else"))
 
 
 async def test_a_picture_of_the_models_is_signed_where_its_signature_is_kept(
@@ -164,7 +168,7 @@ async def test_a_signature_that_is_none_is_not_kept(files: FolderFiles, tmp_path
 
 async def test_nothing_can_be_referred_to_where_nothing_is_kept() -> None:
     """It is refused; what refers to nothing goes on."""
-    history: History = NoHistory()
+    history: History = NoHistory(Downloads((), 2000), Buffers(1 << 20), 2000)
     turns = [Turn([Part(picture=encoded(png()))], is_model=True)]
 
     assert await history.looked_up(turns, of("anna")) is turns
@@ -183,7 +187,8 @@ async def test_what_is_referred_to_is_bounded(
 ) -> None:
     """A reference is short, and what it stands for is not; what there is no room for is refused before it is paid for."""
     buffers = Buffers(room)
-    history = KeptHistory(LedgerThread(SQLiteLedger(tmp_path / "ledger.db")), files, links, buffers, 2000)
+    ledger = LedgerThread(SQLiteLedger(tmp_path / "ledger.db"))
+    history = KeptHistory(ledger, files, links, Downloads((), 2000), buffers, 2000)
     await files.write(NAME, [png()])
     url = links.url("http://x", NAME, int(time.time()) + 100)
     exchange = of("anna")

@@ -300,7 +300,7 @@ BAD: list[tuple[object, list[str]]] = [
     ({"prompt": "x", "aspect_ratio": "7:5"}, ["aspect_ratio"]),
     ({"prompt": "x", "image_size": "2k"}, ["image_size"]),
     ({"prompt": "x", "image_size": 512}, ["image_size"]),
-    ({"prompt": "x", "seed": 1}, ["seed"]),
+    ({"prompt": "x", "strength": 1}, ["strength"]),
     (
         {"promt": "x", "number_of_images": 99, "image_base64": GIF},
         ["prompt", "image_base64", "number_of_images", "promt"],

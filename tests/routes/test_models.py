@@ -42,6 +42,9 @@ async def test_one_model_by_any_of_its_names(client: httpx.AsyncClient) -> None:
         "owned_by": "google",
         "default": True,
         "service_tiers": {"default": 1.0, "flex": 0.5, "priority": 1.8},
+        "aspect_ratios": ["1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9"],
+        "image_sizes": ["1K", "2K", "4K"],
+        "thinking_levels": [],
         "pricing": {
             "prompt": "0.000002",
             "completion": "0.000012",

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -10,6 +11,8 @@ import pytest
 
 from banana import images
 from banana.app import create_app
+from banana.ledger.ledger import LedgerError
+from banana.ledger.sqlite import SQLiteLedger
 from banana.routes.openai_responses import is_chat_model
 from standin import faults
 from standin.server import StandIn, signature
@@ -41,11 +44,12 @@ async def test_a_response_holds_the_picture(client: httpx.AsyncClient, stand_in:
     asked = ASKED | {"instructions": "In colour.", "metadata": {"a": "b"}, "temperature": 1, "reasoning": {}}
     made = (await client.post(RESPONSES, json=asked)).json()
 
-    (item,) = made["output"]
+    item, message = made["output"]
+    assert (message["type"], message["content"][0]["text"]) == ("message", "")
     assert (made["object"], made["status"], made["model"]) == ("response", "completed", "gemini-3-pro-image")
-    assert (made["instructions"], made["metadata"], made["store"]) == ("In colour.", {"a": "b"}, False)
+    assert (made["instructions"], made["metadata"], made["store"]) == ("In colour.", {"a": "b"}, True)
     assert (item["type"], item["status"]) == ("image_generation_call", "completed")
-    assert (item["output_format"], item["size"]) == ("jpeg", "1024x1024")
+    assert (item["output_format"], item["size"], item["quality"]) == ("jpeg", "1024x1024", "medium")
     assert (item["id"][3:], made["id"][:5]) == (made["id"][5:], "resp_")
     assert opened(item["result"]).size == (1024, 1024)
     assert made["usage"] == {
@@ -184,14 +188,21 @@ async def test_a_stream_is_typed_events(client: httpx.AsyncClient) -> None:
         "response.image_generation_call.generating",
         "response.image_generation_call.completed",
         "response.output_item.done",
+        "response.output_item.added",
+        "response.content_part.added",
+        "response.output_text.done",
+        "response.content_part.done",
+        "response.output_item.done",
         "response.completed",
     ]
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
     created, completed = events[0]["response"], events[-1]["response"]
     assert (created["status"], created["output"], completed["status"]) == ("in_progress", [], "completed")
     assert (created["id"], created["created_at"]) == (completed["id"], completed["created_at"])
-    assert completed["output"] == [events[-2]["item"]]
-    assert {event["item_id"] for event in events[3:6]} == {events[-2]["item"]["id"]}
-    assert opened(events[-2]["item"]["result"]).size == (1024, 1024)
+    image = events[6]["item"]
+    assert completed["output"] == [image, events[-2]["item"]]
+    assert {event["item_id"] for event in events[3:6]} == {image["id"]}
+    assert opened(image["result"]).size == (1024, 1024)
 
 
 async def test_without_the_tool_there_may_be_words(client: httpx.AsyncClient, stand_in: StandIn) -> None:
@@ -313,7 +324,7 @@ async def test_a_response_in_the_background_can_be_followed(client: httpx.AsyncC
 
 
 async def test_a_conversation_goes_on_from_what_is_kept(client: httpx.AsyncClient, stand_in: StandIn) -> None:
-    """By the response's id, or by its picture's: the picture is the model's part, signed as it was."""
+    """By the response's id the whole conversation, by its picture's that: the model's part, signed as it was."""
     first = (await client.post(RESPONSES, json=ASKED | {"store": True})).json()
     picture = base64.b64decode(first["output"][0]["result"])
     night = {"role": "user", "content": "make it night"}
@@ -322,8 +333,9 @@ async def test_a_conversation_goes_on_from_what_is_kept(client: httpx.AsyncClien
     by_picture = await client.post(RESPONSES, json=ASKED | {"input": [call, night]})
 
     assert (by_response.status_code, by_picture.status_code) == (200, 200)
+    assert stand_in.calls[1].body["contents"][0] == stand_in.calls[0].body["contents"][0]
     for sent in stand_in.calls[1:]:
-        model, user = sent.body["contents"]
+        *_, model, user = sent.body["contents"]
         (part,) = model["parts"]
         assert (model["role"], user["parts"]) == ("model", [{"text": "make it night"}])
         assert base64.b64decode(part["inlineData"]["data"]) == picture
@@ -446,7 +458,7 @@ async def test_a_words_id_is_its_words(client: httpx.AsyncClient, stand_in: Stan
     model = stand_in.calls[1].body["contents"][0]
     assert response.status_code == 200
     assert (model["role"], len(model["parts"]), model["parts"][1]) == ("model", 2, signed({"text": "Here it is."}))
-    assert (refused["param"], "store: true" in refused["message"]) == ("input", True)
+    assert (refused["param"], "store: true" in refused["message"]) == ("input", False)
 
 
 async def test_words_in_json_are_refused_by_name(client: httpx.AsyncClient) -> None:
@@ -455,3 +467,112 @@ async def test_words_in_json_are_refused_by_name(client: httpx.AsyncClient) -> N
     response = await client.post(RESPONSES, json=ASKED | {"text": text})
 
     assert (response.status_code, response.json()["error"]["param"]) == (400, "text.format.type")
+
+
+async def test_a_response_is_stored_unless_it_says_not_to(client: httpx.AsyncClient) -> None:
+    """As OpenAI's own: read by its id, streamed or not; with `store: false` there is nothing to read."""
+    whole = (await client.post(RESPONSES, json=ASKED)).json()
+    streamed = events_of((await client.post(RESPONSES, json=ASKED | {"stream": True})).text)[-1]["response"]
+    left_out = (await client.post(RESPONSES, json=ASKED | {"store": False})).json()
+    read = [await client.get(f"{RESPONSES}/{made['id']}") for made in (whole, streamed, left_out)]
+    deleted = await client.delete(f"{RESPONSES}/{whole['id']}")
+
+    assert [response.status_code for response in read] == [200, 200, 404]
+    assert read[0].json()["output"] == whole["output"]
+    assert (whole["store"], streamed["store"], left_out["store"]) == (True, True, False)
+    assert (deleted.status_code, (await client.get(f"{RESPONSES}/{whole['id']}")).status_code) == (200, 404)
+
+
+async def test_a_service_that_stores_nothing_answers_all_the_same(stand_in: StandIn) -> None:
+    """KEEP_RESULTS_SECONDS=0; only who insists is refused, by name."""
+    async with client_of(create_app(settings_for(stand_in, keep_results_seconds=0))) as client:
+        made = await client.post(RESPONSES, json=ASKED)
+        insists = await client.post(RESPONSES, json=ASKED | {"store": True})
+        goes_on = await client.post(RESPONSES, json=ASKED | {PREVIOUS: made.json()["id"]})
+
+    assert (made.status_code, made.json()["store"]) == (200, False)
+    assert (insists.status_code, insists.json()["error"]["param"]) == (400, "store")
+    assert (goes_on.status_code, goes_on.json()["error"]["param"]) == (400, PREVIOUS)
+
+
+async def test_a_conversation_is_continued_whole(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+    """Over three turns: every prompt, every image that came with one, and what the model made, in their order."""
+    shown = {"type": "input_image", "image_url": f"data:image/png;base64,{encoded(png('blue'))}"}
+    begins = {"role": "user", "content": [{"type": "input_text", "text": "this at sea"}, shown]}
+    first = (await client.post(RESPONSES, json=ASKED | {"input": [begins]})).json()
+    second = (await client.post(RESPONSES, json=ASKED | {"input": "at night", PREVIOUS: first["id"]})).json()
+    third = (await client.post(RESPONSES, json=ASKED | {"input": "wider", PREVIOUS: second["id"]})).json()
+
+    sent = stand_in.calls[2].body["contents"]
+    assert third["status"] == "completed"
+    assert [turn["role"] for turn in sent] == ["user", "model", "user", "model", "user"]
+    assert [turn["parts"][0].get("text") for turn in sent] == ["this at sea", None, "at night", None, "wider"]
+    assert base64.b64decode(sent[0]["parts"][1]["inlineData"]["data"]) == png("blue")
+    for turn, made in ((sent[1], first), (sent[3], second)):
+        picture = base64.b64decode(made["output"][0]["result"])
+        assert base64.b64decode(turn["parts"][0]["inlineData"]["data"]) == picture
+        assert turn["parts"][0]["thoughtSignature"] == signature(picture)
+
+
+async def test_a_conversation_whose_beginning_is_gone_goes_on(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+    """What follows what was deleted is still there."""
+    first = (await client.post(RESPONSES, json=ASKED)).json()
+    second = (await client.post(RESPONSES, json=ASKED | {"input": "at night", PREVIOUS: first["id"]})).json()
+    await client.delete(f"{RESPONSES}/{first['id']}")
+    third = await client.post(RESPONSES, json=ASKED | {"input": "wider", PREVIOUS: second["id"]})
+
+    texts = [turn["parts"][0].get("text") for turn in stand_in.calls[2].body["contents"]]
+    assert (third.status_code, texts) == (200, ["at night", None, "wider"])
+
+
+async def test_an_image_that_is_sent_again_is_stored_once(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+    """By its digest, as clients send the whole conversation with every turn."""
+    shown = {"type": "input_image", "image_url": f"data:image/png;base64,{encoded(png('green'))}"}
+    body = ASKED | {"input": [{"role": "user", "content": [{"type": "input_text", "text": "x"}, shown]}]}
+    for _ in range(3):
+        assert (await client.post(RESPONSES, json=body)).status_code == 200
+
+    assert len(list(Path(".state/results").glob("*.input"))) == 1
+    assert len(list(Path(".state/results").glob("*-input.json"))) == 3
+
+
+@pytest.mark.parametrize("choice", [None, "auto", "none"])
+async def test_functions_are_taken_and_never_called(
+    client: httpx.AsyncClient, stand_in: StandIn, choice: str | None
+) -> None:
+    """A model may always choose so; what stands of them in a conversation is words."""
+    function = {"type": "function", "name": "search", "parameters": {"description": "x" * 24_000}}
+    calls = [
+        {"type": "function_call", "call_id": "1", "name": "search", "arguments": "{}"},
+        {"type": "function_call_output", "call_id": "1", "output": "found"},
+    ]
+    body = {"input": [{"role": "user", "content": "x"}, *calls], "tools": [function], "tool_choice": choice}
+    response = await client.post(RESPONSES, json=body)
+
+    assert response.status_code == 200, response.text
+    assert stand_in.calls[0].body["contents"][0]["parts"] == [{"text": "x"}, {"text": "found"}]
+    assert "search" not in json.dumps(stand_in.calls[0].body)
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "name": "search"}])
+async def test_a_function_that_must_be_called_is_refused_by_name(client: httpx.AsyncClient, choice: Any) -> None:
+    """Before anything is sent."""
+    body = {"input": "x", "tools": [{"type": "function", "name": "search"}], "tool_choice": choice}
+    error = (await client.post(RESPONSES, json=body)).json()["error"]
+
+    assert error["param"] == "tool_choice"
+
+
+async def test_a_ledger_that_fails_costs_no_response(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who does not insist on storing gets the image all the same."""
+
+    def fails(*_: object) -> None:
+        raise LedgerError("no ledger")
+
+    async with client_of(create_app(settings_for(stand_in))) as client:
+        monkeypatch.setattr(SQLiteLedger, "begin", fails)
+        made = await client.post(RESPONSES, json=ASKED)
+        insists = await client.post(RESPONSES, json=ASKED | {"store": True})
+
+    assert (made.status_code, insists.status_code) == (200, 503)
+    assert len(stand_in.calls) == 1

@@ -69,7 +69,7 @@ async def test_the_result_is_what_the_route_would_answer(client: httpx.AsyncClie
     assert list(ours["result"]) == ["images", "metadata"]
     assert all(url.startswith("http://127.0.0.1/results/") for url in ours["result"]["images"])
     assert len(inline["result"]["images"][0]) > 1000
-    assert list(openai["result"]) == ["created", "data", "usage"]
+    assert list(openai["result"]) == ["created", "data", "background", "output_format", "quality", "size", "usage"]
     assert list(openai["result"]["data"][0]) == ["url"]
     assert list(openai_inline["result"]["data"][0]) == ["b64_json"]
     assert "inlineData" in str(google["result"]["candidates"])

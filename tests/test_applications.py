@@ -226,10 +226,12 @@ async def test_a_link_is_fetched_with_the_key(client: httpx.AsyncClient) -> None
     assert opened(fetched.content).size == (1024, 1024)
 
 
-async def test_tools_that_an_application_offers_are_refused_in_words(client: httpx.AsyncClient) -> None:
-    """The application shows the message: it names what to switch off."""
+async def test_tools_that_an_application_offers_are_taken(client: httpx.AsyncClient) -> None:
+    """They are never called; where one must be, the application shows the message, which says why not."""
     tools = [{"type": "function", "function": {"name": "get_time", "parameters": {"type": "object"}}}]
-    response = await client.post("/v1/chat/completions", headers=BEARER, json=says() | {"tools": tools})
+    body = says() | {"tools": tools, "tool_choice": "auto"}
+    response = await client.post("/v1/chat/completions", headers=BEARER, json=body)
+    refused = await client.post("/v1/chat/completions", headers=BEARER, json=body | {"tool_choice": "required"})
 
-    assert response.status_code == 400
-    assert "switch off tools and functions in your application" in response.json()["error"]["message"]
+    assert (response.status_code, refused.status_code) == (200, 400)
+    assert "image models call no functions" in refused.json()["error"]["message"]

@@ -159,7 +159,7 @@ async def test_openais_exceptions_come_out_and_nothing_is_multiplied(
         ({"output_format": "svg"}, "output_format"),
         ({"size": "huge"}, "size"),
         ({"n": 11}, "n"),
-        ({"extra_body": {"seed": 3}}, "seed"),
+        ({"extra_body": {"strength": 3}}, "strength"),
     ],
 )
 async def test_openai_is_told_what_cannot_be_honoured(
@@ -354,10 +354,16 @@ async def test_openai_responds_with_typed_events(of_openai: openai.AsyncOpenAI) 
         "ResponseImageGenCallGeneratingEvent",
         "ResponseImageGenCallCompletedEvent",
         "ResponseOutputItemDoneEvent",
+        "ResponseOutputItemAddedEvent",
+        "ResponseContentPartAddedEvent",
+        "ResponseTextDoneEvent",
+        "ResponseContentPartDoneEvent",
+        "ResponseOutputItemDoneEvent",
         "ResponseCompletedEvent",
     ]
     for response in (made, final):
-        (item,) = response.output
+        item, message = response.output
+        assert message.type == "message"
         assert item.type == "image_generation_call"
         assert opened(item.result or "").size == (1024, 1024)
 
@@ -375,7 +381,7 @@ async def test_openai_polls_a_response_and_goes_on_from_it(of_openai: openai.Asy
     await of_openai.responses.delete(made.id)
 
     assert (made.status, cancelled.status) == ("completed", "completed")
-    assert [content["role"] for content in stand_in.calls[1].body["contents"]] == ["model", "user"]
+    assert [content["role"] for content in stand_in.calls[1].body["contents"]] == ["user", "model", "user"]
     with pytest.raises(openai.NotFoundError):
         await of_openai.responses.retrieve(made.id)
 

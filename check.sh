@@ -4,8 +4,10 @@
 #   ./check.sh           everything
 #   ./check.sh --fix     fixes format and lint first
 #   ./check.sh --fast    without the tests that start containers, browsers or whole services
+[ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@"
 set -euo pipefail
-cd -P "$(dirname "${BASH_SOURCE[0]}")"
+script=$(readlink -f "${BASH_SOURCE[0]}")
+cd -P "$(dirname "$script")"
 # shellcheck source=scripts/environment.sh
 source scripts/environment.sh
 

@@ -343,6 +343,10 @@ class Settings(BaseSettings):
     def _is_http_url(cls, value: str | None) -> str | None:
         if value is not None:
             parts = urlsplit(value)
+            if parts.scheme.startswith("socks"):
+                raise ValueError(
+                    "is a SOCKS proxy, which is not supported; give the HTTP port of your proxy: http://host:port"
+                )
             if parts.scheme not in ("http", "https") or not parts.hostname or not _has_possible_port(parts):
                 raise ValueError("is not an http:// or https:// address")
         return value
@@ -438,6 +442,8 @@ def read(directory: Path | None = None, **values: object) -> Settings:
     """Return the settings in force; `values` go before the environment. Raises SettingsError, in one line."""
     env_file = (directory or Path()) / ".env"
     try:
+        if env_file.is_file() and b"\0" in env_file.read_bytes():
+            raise SettingsError(".env is not UTF-8; save it as UTF-8")
         _check_names(dotenv_values(env_file), ".env")
         _check_names(filter(_is_slip, os.environ), "the environment")
         settings = Settings(_env_file=env_file, **values)  # type: ignore[arg-type,call-arg]
@@ -483,6 +489,14 @@ def _in_demo_folder(url: str) -> str:
         return url
     file = Path(url.removeprefix(_SQLITE))
     return f"{_SQLITE}{file.parent / DEMO / file.name}"
+
+
+def unread_proxy(settings: Settings) -> str:
+    """Return the name of a variable that gives programs a proxy which this one does not use; empty where there is none."""
+    if settings.upstream_proxy or settings.demo:
+        return ""
+    names = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+    return next((name for name in names if os.environ.get(name)), "")
 
 
 def unknown_names(names: Iterable[str]) -> dict[str, str]:

@@ -6,8 +6,10 @@
 #   ./logs.sh --last 500   the last 500 lines
 #   ./logs.sh --request ID every line of one request, by its X-Request-ID or the first characters of it
 #   docker logs banana-service 2>&1 | ./logs.sh -
+[ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@"
 set -euo pipefail
-cd -P "$(dirname "${BASH_SOURCE[0]}")"
+script=$(readlink -f "${BASH_SOURCE[0]}")
+cd -P "$(dirname "$script")"
 # shellcheck source=scripts/environment.sh
 source scripts/environment.sh
 

@@ -12,17 +12,25 @@ import asyncio
 import errno
 import multiprocessing
 import os
+import shlex
 import shutil
 import socket
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import structlog
-import uvicorn
-from uvicorn.supervisors import ChangeReload
+try:
+    import structlog
+    import uvicorn
+    from uvicorn.supervisors import ChangeReload
+except ModuleNotFoundError as error:
+    sys.exit(
+        f"error: the package {error.name} is not installed for {sys.executable}. Use ./start.sh or ./run.sh, which install"
+        " what is needed, or .venv/bin/python main.py"
+    )
 
 import config
 from banana import logs
@@ -47,6 +55,8 @@ METRICS_FILES = {
     "gauge_livemax": 64 << 10,
     "gauge_livemostrecent": 64 << 10,
 }
+# Why the workers were not replaced, for restart.sh.
+RESTART_FAILED = Path(".state/restart.failed")
 # Longer than load balancers keep an idle connection (60 s as a rule), so that it is never we who close first.
 IDLE_CONNECTION_SECONDS = 75
 # Connections that wait until a worker takes them.
@@ -103,6 +113,7 @@ def main() -> None:
     if arguments.launch_settings:
         print(settings.workers, settings.demo, _server_options(settings))
         return
+    _require_writable(settings)
     if arguments.check:
         _check(settings, port_too=not arguments.running)
         return
@@ -117,6 +128,8 @@ def _supervise(settings: config.Settings, listeners: list[socket.socket], *, rel
     gc.freeze()
     gc.enable()
     if reload:
+        with suppress(BrokenPipeError):
+            print(f"Serving at {_address(settings)}; Ctrl-C stops it.", flush=True)
         reload_options: dict[str, Any] = {"reload": True, "reload_includes": ["*.py", ".env"]}
         config_of_server = uvicorn.Config("main:application", **reload_options, **_server_options(settings))
         ChangeReload(config_of_server, target=uvicorn.Server(config_of_server).run, sockets=listeners).run()
@@ -126,7 +139,12 @@ def _supervise(settings: config.Settings, listeners: list[socket.socket], *, rel
         options = _server_options(settings)
         options["http"].stopping = stopping
         config_of_server = uvicorn.Config("main:application", workers=settings.workers, **options)
-        Workers(config_of_server, listeners, stopping).run()
+        Workers(config_of_server, listeners, stopping, RESTART_FAILED.write_text).run()
+
+
+def _address(settings: config.Settings) -> str:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{settings.port}"
 
 
 def _arguments() -> argparse.Namespace:
@@ -194,6 +212,26 @@ def check_store(settings: config.Settings) -> list[str]:
     return warnings
 
 
+def _require_writable(settings: config.Settings) -> None:
+    """Exit when the folders that records are written to are another user's; say which, whose, and what to do."""
+    folders = [settings.ledger_file.parent]
+    if settings.store_url.startswith("sqlite:///"):
+        folders.append(Path(settings.store_url.removeprefix("sqlite:///")).parent)
+    if not settings.keeps_in_s3:
+        folders.append(Path(settings.results_url))
+    for folder in folders:
+        there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
+        inside = [file for file in there.glob("*.db") if not os.access(file, os.W_OK)] if there == folder else []
+        for path in [there, *inside]:
+            if not os.access(path, os.W_OK | (os.X_OK if path.is_dir() else 0)):
+                user = os.getuid()
+                sys.exit(
+                    f"error: {path.absolute()} belongs to user {path.stat().st_uid}, and user {user}, who runs this service,"
+                    f" cannot write to it. Type: sudo chown -R {user} {shlex.quote(str(there.absolute()))}"
+                    " (of a folder that is mounted into a container: its path outside)"
+                )
+
+
 def _check(settings: config.Settings, *, port_too: bool) -> None:
     """Fail here, where somebody looks, instead of in a worker later."""
     from banana.admission.storage import StoreError
@@ -207,7 +245,8 @@ def _check(settings: config.Settings, *, port_too: bool) -> None:
         create_app(settings)  # with its log, in which it says what it moved out of the way
     except (StoreError, LedgerError, ResultsError, logs.LogFileError) as error:
         sys.exit(f"error: {error}")
-    for warning in [*check_store(settings), *_results_warnings(settings), *_budget_warnings(settings).values()]:
+    warnings = [*check_store(settings), *_results_warnings(settings), *_budget_warnings(settings).values()]
+    for warning in [*warnings, *_proxy_warnings(settings)]:
         print(f"warning: {printable(warning)}", file=sys.stderr)
 
 
@@ -245,6 +284,23 @@ def _budget_warnings(settings: config.Settings) -> dict[str, str]:
     return {name: f"BUDGETS names {name}, which is {whom}: this budget applies to nobody." for name in nobodies}
 
 
+def _proxy_warnings(settings: config.Settings) -> list[str]:
+    """Return that there is a proxy which is not used, if so."""
+    name = config.unread_proxy(settings)
+    advice = "is set in the environment, and this service does not read it. If Google is reached through that proxy: set UPSTREAM_PROXY in .env."
+    return [f"{name} {advice}"] if name else []
+
+
+def _check_keys(settings: config.Settings) -> None:
+    """Log what is wrong with the API keys, or with the way to Google."""
+    # Not at the top: the launcher needs nothing of it.
+    from banana.google.key_check import problems_with
+
+    keys = settings.gemini_api_key
+    for problem in asyncio.run(problems_with(settings.gemini_base_url, settings.upstream_proxy, keys)):
+        log.warning("key_check_failed", message=problem)
+
+
 def _prepare(settings: config.Settings) -> None:
     try:
         logs.configure(settings.log_file, settings.log_level, settings.log_max_bytes, settings.log_backups)
@@ -263,6 +319,10 @@ def _prepare(settings: config.Settings) -> None:
         log.warning("store_warning", message=warning)
     for name, warning in _budget_warnings(settings).items():
         log.warning("budget_of_nobody", name=name, message=warning)
+    for warning in _proxy_warnings(settings):
+        log.warning("proxy_not_read", message=warning)
+    if not settings.demo:  # beside the start: nobody waits for Google to serve
+        threading.Thread(target=_check_keys, args=(settings,), name="key-check", daemon=True).start()
     if not settings.on_loopback and not settings.access_tokens:
         log.warning(
             "open_to_everyone",
@@ -290,7 +350,7 @@ def _why_not(host: str, port: int, error: OSError) -> str:
     """Return why the service cannot listen there, and what to do."""
     match error.errno:
         case errno.EADDRINUSE:
-            return f"PORT {port} is already in use. Set another PORT in .env, or stop the program that uses it."
+            return f"PORT {port} is already in use{_by_whom(port)}."
         case errno.EACCES:
             return f"PORT {port} is reserved for root. Set a PORT from 1024 up in .env."
         case errno.EADDRNOTAVAIL | socket.EAI_NONAME | socket.EAI_AGAIN:
@@ -299,6 +359,32 @@ def _why_not(host: str, port: int, error: OSError) -> str:
                 " (all interfaces)."
             )
     return f"cannot listen on HOST {host}, PORT {port}: {error.strerror}"
+
+
+def _by_whom(port: int) -> str:
+    """Return who listens on a port, as far as this user may know, and what to do."""
+    import psutil  # not at the top: it is needed here alone
+
+    listening: list[psutil.Process] = []
+    with suppress(psutil.Error):
+        found = psutil.net_connections("tcp")
+        listening = [
+            psutil.Process(one.pid) for one in found if one.pid and one.status == "LISTEN" and one.laddr[1:2] == (port,)
+        ]
+    for process in listening:
+        with suppress(psutil.Error, OSError):
+            # A worker has its socket from the service that began it.
+            for service in (process, *process.parents()):
+                if "main.py" in service.cmdline() and Path(service.cwd(), "banana/app.py").exists():
+                    folder = Path(service.cwd())
+                    where = "of this folder" if folder.samefile(".") else f"in {folder}"
+                    stop = "./stop.sh there" if service.pid == os.getsid(service.pid) else "Ctrl-C in its terminal"
+                    return (
+                        f" by the BananaService {where} (pid {service.pid}). Stop it ({stop}), or take another port:"
+                        f" PORT={port + 1} ./start.sh"
+                    )
+            return f" by {process.name()} (pid {process.pid}). Stop that, or set another PORT in .env"
+    return ". Set another PORT in .env, or stop the program that uses it"
 
 
 def copies_of(listener: socket.socket) -> list[socket.socket]:

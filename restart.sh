@@ -7,8 +7,10 @@
 # Workers are replaced one after another, and each finishes its requests first: no request is lost. A change of HOST,
 # PORT, WORKERS, REQUEST_TIMEOUT_SECONDS, MAX_CONNECTIONS, MAX_REQUESTS, IDLE_SECONDS, DEMO or --demo stops the service
 # and starts it again.
+[ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@"
 set -euo pipefail
-cd -P "$(dirname "${BASH_SOURCE[0]}")"
+script=$(readlink -f "${BASH_SOURCE[0]}")
+cd -P "$(dirname "$script")"
 # shellcheck source=scripts/environment.sh
 source scripts/environment.sh
 # shellcheck source=scripts/process.sh
@@ -43,18 +45,23 @@ fi
 
 mapfile -t old_workers < <(workers_of "$pid")
 stop_seconds=$("$python" -m scripts.probe --stop-seconds)
+failed=.state/restart.failed # where the parent says why it gave up replacing its workers (main.py)
+rm -f "$failed"
 kill -HUP "$pid"
-printf 'Replacing %s workers, each after its requests are finished ' "${#old_workers[@]}"
+progress "Replacing ${#old_workers[@]} workers, each after its requests are finished "
 deadline=$((SECONDS + ${#old_workers[@]} * (stop_seconds + 30)))
 for worker in "${old_workers[@]}"; do
   ticks=0
   while is_our_python "$worker"; do
     ((SECONDS < deadline)) || die "a worker was not replaced in time. See why: ./logs.sh"
+    [[ ! -s $failed ]] || die "not restarted, because $(<"$failed")"
+    kill -0 "$pid" 2>/dev/null || die "the service was stopped meanwhile. Start it again: ./start.sh"
     ticks=$((ticks + 1))
-    if ((ticks % 5 == 0)); then printf .; fi
+    if ((ticks % 5 == 0)); then progress .; fi
     sleep 0.2
   done
 done
-printf '\n'
+say
 address=$("$python" -m scripts.probe) || die "the service does not answer. See why: ./logs.sh"
 say "Restarted: $address"
+"$python" -m scripts.status --restarted ${arguments[@]+"${arguments[@]}"}

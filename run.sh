@@ -3,8 +3,10 @@
 #
 #   ./run.sh             uses GEMINI_API_KEY from .env
 #   ./run.sh --demo      needs no key: images come from a built-in simulator, nothing is billed
+[ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@"
 set -euo pipefail
-cd -P "$(dirname "${BASH_SOURCE[0]}")"
+script=$(readlink -f "${BASH_SOURCE[0]}")
+cd -P "$(dirname "$script")"
 # shellcheck source=scripts/environment.sh
 source scripts/environment.sh
 

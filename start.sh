@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# Starts the service in the background and waits until it answers. If it is already running, nothing is changed.
+# Starts the service in the background and waits until it answers. If it is already running, nothing is changed: it says
+# where, in which mode, with how many workers, and what was spent today.
 #
 #   ./start.sh           uses GEMINI_API_KEY from .env
 #   ./start.sh --demo    needs no key: images come from a built-in simulator, nothing is billed
+[ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@"
 set -euo pipefail
-cd -P "$(dirname "${BASH_SOURCE[0]}")"
+script=$(readlink -f "${BASH_SOURCE[0]}")
+cd -P "$(dirname "$script")"
 # shellcheck source=scripts/environment.sh
 source scripts/environment.sh
 # shellcheck source=scripts/process.sh
@@ -13,7 +16,7 @@ source scripts/process.sh
 readonly READY_SECONDS=60
 
 fail() {
-  printf '\n' >&2
+  printf '\n' >&2 || true
   tail -n 15 .state/start.log >&2 2>/dev/null || true
   "$python" -m scripts.read_log --last 15 >&2 2>/dev/null || true
   die "$1"
@@ -33,8 +36,10 @@ if command -v flock >/dev/null; then
   fi
 fi
 if pid=$(running_pid); then
+  mapfile -t workers < <(workers_of "$pid")
+  read -ra arguments <<<"$(arguments_of "$pid")"
   say "The service is already running (pid $pid). To stop it: ./stop.sh   To restart it: ./restart.sh"
-  exit 0
+  exec .venv/bin/python -m scripts.status --running "${#workers[@]}" ${arguments[@]+"${arguments[@]}"}
 fi
 if [[ -n $(left_over) ]]; then
   die "the main process was killed and its workers are still running. Run ./stop.sh, then start again"
@@ -61,8 +66,8 @@ pid=$!
   "$python" main.py --launch-settings "$@"
 } >"$PID_FILE"
 
-printf 'Starting '
-if ! "$python" -m scripts.probe --started "$pid" "$READY_SECONDS" "$@"; then
+progress 'Starting '
+if ! "$python" -m scripts.status --started "$pid" "$READY_SECONDS" "$@"; then
   kill -0 "$pid" 2>/dev/null || fail "the service stopped while it was starting. The lines above are the end of its log"
   ./stop.sh >/dev/null || true
   fail "the service was not ready within $READY_SECONDS s and was stopped. The lines above are the end of its log"

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Stops the service. Running requests are finished first. If the service is not running, nothing is changed.
+[ -n "${BASH_VERSION-}" ] || exec bash "$0" "$@"
 set -euo pipefail
-cd -P "$(dirname "${BASH_SOURCE[0]}")"
+script=$(readlink -f "${BASH_SOURCE[0]}")
+cd -P "$(dirname "$script")"
 # shellcheck source=scripts/environment.sh
 source scripts/environment.sh
 # shellcheck source=scripts/process.sh
@@ -32,17 +34,18 @@ else
   exit 0
 fi
 
-printf 'Stopping after running requests are finished '
+progress 'Stopping after running requests are finished '
 deadline=$((SECONDS + stop_seconds))
 while [[ -n $(members_of "$group") ]]; do
   if ((SECONDS >= deadline)); then
-    printf '\n'
+    say
     say "Still running after $stop_seconds s; killing it."
     mapfile -t members < <(members_of "$group")
     kill -KILL "${members[@]}" 2>/dev/null || true
   fi
-  printf .
+  progress .
   sleep 0.3
 done
 rm -f "$PID_FILE"
-printf '\nStopped.\n'
+say
+say Stopped.

@@ -25,7 +25,6 @@ from banana import __version__, errors, logs, metrics
 from banana.admission.budgets import Budget, Budgets
 from banana.admission.rate import RateLimit
 from banana.admission.tokens import NoAuth, TokenAuth
-from banana.results.downloads import Downloads
 from banana.exchange import ANONYMOUS
 from banana.google.client import GeminiClient
 from banana.google.key_spend import LimitedKeySpend, UnlimitedKeySpend
@@ -56,6 +55,7 @@ from banana.ledger.thread import LedgerThread
 from banana.payload import conversion
 from banana.payload.memory import Buffers
 from banana.redaction import Redaction
+from banana.results.downloads import Downloads
 from banana.results.files import Files
 from banana.results.history import KeptHistory, NoHistory
 from banana.results.links import Links

@@ -330,7 +330,7 @@ def readable(event: Mapping[str, Any], *, on_terminal: bool) -> str:
 
     On a terminal it is in colour, and ids are shortened, so that it fits. Tracebacks follow on lines of their own.
     """
-    at = str(event.get("timestamp", ""))[11:19]
+    at = _local_time(str(event.get("timestamp", "")))
     others = [f"{name}={value}" for name, value in event.items() if name not in _NOT_FOR_PEOPLE]
     request_id = str(event.get("request_id", ""))
     text = printable("  ".join(filter(None, [at, _head(event), *_details(event), request_id, _caller(event), *others])))
@@ -340,6 +340,14 @@ def readable(event: Mapping[str, Any], *, on_terminal: bool) -> str:
         text += "".join(f"\n{printable(line)}" for line in str(event["exception"]).split("\n"))
     colour = _COLOURS.get(str(event.get("level"))) if on_terminal else None
     return f"{colour}{text}{_END_OF_COLOUR}" if colour else text
+
+
+def _local_time(timestamp: str) -> str:
+    """Return the time of day where the reader is, of a timestamp in UTC; what is none stays as it is."""
+    try:
+        return f"{datetime.fromisoformat(timestamp).astimezone():%H:%M:%S}"
+    except ValueError:
+        return timestamp[11:19]
 
 
 def _head(event: Mapping[str, Any]) -> str:

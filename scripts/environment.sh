@@ -1,7 +1,10 @@
 # shellcheck shell=bash
 # Sourced by the scripts at the top: a virtual environment with pinned packages, and progress while something takes long.
 
-say() { printf '%s\n' "$*"; }
+# Output that nobody reads (./start.sh | head) stops nothing.
+trap '' PIPE
+say() { printf '%s\n' "$*" 2>/dev/null || true; }
+progress() { printf '%s' "$*" 2>/dev/null || true; }
 
 die() {
   printf 'error: %s\n' "$*" >&2
@@ -13,7 +16,7 @@ help_if_wanted() {
   local argument
   for argument in "$@"; do
     if [[ $argument == --help || $argument == -h ]]; then
-      sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${0##*/}"
+      sed -n '2,/^[^#]/s/^# \{0,1\}//p' "${script-}"
       exit 0
     fi
   done
@@ -24,7 +27,7 @@ accept_only() {
   local allowed=" $1 " argument
   shift
   for argument in "$@"; do
-    [[ $allowed == *" $argument "* ]] || die "unknown argument $argument. See ./${0##*/} --help"
+    [[ $allowed == *" $argument "* ]] || die "unknown argument $argument. See ./${script##*/} --help"
   done
 }
 
@@ -36,7 +39,7 @@ require_writable() {
 # require_own_state: what a running service left here is not another user's.
 require_own_state() {
   [[ ! -e .state || (-w .state && -x .state) ]] ||
-    die "$PWD/.state belongs to another user. Run this as the user who started the service"
+    die "$PWD/.state belongs to $(stat -c %U .state 2>/dev/null || echo "another user"). Run this as the user who started the service, or take it over: sudo chown -R $(id -un) $(printf %q "$PWD/.state")"
 }
 
 # make_env_file: .env is there, for its owner's eyes only.
@@ -50,8 +53,10 @@ make_env_file() {
 # require_key ARGUMENTS...: a key is set or the demo is wanted; what .env says exactly is main.py's to read.
 require_key() {
   [[ " $* " == *" --demo "* || -n ${GEMINI_API_KEY-} || ${DEMO-} == [Tt1]* ]] && return
+  # UTF-16, as an editor of Windows may save it, has a zero in each character.
+  [[ $(wc -c <.env) == $(tr -d '\0' <.env | wc -c) ]] || die ".env is not UTF-8; save it as UTF-8"
   grep -Eiq '^[[:space:]]*(export[[:space:]]+)?(GEMINI_API_KEY[[:space:]]*=[[:space:]]*[^[:space:]]|DEMO[[:space:]]*=[[:space:]]*(1|t|y|on))' .env && return
-  die "GEMINI_API_KEY is not set. Get a key at https://aistudio.google.com/apikey and add it to $PWD/.env. To try the service without a key: ./${0##*/} --demo"
+  die "GEMINI_API_KEY is not set. Get a key at https://aistudio.google.com/apikey and add it to $PWD/.env. To try the service without a key: ./${script##*/} --demo"
 }
 
 # requirements_file: the one with what the settings need; S3 has a package of its own.
@@ -80,9 +85,9 @@ with_progress() {
   while kill -0 "$pid" 2>/dev/null; do
     sleep 0.1
     ticks=$((ticks + 1))
-    if ((ticks % 10 == 0)); then printf .; fi
+    if ((ticks % 10 == 0)); then progress .; fi
   done
-  printf '\n'
+  say
   wait "$pid"
 }
 
@@ -117,7 +122,7 @@ ensure_environment() {
     fi
   fi
   if ! cmp -s "$requirements" "$stamp"; then
-    printf 'Installing packages from %s (about a minute) ' "$requirements"
+    progress "Installing packages from $requirements (about a minute) "
     if ! with_progress .venv/install.log .venv/bin/python -m pip install --disable-pip-version-check -r "$requirements"; then
       tail -n 15 .venv/install.log >&2
       die "the packages could not be installed. The whole output is in .venv/install.log"
@@ -131,7 +136,7 @@ ensure_environment() {
 ensure_clients() {
   local folder=$1 target=$PWD/.venv/clients
   if ! cmp -s "$folder/requirements.txt" "$target/installed-requirements.txt"; then
-    printf 'Installing packages from %s ' "$folder/requirements.txt"
+    progress "Installing packages from $folder/requirements.txt "
     rm -rf "$target"
     .venv/bin/python -m venv "$target"
     if ! with_progress .venv/clients.log "$target/bin/python" -m pip install --disable-pip-version-check -r "$folder/requirements.txt"; then
@@ -147,7 +152,7 @@ ensure_clients() {
 ensure_javascript() {
   local folder=$1 target=$PWD/.venv/javascript
   if ! cmp -s "$folder/package-lock.json" "$target/installed-package-lock.json"; then
-    printf 'Installing JavaScript packages from %s ' "$folder"
+    progress "Installing JavaScript packages from $folder "
     mkdir -p "$target"
     cp "$folder/package.json" "$folder/package-lock.json" "$target/"
     # Not npm ci: the lock has the formatter's program for the system it was made on alone.

@@ -3,13 +3,9 @@
 Needs nothing but the settings and Python, so that it works in an image without curl.
 """
 
-import os
-import signal
 import sys
-import time
 import urllib.request
-from contextlib import suppress
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPResponse
 
 import config
 
@@ -40,59 +36,14 @@ def log_path(settings: config.Settings) -> str:
     return START_LOG if settings.log_file == "-" else settings.log_file
 
 
-def answers_in_time(address: str, pid: int, seconds: float) -> bool:
-    """Return whether the service answers before its process ends or so much time has passed; writes dots meanwhile."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends start.sh as well, without a traceback
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and is_running(pid):
-        with suppress(OSError, HTTPException), open_url(f"{address}/health", TIMEOUT_SECONDS):
-            return True
-        print(".", end="", flush=True)
-        time.sleep(PAUSE_SECONDS)
-    return False
-
-
-def is_running(pid: int) -> bool:
-    """Return whether there is such a process."""
-    with suppress(ProcessLookupError):
-        os.kill(pid, 0)
-        return True
-    return False
-
-
-def summary(settings: config.Settings) -> str:
-    """Return what start.sh prints when the service is ready."""
-    address = address_of(settings)
-    lines = [f"The service is ready: {address}"]
-    if settings.demo:
-        lines.append("Demo mode: images come from a built-in simulator. Nothing is sent to Google, nothing is billed.")
-    if not settings.on_loopback and not settings.access_tokens:
-        lines.append(
-            f"Warning: it listens on HOST {settings.host} without ACCESS_TOKENS. Anyone who can reach it can spend your money."
-            " Set ACCESS_TOKENS in .env, then ./restart.sh."
-        )
-    rows = {
-        "page": f"{address}/",
-        "test": "./test_request.sh",
-        "API docs": f"{address}/docs",
-        "log": f"./logs.sh   ({log_path(settings)})",
-        "stop": "./stop.sh",
-    }
-    return "\n".join(lines + [f"  {name:<10} {text}" for name, text in rows.items()])
-
-
 def main() -> None:
-    """Ask `/health`; or print how long stop.sh is to wait; or wait for a start, and say what start.sh says in the end."""
+    """Ask `/health`; or print how long stop.sh is to wait."""
     settings = config.read(demo=True)  # whether there is a key does not matter here
     address = address_of(settings)
     match sys.argv[1:]:
         case ["--stop-seconds"]:
             task_seconds = settings.task_timeout_seconds if settings.keep_results_seconds else 0
             print(int(max(settings.request_timeout_seconds, task_seconds)) + STOP_GRACE_SECONDS)
-        case ["--started", pid, seconds, *arguments]:
-            if not answers_in_time(address, int(pid), float(seconds)):
-                sys.exit(1)
-            print(f"\n\n{summary(settings if '--demo' in arguments else config.read())}")
         case _:
             _probe(address)
 

@@ -190,13 +190,19 @@ class HttpTransport:
                 connection.open(await self._connect(connection))
         except (OSError, ssl.SSLError) as error:  # a TimeoutError is an OSError
             connection.close()
-            name = type(error).__name__
-            raise errors.NotConnected(f"Could not connect to Google ({name}); nothing was sent.") from error
+            raise errors.NotConnected(f"{self._peer} {why_not_connected(error)}; nothing was sent.") from error
         except BaseException:
             connection.close()
             raise
         self._all.add(connection)
         return connection
+
+    @property
+    def _peer(self) -> str:
+        """Who a connection is made to first, in words."""
+        if self._proxy is not None:
+            return f"Could not connect to Google: the proxy {self._proxy.host_and_port} (UPSTREAM_PROXY)"
+        return f"Could not connect to Google: {self._origin.host}"
 
     async def _connect(self, connection: Connection) -> asyncio.Transport:
         """Return the transport of `connection`, connected to the API: directly or through the proxy, encrypted or not."""
@@ -271,6 +277,24 @@ async def _open(make_protocol: Callable[[], asyncio.BaseProtocol], origin: _Orig
     tls: dict[str, Any] = {"ssl": ssl_context(), "server_hostname": origin.host} if origin.is_tls else {}
     transport, _ = await loop.create_connection(make_protocol, sock=opened, **tls)
     return transport
+
+
+def why_not_connected(error: Exception) -> str:
+    """Return why there is no connection, in words that follow the name of the peer."""
+    match error:
+        case socket.gaierror():
+            return "cannot be resolved (check DNS, and the network of this machine)"
+        case ConnectionRefusedError():
+            return "refuses the connection"
+        case TimeoutError():
+            return f"did not answer within {CONNECT_SECONDS} s"
+        case ssl.SSLCertVerificationError():
+            return f"has a certificate that is not trusted ({error.verify_message})"
+        case ssl.SSLError():
+            return f"does not speak TLS as it should ({error.reason or 'connection closed'})"
+        case OSError():
+            return f"cannot be reached ({error.strerror or type(error).__name__})"
+    return f"cannot be reached ({type(error).__name__})"
 
 
 @cache

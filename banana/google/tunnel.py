@@ -33,11 +33,13 @@ class Tunnel(asyncio.Protocol):
         self._transport.write("\r\n".join(lines).encode("latin-1"))
         status = await self._status
         if not 200 <= status < 300:
-            raise errors.NotConnected(f"The proxy refused the connection ({status}); nothing was sent.")
+            raise errors.NotConnected(
+                f"The proxy (UPSTREAM_PROXY) refused the connection to Google ({status}); nothing was sent."
+            )
         if self._received or self._transport.is_closing():
             # In TLS the client speaks first.
             raise errors.NotConnected(
-                "The proxy closed its tunnel, or wrote to it, before TLS began; nothing was sent."
+                "The proxy (UPSTREAM_PROXY) closed its tunnel, or wrote to it, before TLS began; nothing was sent."
             )
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -74,5 +76,5 @@ class Tunnel(asyncio.Protocol):
     def _fail(self, why: str) -> None:
         if not self._status.done():
             self._status.set_exception(
-                errors.NotConnected(f"The proxy did not connect to Google: {why}; nothing was sent.")
+                errors.NotConnected(f"The proxy (UPSTREAM_PROXY) did not connect to Google: {why}; nothing was sent.")
             )

@@ -168,8 +168,11 @@ def error_of(status: int, body: bytes) -> errors.BananaError:
 
 def _error(status: int, name: object, message: str, details: list[dict[str, Any]]) -> errors.BananaError:
     if status == 401 or _is_about_the_key(status, message, details):
-        # Google's message may contain the key, so it is left out.
-        return errors.RejectedKey(f"Google refused this service's API key ({status} {name or 'without a reason'}).")
+        words = _KEY.sub("…", message).rstrip(".")
+        return errors.RejectedKey(
+            f"Google refused this service's API key: {words} ({status} {name or 'without a reason'})."
+            " Its operator: edit GEMINI_API_KEY in .env, then ./restart.sh"
+        )
     if status == 400 and _SIGNATURE.search(message):
         return errors.SignatureRefused(message)
     if status == 403 or (status == 400 and name != "FAILED_PRECONDITION"):
@@ -193,6 +196,8 @@ NO_FREE_TIER = (
     "Google's image models have no free tier: enable billing for the project of this service's API key at"
     " https://aistudio.google.com/apikey, then ./restart.sh."
 )
+# What looks like an API key of Google's, of either kind.
+_KEY = re.compile(r"AIza[\w-]{10,}|AQ\.[\w.-]{10,}", re.ASCII)
 _SIGNATURE = re.compile(r"thought[_ ]?signature", re.IGNORECASE)
 
 

@@ -10,7 +10,10 @@
 
 import os
 import signal
+import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -28,13 +31,21 @@ log = structlog.get_logger(__name__)
 
 
 class Workers(Multiprocess):
-    """Starts, replaces and ends the workers; `stopping` is a value that they share, 0 until the service is to end.
+    """Starts, replaces and ends the workers.
 
-    It has no lock, which a signal or a worker that is killed could leave taken.
+    Args:
+        config, sockets: as uvicorn has them.
+        stopping: a value that the workers share, 0 until the service is to end. It has no lock, which a signal or a worker
+            that is killed could leave taken.
+        given_up: is told why the workers are not replaced any further.
+
     """
 
-    def __init__(self, config: uvicorn.Config, sockets: list[Any], stopping: Any) -> None:
+    def __init__(
+        self, config: uvicorn.Config, sockets: list[Any], stopping: Any, given_up: Callable[[str], object]
+    ) -> None:
         super().__init__(config, sockets)
+        self._given_up = given_up
         self._stopping = stopping
         # When the last SIGHUP came, and when each worker began, in seconds of the monotonic clock.
         self._replace_before = float("-inf")
@@ -135,6 +146,7 @@ class Workers(Multiprocess):
             new.join()
             if not self.is_stopping:
                 log.error("worker_not_ready", worker=new.pid, message="The restart is given up; the others serve on.")
+                self._given_up(_why_not_ready())
             return False
         self.processes[self.processes.index(old)] = new
         self._retiring.append(old)
@@ -170,6 +182,13 @@ class Workers(Multiprocess):
             return None
         except (OSError, EOFError):
             return None
+
+
+def _why_not_ready() -> str:
+    """Return why a new worker did not serve, and what to do."""
+    if not Path(sys.executable).exists():
+        return f"its folder was moved: {sys.executable} is not there any more. Type ./stop.sh, then ./start.sh"
+    return "a new worker did not start; the service keeps running with the old ones. See why: ./logs.sh"
 
 
 def cores() -> int:

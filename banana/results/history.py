@@ -16,7 +16,6 @@ import msgspec
 from msgspec.structs import replace
 
 from banana import errors
-from banana.results.downloads import Downloads, Refused
 from banana.exchange import Exchange
 from banana.google.contents import Part, Turn
 from banana.google.wire import Image, Words
@@ -26,6 +25,7 @@ from banana.payload.memory import Buffers
 from banana.payload.pictures import EncodedPicture
 from banana.payload.pieces import size_of
 from banana.results.documents import encoded, outcomes_of
+from banana.results.downloads import Downloads, Refused
 from banana.results.files import Files
 from banana.results.links import Links, expired
 

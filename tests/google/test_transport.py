@@ -155,7 +155,9 @@ async def test_a_call_is_never_sent_twice_on_a_stale_connection(body: list[bytes
 async def test_a_proxy_that_refuses_was_sent_nothing() -> None:
     """A refused CONNECT is no answer of Google's: nothing was billed."""
     async with listening(answering(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")) as url:
-        with pytest.raises(errors.NotConnected, match=r"The proxy refused the connection \(407\)"):
+        with pytest.raises(
+            errors.NotConnected, match=r"The proxy \(UPSTREAM_PROXY\) refused the connection to Google \(407\)"
+        ):
             await fetched("", HttpTransport("https://google.invalid/v1beta", url))
 
 

@@ -72,7 +72,8 @@ def story(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def supervisor(count: int) -> Workers:
-    return Workers(uvicorn.Config("main:application", workers=count, log_config=None), [], SimpleNamespace(value=0))
+    settings = uvicorn.Config("main:application", workers=count, log_config=None)
+    return Workers(settings, [], SimpleNamespace(value=0), lambda why: None)
 
 
 def test_as_many_begin_at_a_time_as_there_are_cores(monkeypatch: pytest.MonkeyPatch, story: list[str]) -> None:

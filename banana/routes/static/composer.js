@@ -7,7 +7,6 @@ import { fileName, measured, ratioOf, TYPES } from "./pictures.js";
 import { toast } from "./popups.js";
 
 const RATIOS = ["1:1", "16:9", "9:16", "3:2", "2:3", "4:3", "3:4", "5:4", "4:5", "21:9"];
-const SIZES = ["512", "1K", "2K", "4K"];
 const MAX_COUNT = 10;
 const MAX_PICTURES = 14;
 const MAX_PICTURE_BYTES = 50 * 1024 * 1024;
@@ -134,7 +133,7 @@ function set(values) {
   for (const name of SETTINGS) {
     if (values[name] === undefined) continue;
     if ([...$(name).options].some((option) => option.value === values[name])) $(name).value = values[name];
-    if (name === "model") fillSizes();
+    if (name === "model") fillShapes();
   }
   settle();
   keep();
@@ -191,21 +190,20 @@ function fill(name, pairs) {
   $(name).value = pairs.some(([value]) => value === before) ? before : pairs[0][0];
 }
 
-// What the model makes; all sizes where that is not known.
-function fillSizes() {
+// What the model makes; what most do where that is not known.
+function fillShapes() {
   const model = costs.modelOf($("model").value);
-  const known = model?.pricing?.picture;
   const flex = model?.service_tiers?.flex;
   fill("tier", [["", text("standardTier")], ...(flex ? [["flex", text("flexTier")]] : [])]);
   $("tier").parentNode.hidden = !flex;
-  const sizes = known ? SIZES.filter((size) => size in known) : SIZES.slice(1);
-  fill("size", [["", text("autoSize")], ...sizes.map((size) => [size, size])]);
+  const named = (name) => [name, name];
+  fill("size", [["", text("autoSize")], ...(model?.image_sizes ?? ["1K", "2K", "4K"]).map(named)]);
+  fill("ratio", [["", text("autoRatio")], ...(model?.aspect_ratios ?? RATIOS).map(named)]);
 }
 
 let models = [];
 
 function fillAll() {
-  fill("ratio", [["", text("autoRatio")], ...RATIOS.map((ratio) => [ratio, ratio])]);
   fill(
     "count",
     Array.from({ length: MAX_COUNT }, (_, index) => [String(index + 1), `× ${index + 1}`]),
@@ -215,11 +213,11 @@ function fillAll() {
     ["", standard ?? text("autoModel")],
     ...models.filter(({ id }) => id !== standard).map(({ id }) => [id, id]),
   ]);
-  fillSizes();
+  fillShapes();
 }
 
 export function setModels(listed) {
-  models = listed;
+  models = listed ?? [];
   costs.setModels(listed);
   fillAll();
   restore();
@@ -300,7 +298,7 @@ export function start(onask) {
   $("prompt").value = sessionStorage.getItem("draft") ?? "";
   takeFiles();
   $("composer").addEventListener("change", (event) => {
-    if (event.target.id === "model") fillSizes();
+    if (event.target.id === "model") fillShapes();
     settle();
     keep();
   });

@@ -17,12 +17,12 @@ export const usd = (amount, digits = 2) =>
     maximumFractionDigits: digits,
   });
 
-// As the service lists them, with their prices.
+// As the service lists them, with their prices; else null.
 export function setModels(listed) {
   models = listed;
 }
 
-export const modelOf = (id) => models.find((model) => (id ? model.id === id : model.default));
+export const modelOf = (id) => models?.find((model) => (id ? model.id === id : model.default));
 
 // What one picture costs, beside a little for thinking and the prompt; NaN where it is not known.
 function priceOf({ model, size, tier }) {
@@ -32,6 +32,7 @@ function priceOf({ model, size, tier }) {
 
 export function estimate(request, count) {
   const price = priceOf(request);
+  if (!models) return text("noPrices");
   return price ? text("about", usd(price * count, count * price < 1 ? 3 : 2)) : "";
 }
 

@@ -53,7 +53,7 @@ async function loadModels() {
   $("demo").hidden = !models.demo;
   $("demo-hint").hidden = !models.demo;
   if (models.unauthorized) return events.unauthorized();
-  if (models.listed) composer.setModels(models.listed);
+  composer.setModels(models.listed);
 }
 
 function showMenu() {

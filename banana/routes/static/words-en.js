@@ -35,6 +35,7 @@ export const words = {
   send: "Generate {0}",
   send_one: "Generate",
   about: "about {0}",
+  noPrices: "Prices are not known at the moment",
   aboutHint: "Price of the images. Thinking and the prompt add a little.",
   session: "Session {0}",
   sessionHint: "Spent in this tab since it was opened: {0}.",

@@ -34,6 +34,7 @@ export const words = {
   send: "生成 {0} 张",
   send_one: "生成",
   about: "约 {0}",
+  noPrices: "目前无法获知价格",
   aboutHint: "图片本身的价格；思考和提示词会略微增加费用。",
   session: "本次会话 {0}",
   sessionHint: "本标签页打开以来的花费：{0}。",

@@ -54,6 +54,7 @@ class Order(Struct, frozen=True):
         modalities: what is asked for, `TEXT` and `IMAGE`.
         takes_words: whether words are a result, instead of an image too, and those of a refusal.
         service_tier: `flex` or `priority`; empty is Google's own.
+        developer: words of the system that belong to the conversation.
         previous: the id of an earlier response whose conversation goes before the turns; empty where there is none.
         stores_input: whether the turns are stored, so that the response can be such a one.
 
@@ -75,8 +76,14 @@ class Order(Struct, frozen=True):
     modalities: Sequence[str] = ("IMAGE",)
     takes_words: bool = False
     service_tier: str = ""
+    developer: str = ""
     previous: str = ""
     stores_input: bool = False
+
+    @property
+    def all_system(self) -> str:
+        """All words of the system."""
+        return "\n\n".join(filter(None, (self.system, self.developer)))
 
     @property
     def prompt(self) -> str:
@@ -230,7 +237,8 @@ class Images:
         if order.seed is None:
             calls = [self._call(fitted, model)] * order.count
         else:  # as many images of one seed would be one image
-            seeds = [(order.seed + index) % SEEDS for index in range(order.count)]
+            seeds = [order.seed + index for index in range(order.count)]
+            seeds = [seed if seed < SEEDS else seed - SEEDS for seed in seeds]
             calls = [self._call(replace(fitted, seed=seed), model) for seed in seeds]
         return [self._outcome(index, call, order, exchange) for index, call in enumerate(calls)]
 
@@ -244,7 +252,7 @@ class Images:
             order.thinking_level,
             order.seed,
             self._google_store,
-            order.system,
+            order.all_system,
             order.modalities,
             order.service_tier,
             is_signed_anew,
@@ -267,7 +275,7 @@ class Images:
 
     def _call_limit(self, order: Order, model: str) -> Decimal | None:
         parts = [part for turn in order.turns for part in turn.parts]
-        text_bytes = len(order.system.encode()) + sum(len(part.text.encode()) for part in parts)
+        text_bytes = len(order.all_system.encode()) + sum(len(part.text.encode()) for part in parts)
         pictures = sum(part.picture is not None or bool(part.reference) for part in parts)
         _, size = _shape(order, model)
         basis = CostBasis((size,) if size else (), text_bytes=text_bytes, pictures=pictures, tier=order.service_tier)

@@ -1,5 +1,6 @@
 """The names of models: which are possible, which are sent as others, and which follow those that Google has shut down."""
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
@@ -20,6 +21,15 @@ SUCCESSORS = {
 }
 # For how long the successor is asked at once; a model may come back.
 RETIRED_SECONDS = 3600
+
+
+# What other gateways put before a model's name, and Google's API itself.
+_GATEWAYS = re.compile(r"^(?:(?:models|google|gemini|openai|vertex_ai|openrouter)/)+")
+
+
+def without_gateway(name: str) -> str:
+    """Return a model's name without the prefixes that other gateways give it."""
+    return _GATEWAYS.sub("", name)
 
 
 def is_model_name(name: str) -> bool:

@@ -112,7 +112,7 @@ class ImageParser:
     """A parser of one response of `generateContent`: `feed` it the chunks, then `close` it for the image.
 
     Args:
-        takes_words: whether words count: those beside an image, and instead of one.
+        takes_words: whether words count instead of an image.
 
     Attributes:
         usage: Google's usageMetadata, also of a response without an image; None where there is none.
@@ -277,7 +277,7 @@ def _unwrapped(document: object) -> dict[str, Any]:
 
 def _result(document: dict[str, Any], usage: dict[str, Any], *, takes_words: bool) -> Image | Words:
     candidates = _objects(field_of(document, "candidates"))
-    text = "".join(_texts(candidates)) if takes_words else ""
+    text = "".join(_texts(candidates))
     chosen = _selected_image(candidates)
     if chosen is not None:
         picture, declared_type, signature = chosen
@@ -287,7 +287,7 @@ def _result(document: dict[str, Any], usage: dict[str, Any], *, takes_words: boo
     if takes_words and isinstance(error, errors.Blocked):
         reason = str(error.extra["reason"])
         return Words(text or error.message, reason, is_refusal=True, usage=usage, is_unbilled=error.is_unbilled)
-    if text:
+    if takes_words and text:
         return Words(text, _finish_reason(candidates) or "STOP", usage=usage, is_unbilled=error.is_unbilled)
     raise error
 

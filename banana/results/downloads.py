@@ -107,9 +107,11 @@ class Downloads:
             url = httpx.URL(address)
         except (httpx.InvalidURL, UnicodeError):
             raise Refused("is not a valid URL") from None
-        if url.scheme not in ("http", "https") or not url.host or url.userinfo or len(address) > MAX_URL_CHARACTERS:
-            raise Refused("must be an http or https URL without a user name")
+        if url.scheme not in ("http", "https") or not url.host or len(address) > MAX_URL_CHARACTERS:
+            raise Refused("must be an http or https URL")
         checked = await self._checked(url)
+        if url.userinfo:
+            raise Refused("must have no user name")
         # Cookies are not kept: none would be sent to another host of the same IP address.
         self._http.cookies.clear()
         return self._http.build_request(

@@ -7,9 +7,10 @@ however often it is sent.
 import asyncio
 import hashlib
 import re
+import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
@@ -39,6 +40,8 @@ INPUT_IMAGE, INPUT = ".input", "-input.json"
 MAX_RESPONSES = 100
 # Longest wait for all signatures of a conversation: without them it goes to Google all the same.
 SIGNATURES_SECONDS = 10
+# What a URL may have before its host, and nobody is to read.
+_USERINFO = re.compile(r"//[^/?#]*@")
 # base64 of either alphabet.
 _SIGNATURE = re.compile(rb"[A-Za-z0-9+/_=-]+")
 
@@ -57,7 +60,15 @@ class _Input(msgspec.Struct, omit_defaults=True):
     """The input of a response as it is stored: what it adds to the conversation of the `previous` one."""
 
     turns: list[_Turn]
+    developer: str = ""
     previous: str = ""
+
+
+class Said(NamedTuple):
+    """What is said in a conversation, or what a response adds to one: its turns, and the developer's words."""
+
+    turns: Sequence[Turn]
+    developer: str = ""
 
 
 class History(Protocol):
@@ -71,14 +82,14 @@ class History(Protocol):
         """
         ...
 
-    async def conversation(self, response_id: str, exchange: Exchange) -> Sequence[Turn]:
+    async def conversation(self, response_id: str, exchange: Exchange) -> Said:
         """Return the conversation that ends with a response of the caller's, as far back as it is stored.
 
         Raises as `looked_up`.
         """
         ...
 
-    async def store_input(self, entry_id: str, previous: str, turns: Sequence[Turn]) -> None:
+    async def store_input(self, entry_id: str, previous: str, said: Said) -> None:
         """Store what a response begins with, so that it can be continued; without it, it is continued from its output."""
         ...
 
@@ -105,11 +116,11 @@ class NoHistory:
             raise _not_stored(part)
         return await _downloaded(part, self._downloads, exchange, held)
 
-    async def conversation(self, response_id: str, exchange: Exchange) -> Sequence[Turn]:
+    async def conversation(self, response_id: str, exchange: Exchange) -> Said:
         """Raise InvalidRequest."""
         raise _no_response(response_id)
 
-    async def store_input(self, entry_id: str, previous: str, turns: Sequence[Turn]) -> None:
+    async def store_input(self, entry_id: str, previous: str, said: Said) -> None:
         """Do nothing."""
 
 
@@ -146,11 +157,12 @@ class KeptHistory:
             return turns
         return await self._found(turns, exchange, _Held(self._buffers, exchange, self._max_bytes))
 
-    async def conversation(self, response_id: str, exchange: Exchange) -> Sequence[Turn]:
+    async def conversation(self, response_id: str, exchange: Exchange) -> Said:
         """Return the conversation that ends with a response of the caller's, as far back as it is stored."""
         assert exchange.caller is not None
         held = _Held(self._buffers, exchange, self._max_bytes)
         turns: list[Turn] = []
+        developer: list[str] = []
         left = response_id
         for _ in range(MAX_RESPONSES):
             match = _ID.fullmatch(left)
@@ -166,16 +178,18 @@ class KeptHistory:
             made = await _parts_of(entry, self._files)
             held.add(made)
             turns = [*said, Turn(made, is_model=True), *turns]
+            developer = [*filter(None, [began.developer]), *developer]
             left = began.previous
             if not left:
                 break
-        return await self._found(turns, exchange, held)
+        return Said(await self._found(turns, exchange, held), "\n\n".join(developer))
 
-    async def store_input(self, entry_id: str, previous: str, turns: Sequence[Turn]) -> None:
+    async def store_input(self, entry_id: str, previous: str, said: Said) -> None:
         """Store what a response begins with."""
         with suppress(OSError):
-            stored = [_Turn([await self._to_store(part) for part in turn.parts], turn.is_model) for turn in turns]
-            await self._files.write(entry_id + INPUT, [msgspec.json.encode(_Input(stored, previous))])
+            turns = [_Turn([await self._to_store(part) for part in turn.parts], turn.is_model) for turn in said.turns]
+            stored = _Input(turns, said.developer, previous)
+            await self._files.write(entry_id + INPUT, [msgspec.json.encode(stored)])
 
     async def _to_store(self, part: Part) -> _Part:
         """Return a part as it is stored, when its image is."""
@@ -243,7 +257,8 @@ class KeptHistory:
     async def _entry(self, entry_id: str, caller: str) -> Entry | None:
         """Return an entry of the caller's that has ended; None where there is none."""
         found = await self._ledger.look(lambda ledger: ledger.get([entry_id]))
-        return next((entry for entry in found if entry.caller == caller and not entry.state.is_active), None)
+        ended = (entry for entry in found if entry.caller == caller and not entry.state.is_active)
+        return next((entry for entry in ended if entry.expires_at > time.time()), None)
 
     async def _of_entry(self, prefix: str, entry_id: str, part: Part, caller: str) -> list[Part]:
         """Return the image or the words of an earlier response of the caller's, by the id of either."""
@@ -342,7 +357,8 @@ async def _downloaded(part: Part, downloads: Downloads, exchange: Exchange, held
     try:
         return Part(picture=await downloads.image(part.reference, exchange.deadline, held.add_bytes))
     except Refused as refused:
-        problem = f"{part.reference[:80]} {refused}. Send the image as a data URI, or as a link of this service"
+        shown = _USERINFO.sub("//", part.reference)[:80]
+        problem = f"{shown} {refused}. Send the image as a data URI, or as a link of this service"
         raise errors.InvalidRequest.of_fields([(part.field, problem)]) from None
 
 

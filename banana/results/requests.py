@@ -578,6 +578,7 @@ def _no_task(entry_id: str) -> errors.NotFound:
 
 def _of_caller(found: Sequence[Entry], entry_id: str, caller: str) -> Entry:
     for entry in found:
-        if entry.caller == caller and entry.is_task:
+        has_expired = not entry.state.is_active and entry.expires_at <= time.time()
+        if entry.caller == caller and entry.is_task and not has_expired:
             return entry
     raise _no_task(entry_id)

@@ -146,6 +146,8 @@ class DialectRoute(APIRoute):
     ) -> None:
         if services.auth.needs_token:
             documentation["dependencies"] = [Security(_TOKEN)]
+        # A model's name may have the prefix of a gateway, with its slash.
+        path = path.replace("{model}", "{model:path}")
         super().__init__(path, _documented, response_model=None, response_class=Response, **documentation)
         self.app = self._serve
         self._handler = handler

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema
 
-from banana.google.models import is_model_name
+from banana.google.models import is_model_name, without_gateway
 from banana.payload.lazyjson import InvalidJson, LongString, text_of
 from banana.payload.pictures import EncodedPicture, PictureError, read_input_picture
 from banana.payload.pieces import head
@@ -24,8 +24,6 @@ ServiceTier = Annotated[
         description="flex: half the price where the model has it, and minutes of waiting; priority: 1.8 times the price."
     ),
 ]
-# What other gateways put before a model's name, and Google's API itself.
-_GATEWAYS = re.compile(r"^(?:(?:models|google|gemini|openai|vertex_ai|openrouter)/)+")
 _DIGITS = re.compile(r"-?[0-9]{1,18}")
 
 
@@ -54,7 +52,7 @@ def _not_blank(value: str) -> str:
 def _model_name(value: object) -> object:
     if not isinstance(value, str | LongString):
         return value
-    name = _GATEWAYS.sub("", value) if isinstance(value, str) else ""
+    name = without_gateway(value) if isinstance(value, str) else ""
     if not is_model_name(name):
         raise ValueError("is not a valid model name")
     return name

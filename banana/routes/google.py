@@ -21,7 +21,7 @@ from banana.errors import UpstreamResponse
 from banana.exchange import Exchange
 from banana.google.client import Call, GeminiClient
 from banana.google.contents import cost_basis_of
-from banana.google.models import MAX_NAME_CHARACTERS, is_model_name
+from banana.google.models import MAX_NAME_CHARACTERS, is_model_name, without_gateway
 from banana.http.responses import PiecesResponse, PiecesStreamResponse
 from banana.images import Outcome, Outcomes
 from banana.payload.beside import LARGE_BYTES, beside
@@ -106,7 +106,7 @@ def _error_body(exchange: Exchange, error: errors.BananaError, status: int) -> b
 
 async def call_of(request: Request, method: str, body: Pieces, services: Services, exchange: Exchange) -> Call:
     """Return the call to Google that a request stands for. Raises ModelNotFound and InvalidRequest."""
-    model = request.path_params.get("model", "")
+    model = without_gateway(request.path_params.get("model", ""))
     if "model" in request.path_params and not is_model_name(model):
         raise errors.ModelNotFound(f"models/{model[:MAX_NAME_CHARACTERS]} is not a valid model name.")
     if model:

@@ -30,6 +30,7 @@ from banana.payload.lazyjson import LazyJsonParser
 from banana.payload.pictures import EncodedPicture
 from banana.payload.pieces import Bytes, Pieces
 from banana.results.fingerprints import fields_of
+from banana.results.history import Said
 from banana.results.works import BOOKKEEPING_SECONDS, Job, results_of
 from banana.routes import documentation
 from banana.routes.dialect import Dialect, DialectRoute, Services, with_error_response
@@ -313,12 +314,14 @@ async def _looked_up(order: Order, exchange: Exchange, services: Services) -> tu
     if not order.previous:
         return (order if own is order.turns else replace(order, turns=own)), own
     earlier = await services.history.conversation(order.previous, exchange)
-    return replace(order, turns=conversation([*earlier, *own])), own
+    developer = "\n\n".join(filter(None, (earlier.developer, order.developer)))
+    return replace(order, turns=conversation([*earlier.turns, *own]), developer=developer), own
 
 
 async def _outcomes(order: Order, exchange: Exchange, services: Services) -> AsyncGenerator[Outcome | None, None]:
     """Yield what each call of an order became; what cannot be looked up becomes of all of them."""
     try:
+        began = order
         order, own = await _looked_up(order, exchange, services)
     except errors.BananaError as error:
         for index in range(order.count):
@@ -326,7 +329,8 @@ async def _outcomes(order: Order, exchange: Exchange, services: Services) -> Asy
         return
     storing = None
     if order.stores_input and exchange.kept_id:
-        storing = asyncio.create_task(services.history.store_input(exchange.kept_id, order.previous, own))
+        said = Said(own, began.developer)
+        storing = asyncio.create_task(services.history.store_input(exchange.kept_id, began.previous, said))
     try:
         async with aclosing(services.images.stream(order, exchange)) as outcomes:
             async for outcome in outcomes:

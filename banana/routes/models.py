@@ -15,6 +15,7 @@ from banana import errors
 from banana.exchange import Exchange
 from banana.google.capabilities import image_model
 from banana.google.client import Call
+from banana.google.models import without_gateway
 from banana.google.prices import MILLION, TIERS
 from banana.routes import documentation, google, openai_images
 from banana.routes.dialect import DialectRoute, Handler, Services
@@ -66,9 +67,9 @@ async def _in_openai_shape(request: Request, exchange: Exchange, services: Servi
     response = await services.client.forward(Call("", "models?pageSize=1000", (), "GET"), exchange)
     default = services.models.resolve(None)
     models = [_described(name, name == default, services) for name in image_models(b"".join(response.pieces))]
-    wanted = request.path_params.get("model")
-    if wanted is None:
+    if "model" not in request.path_params:
         return _json({"object": "list", "data": models})
+    wanted = without_gateway(request.path_params["model"])
     name = services.models.resolve(wanted)
     found = next((model for model in models if model["id"] == name), None)
     if found is None:

@@ -65,6 +65,17 @@ def _choice_of_tools(value: object) -> object:
     raise ValueError(f"{said}, and image models call no functions; leave it out or use auto")
 
 
+def _functions(value: object) -> None:
+    """Take functions, which are never called. Raises ValueError for what are none."""
+    if value is not None and not (isinstance(value, list) and all(isinstance(item, dict) for item in value)):
+        raise ValueError("must be a list of objects")
+
+
+Functions = Annotated[
+    None,
+    BeforeValidator(_functions),
+    WithJsonSchema({"type": "array", "items": {"type": "object"}, "description": "Accepted and never called."}),
+]
 ToolChoice = Annotated[
     None,
     BeforeValidator(_choice_of_tools),
@@ -188,6 +199,8 @@ class ChatRequest(ImageShape):
     safety_identifier: ShortText | None = Field(default=None, description="Same as `user`.")
     response_format: ResponseFormat | None = None
     service_tier: ServiceTier = None
+    tools: Functions = None
+    functions: Functions = None
     tool_choice: ToolChoice = None
     function_call: ToolChoice = None
     audio: NotHere = None

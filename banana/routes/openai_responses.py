@@ -197,7 +197,8 @@ def order_of(body: ResponsesRequest) -> Order:
         turns,
         previous=body.previous_response_id or "",
         stores_input=body.store is not False,
-        system="\n\n".join([*([body.instructions] if body.instructions else []), *_system(body)]),
+        system=body.instructions or "",  # of this response alone, as with OpenAI
+        developer="\n\n".join(_system(body)),
         modalities=_modalities(body),
         takes_words="TEXT" in _modalities(body),
         user=body.user or body.safety_identifier,

@@ -45,9 +45,11 @@ def _seed(value: object) -> object:
     """Return a seed as Google takes it; -1 is how applications say that any will do."""
     if isinstance(value, str) and _NUMBER.fullmatch(value):  # of a form
         value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool):
-        return value
-    return None if value < 0 else value & MAX_SEED
+    if not isinstance(value, int) or isinstance(value, bool) or -MAX_SEED <= value <= MAX_SEED:
+        return None if value == -1 else value
+    if abs(value) >= 1 << 64:
+        raise ValueError("must be a whole number of at most 64 bits")
+    return value & MAX_SEED
 
 
 def one_of(names: Sequence[str], read: Callable[[str], str] | None = None) -> BeforeValidator:

@@ -119,7 +119,7 @@ async def test_an_earlier_response_goes_back_as_it_was(
     """Its words and its picture with the signature; of a picture's id the picture alone."""
     await keep_entry(tmp_path, files)
 
-    (whole,) = await history.conversation(f"resp_{ENTRY.id}", of(ENTRY.caller))
+    (whole,), _ = await history.conversation(f"resp_{ENTRY.id}", of(ENTRY.caller))
     (alone,) = await history.looked_up([Turn([Part(reference=f"ig_{ENTRY.id}")], is_model=True)], of(ENTRY.caller))
 
     words, picture = whole.parts

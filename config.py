@@ -495,7 +495,7 @@ def unread_proxy(settings: Settings) -> str:
     """Return the name of a variable that gives programs a proxy which this one does not use; empty where there is none."""
     if settings.upstream_proxy or settings.demo:
         return ""
-    names = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+    names = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
     return next((name for name in names if os.environ.get(name)), "")
 
 

@@ -196,6 +196,8 @@ class StandIn:
     async def _models(self, request: web.Request) -> web.StreamResponse:
         if not request.headers.get("x-goog-api-key"):
             return faults.error(403, "PERMISSION_DENIED", "Method doesn't allow unregistered callers.")
+        if request.headers["x-goog-api-key"] in self.bad_keys:
+            return faults.error(401, "UNAUTHENTICATED", "API key not valid. Please pass a valid API key.")
         wanted = request.match_info.get("model")
         known = [_described(name) for name in MODELS] + [_described("gemini-3-flash")]
         if wanted is None:
@@ -303,7 +305,7 @@ def _contents(body: dict[str, Any], model: str) -> tuple[str, list[bytes]]:
         for role, place, part in _parts(body):
             if "text" in part:
                 words.append(str(part["text"]))
-                if role == "model":
+                if role == "model" and not part.get("thought"):  # SDKs send thoughts back as they were streamed
                     _check_signature(part, words[-1].encode(), "Text", place, must_be=model in SIGNED_WORDS)
                 continue
             data = part.get("inlineData") or part["inline_data"]

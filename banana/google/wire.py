@@ -47,6 +47,12 @@ _BLOCK_REASONS = {
     "BLOCKLIST": "because of a term on its blocklist",
     "PROHIBITED_CONTENT": "because its content is prohibited",
     "IMAGE_SAFETY": "because the image would be unsafe",
+    "IMAGE_PROHIBITED_CONTENT": "because its content is prohibited",
+    "RECITATION": "because it is too close to a work that exists",
+    "IMAGE_RECITATION": "because it is too close to a work that exists",
+    "SPII": "because of personal information",
+    "LANGUAGE": "because of its language",
+    "ESCALATION": "because it was escalated for review",
     "MODEL_ARMOR": "by Model Armor",
     "OTHER": "without saying why",
     "BLOCK_REASON_UNSPECIFIED": "without saying why",
@@ -391,16 +397,16 @@ def _failure(document: dict[str, Any], candidates: list[dict[str, Any]]) -> erro
     reason = _finish_reason(candidates)
     finish_message = next((_shortened(message) for c in candidates if (message := field_of(c, "finishMessage"))), "")
     if reason in POLICY_REASONS:
-        return errors.Blocked(finish_message or "Google's content policy blocked this image.", reason=reason)
+        return errors.Blocked(finish_message or _blocked_because(reason, "image"), reason=reason)
     text = _shortened(" ".join(_texts(candidates)))
     sentences = ("Google answered without an image.", finish_message, text and f"The model's text: {text}")
     return errors.NoImage(" ".join(filter(None, sentences)), reason=reason or "NO_CANDIDATES")
 
 
-def _blocked_because(reason: str) -> str:
-    """Return Google's reason to block a prompt as a sentence."""
+def _blocked_because(reason: str, what: str = "prompt") -> str:
+    """Return Google's reason to block a prompt, or the image that came of it, as a sentence."""
     why = _BLOCK_REASONS.get(reason, f"for the reason {reason[:100]}")
-    return f"Google blocked the prompt {why}. Change the prompt or the input images."
+    return f"Google blocked the {what} {why}. Change the prompt or the input images."
 
 
 def _is_unbilled(usage: dict[str, Any], candidates: list[dict[str, Any]]) -> bool:

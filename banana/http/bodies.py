@@ -22,6 +22,9 @@ MAX_PROBLEMS = 20
 SMALL_CHUNK_BYTES = 8192
 _NOTHING: Mapping[str, object] = {}
 MAX_NAME_CHARACTERS = 100
+# What people send who have edited images with other models.
+MASKS = ("mask", "input_image_mask")
+NO_MASKS = "is not supported; describe the area to change in the prompt"
 
 
 class BodyReader:
@@ -47,16 +50,25 @@ class BodyReader:
         """
         content_type = request.headers.get("content-type", "")
         is_form = files is not None and content_type.lower().startswith("multipart/form-data")
+        begins = b""
         try:
             parser = FormParser(content_type, files or "") if is_form else LazyJsonParser()
-            size_bytes = await self._feed(parser.feed, request, deadline)
+
+            def feed(chunk: bytes) -> None:
+                nonlocal begins
+                begins = begins or chunk[:1]
+                parser.feed(chunk)
+
+            size_bytes = await self._feed(feed, request, deadline)
             return await beside(size_bytes, _read, parser, model, files or "", also)
         except JsonTooLarge as error:
             raise errors.InvalidRequest.of_fields([("body", f"has {error}")]) from None
         except InvalidJson as error:
-            is_curls = content_type.lower().startswith("application/x-www-form-urlencoded")
-            advice = "; send JSON, or a form with curl's -F instead of -d" if is_curls and files is not None else ""
-            raise errors.InvalidRequest.of_fields([("body", f"is not JSON: {error}{advice}")]) from None
+            problem = f"is not JSON: {error}"
+            if content_type.lower().startswith("application/x-www-form-urlencoded") and begins not in b"{[ \r\n\t":
+                # As curl's -d sends it by default, JSON as well.
+                problem = "is not JSON: send JSON" + (", or a form with curl's -F instead of -d" if files else "")
+            raise errors.InvalidRequest.of_fields([("body", problem)]) from None
         except InvalidForm as error:
             raise errors.InvalidRequest.of_fields([("body", f"is not a form: {error}")]) from None
 
@@ -128,7 +140,7 @@ def _validated(document: Any, model: type[Model], *, strict: bool) -> Model:
     unknown = set(document) - set(model.model_fields) if has_many_fields else set()
     if len(unknown) > MAX_PROBLEMS:
         names = [name for name in document if name in unknown][:MAX_PROBLEMS]
-        raise _invalid_request([(name, _unknown_field(model)) for name in names], len(unknown))
+        raise _invalid_request([(name, _unknown_field(name, model)) for name in names], len(unknown))
     try:
         return model.model_validate(document, strict=strict)
     except ValidationError as error:
@@ -150,14 +162,17 @@ def _short(name: str) -> str:
     return name if len(name) <= MAX_NAME_CHARACTERS else f"{name[:MAX_NAME_CHARACTERS]}…"
 
 
-def _unknown_field(model: type[BaseModel]) -> str:
+def _unknown_field(name: str, model: type[BaseModel]) -> str:
+    if name in MASKS:
+        return NO_MASKS
     return f"is not a known field; known are {', '.join(model.model_fields)}"
 
 
 def _problem(item: Any, model: type[BaseModel]) -> tuple[str, str]:
     field = ".".join(map(str, item["loc"])) or "body"
     if item["type"] == "extra_forbidden":
-        return field, _unknown_field(model) if len(item["loc"]) == 1 else "is not a known field"
+        name = str(item["loc"][-1])
+        return field, _unknown_field(name, model) if len(item["loc"]) == 1 or name in MASKS else "is not a known field"
     if item["type"] == "missing":
         return field, "is missing"
     if item["type"] == "model_type":

@@ -80,7 +80,7 @@ class Downloads:
             response = await self._http.send(request, stream=True)
             try:
                 if response.has_redirect_location:
-                    address = str(httpx.URL(address).join(response.headers["location"]))
+                    address = _redirected(address, response.headers["location"])
                     continue
                 if response.status_code != httpx.codes.OK:
                     raise Refused(f"cannot be downloaded: its host answers {response.status_code}")
@@ -155,6 +155,14 @@ class Downloads:
             return read_input_picture(EncodedPicture(type_of(start), pieces, start))
         except PictureError as error:
             raise Refused(str(error)) from None
+
+
+def _redirected(address: str, location: str) -> str:
+    """Return the URL that a redirect leads to. Raises Refused."""
+    try:
+        return str(httpx.URL(address).join(location))
+    except (httpx.InvalidURL, ValueError):
+        raise Refused("is redirected to what is no URL") from None
 
 
 def _ip_address(name: str) -> Address | None:

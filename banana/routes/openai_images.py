@@ -17,6 +17,7 @@ from banana import errors
 from banana.exchange import Exchange
 from banana.google.contents import Turn, tier_of, user_turn
 from banana.google.wire import Image
+from banana.http.bodies import NO_MASKS
 from banana.http.responses import PiecesResponse, one_line
 from banana.images import Failure, Order, Outcome, Outcomes
 from banana.payload.pieces import Bytes, Pieces
@@ -86,7 +87,7 @@ class EditRequest(ImagesRequest):
         default=(), description="Another way to send `image`; items may be objects with an `image_url`."
     )
     image: Pictures = Field(default=None, validate_default=True, description="An input image, or a list of up to 14.")
-    mask: Annotated[None, refusal("is not supported; describe the area to change in the prompt"), REFUSED] = None
+    mask: Annotated[None, refusal(NO_MASKS), REFUSED] = None
 
     @field_validator("images", mode="before")
     @classmethod

@@ -12,6 +12,7 @@ import asyncio
 import errno
 import multiprocessing
 import os
+import pwd
 import shlex
 import shutil
 import socket
@@ -212,6 +213,13 @@ def check_store(settings: config.Settings) -> list[str]:
     return warnings
 
 
+def _user_name(uid: int) -> str:
+    """Return a user's name; the number where it has none, as in a container."""
+    with suppress(KeyError):
+        return pwd.getpwuid(uid).pw_name
+    return f"user {uid}"
+
+
 def _require_writable(settings: config.Settings) -> None:
     """Exit when the folders that records are written to are another user's; say which, whose, and what to do."""
     folders = [settings.ledger_file.parent]
@@ -224,10 +232,10 @@ def _require_writable(settings: config.Settings) -> None:
         inside = [file for file in there.glob("*.db") if not os.access(file, os.W_OK)] if there == folder else []
         for path in [there, *inside]:
             if not os.access(path, os.W_OK | (os.X_OK if path.is_dir() else 0)):
-                user = os.getuid()
+                owner, user = _user_name(path.stat().st_uid), _user_name(os.getuid())
                 sys.exit(
-                    f"error: {path.absolute()} belongs to user {path.stat().st_uid}, and user {user}, who runs this service,"
-                    f" cannot write to it. Type: sudo chown -R {user} {shlex.quote(str(there.absolute()))}"
+                    f"error: {path.absolute()} belongs to {owner}, and {user}, who runs this service, cannot write to it."
+                    f" Type: sudo chown -R {os.getuid()} {shlex.quote(str(there.absolute()))}"
                     " (of a folder that is mounted into a container: its path outside)"
                 )
 

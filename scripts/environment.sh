@@ -1,8 +1,10 @@
 # shellcheck shell=bash
 # Sourced by the scripts at the top: a virtual environment with pinned packages, and progress while something takes long.
 
-# Output that nobody reads (./start.sh | head) stops nothing.
+# Output that nobody reads (./start.sh | head) stops nothing, nor does one that is closed.
 trap '' PIPE
+[[ -e /dev/fd/1 ]] || exec >/dev/null
+[[ -e /dev/fd/2 ]] || exec 2>/dev/null
 say() { printf '%s\n' "$*" 2>/dev/null || true; }
 progress() { printf '%s' "$*" 2>/dev/null || true; }
 

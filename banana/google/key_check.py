@@ -34,7 +34,7 @@ async def _problem_with(transport: HttpTransport, key: Key, ring: KeyRing) -> st
 
     try:
         response = await transport.send(
-            Request("GET", "/models?pageSize=1", (("x-goog-api-key", key.secret), ("Accept-Encoding", "identity")))
+            Request("GET", "models?pageSize=1", (("x-goog-api-key", key.secret), ("Accept-Encoding", "identity")))
         )
         await response.read(take)
     except errors.BananaError as failure:

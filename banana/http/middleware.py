@@ -223,17 +223,21 @@ class BodyLimit:
         declared = _header(scope, b"content-length")
         expected_bytes = int(declared) if declared.isascii() and declared.isdigit() else 0
         exchange = exchange_of(scope)
+        is_form = _header(scope, b"content-type").lower().startswith("multipart/form-data")
+
+        def held_bytes(size_bytes: int) -> int:
+            return -(-size_bytes * 4 // 3) if is_form else size_bytes  # of a form the files are held as base64
 
         async def limited_receive() -> Message:
             if expected_bytes and not exchange.bytes_in:
                 self._check_size(expected_bytes)
                 # What is only declared is not held: whoever sends nothing takes no room from others.
-                self._buffers.check(expected_bytes)
+                self._buffers.check(held_bytes(expected_bytes))
             message = await receive()
             if body := message.get("body"):
                 exchange.bytes_in += len(body)
                 self._check_size(exchange.bytes_in)
-                self._buffers.reserve(exchange, len(body))
+                self._buffers.reserve(exchange, held_bytes(len(body)))
             return message
 
         await self._app(scope, limited_receive, send)

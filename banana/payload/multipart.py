@@ -3,6 +3,7 @@
 It does no I/O: it is fed the body's chunks, in any cut.
 """
 
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pybase64
@@ -23,6 +24,8 @@ MAX_PARTS = 100
 _NAME_CHARACTERS = 100
 # A text before the first boundary; there is hardly ever one.
 MAX_PREAMBLE_BYTES = 64 * 1024
+# Of a file as base64, in memory: the first part, and no part larger than the other.
+_FIRST_BLOCK_BYTES, _BLOCK_BYTES = 32 << 10, 1 << 20
 # Enough of a file to recognize its type.
 _START_BYTES = 64
 
@@ -32,12 +35,18 @@ class InvalidForm(ValueError):
 
 
 class _Base64Encoder:
-    """Encodes a file that arrives in chunks."""
+    """Encodes a file that arrives in chunks.
+
+    It gathers them in blocks, each twice as large as the one before: blocks of all sizes, of many files at a time, would
+    leave holes between them that nothing fits into.
+    """
 
     def __init__(self) -> None:
         self._start = b""
         self._carried = b""
         self._pieces: list[Bytes] = []
+        self._block = memoryview(bytearray(_FIRST_BLOCK_BYTES))
+        self._filled = 0
 
     def feed(self, data: bytes) -> None:
         if len(self._start) < _START_BYTES:
@@ -45,12 +54,25 @@ class _Base64Encoder:
         data = self._carried + data
         whole = len(data) // 3 * 3
         if whole:
-            self._pieces.append(pybase64.b64encode(memoryview(data)[:whole]))
+            self._gather(pybase64.b64encode(memoryview(data)[:whole]))
         self._carried = data[whole:]
+
+    def _gather(self, encoded: bytes) -> None:
+        rest = memoryview(encoded)
+        while rest:
+            taken = rest[: len(self._block) - self._filled]
+            self._block[self._filled : self._filled + len(taken)] = taken
+            self._filled += len(taken)
+            rest = rest[len(taken) :]
+            if self._filled == len(self._block):
+                self._pieces.append(self._block)
+                self._block, self._filled = memoryview(bytearray(min(2 * len(self._block), _BLOCK_BYTES))), 0
 
     def close(self) -> EncodedPicture:
         if self._carried:
-            self._pieces.append(pybase64.b64encode(self._carried))
+            self._gather(pybase64.b64encode(self._carried))
+        if self._filled:
+            self._pieces.append(bytes(self._block[: self._filled]))
         return EncodedPicture(type_of(self._start), self._pieces, self._start[:32])
 
 
@@ -81,15 +103,17 @@ class FormParser:
             raise InvalidForm(str(error)) from None
 
     def _callbacks(self) -> "MultipartCallbacks":
+        # Not the methods themselves: a circle of references would hold a form's megabytes until the garbage collector came.
+        this = weakref.proxy(self)
         return {
-            "on_part_begin": self._on_part_begin,
-            "on_header_field": self._on_header_field,
-            "on_header_value": self._on_header_value,
-            "on_header_end": self._on_header_end,
-            "on_headers_finished": self._on_headers_finished,
-            "on_part_data": self._on_part_data,
-            "on_part_end": self._on_part_end,
-            "on_end": self._on_end,
+            "on_part_begin": lambda: this._on_part_begin(),
+            "on_header_field": lambda *data: this._on_header_field(*data),
+            "on_header_value": lambda *data: this._on_header_value(*data),
+            "on_header_end": lambda: this._on_header_end(),
+            "on_headers_finished": lambda: this._on_headers_finished(),
+            "on_part_data": lambda *data: this._on_part_data(*data),
+            "on_part_end": lambda: this._on_part_end(),
+            "on_end": lambda: this._on_end(),
         }
 
     def feed(self, chunk: bytes) -> None:

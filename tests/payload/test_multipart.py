@@ -1,7 +1,9 @@
 """Forms: files straight into base64, whatever the cut."""
 
 import base64
+import gc
 import io
+import weakref
 from typing import Any
 
 import httpx
@@ -154,3 +156,34 @@ def test_a_boundary_that_is_too_long_is_refused() -> None:
     """RFC 2046 allows 70 characters."""
     with pytest.raises(InvalidForm, match="Boundary length"):
         parsed(b"", "b" * 300)
+
+
+def test_a_parser_that_nobody_has_any_more_is_gone_at_once() -> None:
+    """With its megabytes: they do not wait for the garbage collector."""
+    parser = FormParser("multipart/form-data; boundary=x", "image")
+    parser.feed(b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + bytes(100_000))
+    alive = weakref.ref(parser)
+
+    gc.disable()
+    try:
+        del parser
+        assert alive() is None
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 32 << 10, (32 << 10) * 3 // 4, 3_000_001])
+def test_a_file_of_any_size_is_its_base64(size: int) -> None:
+    """Gathered in blocks, whatever the chunks are."""
+    content = bytes(range(256)) * (size // 256 + 1)
+    content = content[:size]
+    body = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + content + b"\r\n--x--\r\n"
+    parser = FormParser("multipart/form-data; boundary=x", "image")
+    for start in range(0, len(body), 70_001):
+        parser.feed(body[start : start + 70_001])
+    ((name, picture),) = parser.close()
+
+    assert name == "image"
+    assert isinstance(picture, EncodedPicture)
+    assert b"".join(picture.decoded()) == content
+    assert picture.size_bytes == -(-size // 3) * 4

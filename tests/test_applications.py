@@ -1,6 +1,6 @@
 """What popular applications send, as they send it, over a real socket; each reads the response in its own way.
 
-Read in their sources in November 2026: Open WebUI, LibreChat, SillyTavern, n8n, Cherry Studio, LobeChat.
+Read in their sources in November 2026: Open WebUI, LibreChat, SillyTavern, n8n, Cherry Studio, LobeChat, gpt_image_playground.
 """
 
 import base64
@@ -62,6 +62,16 @@ def says(*more: dict[str, Any]) -> dict[str, Any]:
     return {"model": MODEL, "messages": [{"role": "user", "content": "a banana"}, *more], "stream": True}
 
 
+def generated(response: httpx.Response) -> list[str]:
+    return [item["result"] for item in response.json()["output"] if item["type"] == "image_generation_call"]
+
+
+# What gpt_image_playground's agent brings along.
+PLAYGROUND_TOOLS = [
+    {"type": "image_generation", "action": "auto", "size": "1536x1024", "output_format": "png", "quality": "high"},
+    {"type": "function", "name": "generate_image_batch", "parameters": {"type": "object"}, "strict": False},
+    {"type": "function", "name": "continue_generation", "parameters": {"type": "object"}, "strict": False},
+]
 PREDICTED = {
     "instances": {"prompt": "a banana"},
     "parameters": {"sampleCount": 1, "outputOptions": {"mimeType": "image/png"}},
@@ -96,6 +106,26 @@ SENT: dict[str, tuple[str, dict[str, str], dict[str, Any], Reader]] = {
             ]
         },
         inline_data,
+    ),
+    "gpt_image_playground, images": (
+        "/v1/images/generations",
+        BEARER,
+        {
+            "model": "gpt-image-2",
+            "prompt": "a banana",
+            "size": "1536x1024",
+            "output_format": "jpeg",
+            "moderation": "low",
+            "quality": "auto",
+            "n": 1,
+        },
+        b64_json,
+    ),
+    "gpt_image_playground, agent": (
+        "/v1/responses",
+        BEARER,
+        {"model": "gpt-5.5", "input": "a banana", "tools": PLAYGROUND_TOOLS, "reasoning": {"effort": "low"}},
+        generated,
     ),
     "LibreChat, chat": (
         "/v1/chat/completions",

@@ -280,13 +280,16 @@ def test_the_clients_that_are_tried_at_every_run_are_those_of_the_checks() -> No
         for name in ("tests/npm/package.json", "tests/clients/requirements.in", "pyproject.toml")
     )
 
-    assert len(starred) == 6
+    assert len(starred) == 9
     for name in (
         "openai",
         "google-genai",
         "@google/genai",
         "litellm",
         "langchain-openai",
+        "openai-agents",
+        "@ai-sdk/google",
+        "@ai-sdk/openai",
         "@openrouter/ai-sdk-provider",
     ):
         assert name in packages

@@ -140,12 +140,18 @@ def _supervise(settings: config.Settings, listeners: list[socket.socket], *, rel
         options = _server_options(settings)
         options["http"].stopping = stopping
         config_of_server = uvicorn.Config("main:application", workers=settings.workers, **options)
-        Workers(config_of_server, listeners, stopping, RESTART_FAILED.write_text).run()
+        Workers(config_of_server, listeners, stopping, _say_why_not_restarted).run()
 
 
 def _address(settings: config.Settings) -> str:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     return f"http://{host}:{settings.port}"
+
+
+def _say_why_not_restarted(why: str) -> None:
+    """Leave word for restart.sh; where that cannot be written, the log has it."""
+    with suppress(OSError):
+        RESTART_FAILED.write_text(why, encoding="utf-8")
 
 
 def _arguments() -> argparse.Namespace:
@@ -227,17 +233,19 @@ def _require_writable(settings: config.Settings) -> None:
         folders.append(Path(settings.store_url.removeprefix("sqlite:///")).parent)
     if not settings.keeps_in_s3:
         folders.append(Path(settings.results_url))
-    for folder in folders:
-        there = next(one for one in (folder, *folder.absolute().parents) if one.exists())
-        inside = [file for file in there.glob("*.db") if not os.access(file, os.W_OK)] if there == folder else []
-        for path in [there, *inside]:
-            if not os.access(path, os.W_OK | (os.X_OK if path.is_dir() else 0)):
-                owner, user = _user_name(path.stat().st_uid), _user_name(os.getuid())
-                sys.exit(
-                    f"error: {path.absolute()} belongs to {owner}, and {user}, who runs this service, cannot write to it."
-                    f" Type: sudo chown -R {os.getuid()} {shlex.quote(str(there.absolute()))}"
-                    " (of a folder that is mounted into a container: its path outside)"
-                )
+    paths = [folder for folder in folders if folder.is_dir()]
+    paths += [file for folder in paths for file in folder.glob("*.db")]
+    for path in paths:
+        if os.access(path, os.W_OK | (os.X_OK if path.is_dir() else 0)):
+            continue
+        if path.stat().st_uid == os.getuid():
+            sys.exit(f"error: {path.absolute()} cannot be written to: it, or what is mounted there, is read-only")
+        folder = path if path.is_dir() else path.parent
+        sys.exit(
+            f"error: {path.absolute()} belongs to {_user_name(path.stat().st_uid)}, and {_user_name(os.getuid())}, who runs"
+            f" this service, cannot write to it. Type: sudo chown -R {os.getuid()} {shlex.quote(str(folder.absolute()))}"
+            " (of a folder that is mounted into a container: its path outside)"
+        )
 
 
 def _check(settings: config.Settings, *, port_too: bool) -> None:

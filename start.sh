@@ -39,6 +39,7 @@ if pid=$(running_pid); then
   mapfile -t workers < <(workers_of "$pid")
   read -ra arguments <<<"$(arguments_of "$pid")"
   say "The service is already running (pid $pid). To stop it: ./stop.sh   To restart it: ./restart.sh"
+  if [[ " $* " == *" --demo "* ]]; then arguments+=(--wants-demo); fi
   exec .venv/bin/python -m scripts.status --running "${#workers[@]}" ${arguments[@]+"${arguments[@]}"}
 fi
 if [[ -n $(left_over) ]]; then

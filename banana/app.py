@@ -260,12 +260,16 @@ class _Keeping:
         self.links = Links(settings.results_secret, settings.ledger_file.with_name("results.secret"))
         self._ledger, self._beat = recording.ledger, recording.beat
         self._works = Works(self._ledger, self.files, buffers, recording.budgets, recording.owner)
+        max_bytes = settings.max_request_bytes
+        self.downloads = Downloads(settings.image_url_hosts, max_bytes * 3 // 4)  # as large as in a body
+        history = KeptHistory(self._ledger, self.files, self.links, self.downloads, buffers, max_bytes)
         self._requests = KeptRequests(
             self._ledger,
             self.files,
             self.links,
             buffers,
             self._works,
+            history,
             settings.task_timeout_seconds,
             is_draining=lambda: ServerProtocol.draining,
             is_stopping=ServerProtocol.is_stopping,
@@ -274,9 +278,6 @@ class _Keeping:
         # An idle worker would not notice that the ledger works again.
         self._beat.beat_while(lambda: recording.ledger.fails)
         self.requests = self._requests if settings.keep_results_seconds else NothingKept()
-        max_bytes = settings.max_request_bytes
-        self.downloads = Downloads(settings.image_url_hosts, max_bytes * 3 // 4)  # as large as in a body
-        history = KeptHistory(self._ledger, self.files, self.links, self.downloads, buffers, max_bytes)
         self.history = history if settings.keep_results_seconds else NoHistory(self.downloads, buffers, max_bytes)
 
     def upkeep(self, jobs: dict[str, Callable[[bytes], Job]]) -> Upkeep | SweepOnly:

@@ -18,6 +18,14 @@ STOP_GRACE_SECONDS = 10
 START_LOG = ".state/start.log"
 
 
+def read_settings(*, demo: bool = False) -> config.Settings:
+    """Return the settings; whether there is a key does not matter with `demo`. Exits with one line when they are wrong."""
+    try:
+        return config.read(demo=True) if demo else config.read()
+    except config.SettingsError as error:
+        sys.exit(f"error: {error}")
+
+
 def address_of(settings: config.Settings) -> str:
     """Return the service's address as seen from this machine."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)  # noqa: S104 # compared, not bound
@@ -38,7 +46,7 @@ def log_path(settings: config.Settings) -> str:
 
 def main() -> None:
     """Ask `/health`; or print how long stop.sh is to wait."""
-    settings = config.read(demo=True)  # whether there is a key does not matter here
+    settings = read_settings(demo=True)  # whether there is a key does not matter here
     address = address_of(settings)
     match sys.argv[1:]:
         case ["--stop-seconds"]:

@@ -9,10 +9,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-import config
 from banana.logs import is_for_people, readable
 from banana.redaction import printable
-from scripts.probe import log_path
+from scripts.probe import log_path, read_settings
 
 FOLLOW_SECONDS = 0.3
 # Lines of the file for a line that is shown: those of probes and calls are not.
@@ -22,7 +21,7 @@ LINES_READ_FOR_ONE = 10
 def main() -> None:
     """Print the last lines of the log, or those of one request, and follow it when asked to."""
     arguments = _arguments()
-    log_file = arguments.file or log_path(config.read(demo=True))
+    log_file = arguments.file or log_path(read_settings(demo=True))
     if log_file == "-":
         _show(_events(sys.stdin, arguments.request))
         return

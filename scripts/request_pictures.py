@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import config
 from banana.redaction import printable
-from scripts.probe import address_of, open_url
+from scripts.probe import address_of, open_url, read_settings
 
 LINK_SECONDS = 30
 LINE_CHARACTERS = 120
@@ -25,7 +24,7 @@ EXTENSIONS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"RIFF": "webp"}
 
 def main() -> None:
     """Ask for health and two pictures; exit 1 with one line when anything is off."""
-    settings = config.read(demo=True)
+    settings = read_settings(demo=True)
     address = address_of(settings)
     print(f"Testing {address}")
     token = settings.access_tokens[0].rpartition(":")[2] if settings.access_tokens else ""

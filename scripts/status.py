@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import sqlite3
 import sys
@@ -16,7 +17,9 @@ from dotenv import dotenv_values
 import config
 from banana.ledger.spend import day_of
 from banana.money import usd
-from scripts.probe import PAUSE_SECONDS, TIMEOUT_SECONDS, address_of, log_path, open_url
+from scripts.probe import PAUSE_SECONDS, TIMEOUT_SECONDS, address_of, log_path, open_url, read_settings
+
+_LAUNCH = re.compile(r"\d+ (True|False) .*?'host': '([^']*)', 'port': (\d+)")
 
 
 def answers_in_time(address: str, pid: int, seconds: float) -> bool:
@@ -76,6 +79,15 @@ def hints(settings: config.Settings) -> Iterator[str]:
         )
 
 
+def as_it_runs(settings: config.Settings) -> config.Settings:
+    """Return the settings with what the running service was started with, as start.sh has written it down (main.py)."""
+    with suppress(OSError, IndexError):
+        launch = Path(".state/banana.pid").read_text(encoding="utf-8").splitlines()[2]
+        if found := _LAUNCH.match(launch):
+            return settings.model_copy(update={"demo": found[1] == "True", "host": found[2], "port": int(found[3])})
+    return settings
+
+
 def key_warnings(settings: config.Settings) -> Iterator[str]:
     """Yield what is wrong with the API keys, or with the way to Google: a list of models is asked for, which is free."""
     # Not at the top: it takes a while, and the demo has no key.
@@ -111,7 +123,7 @@ def _spent_today(settings: config.Settings) -> str | None:
 def main() -> None:
     """Say what start.sh or restart.sh asks for."""
     command, *arguments = sys.argv[1:]
-    settings = config.read(demo=True) if "--demo" in arguments else config.read()
+    settings = read_settings(demo="--demo" in arguments)
     match command:
         case "--started":
             pid, seconds, *_ = arguments
@@ -121,7 +133,13 @@ def main() -> None:
             for warning in key_warnings(settings):
                 say(warning)
         case "--running":
-            say("\n".join(status(settings, arguments[0])))
+            workers, *wanted = arguments
+            running = as_it_runs(settings)
+            say("\n".join(status(running, workers)))
+            if "--wants-demo" in wanted and not running.demo:
+                say("It is not the demo: requests are billed. For the demo: ./stop.sh, then ./start.sh --demo")
+            if address_of(running) != address_of(settings):
+                say(f"HOST or PORT has changed ({address_of(settings)}). To use it: ./restart.sh")
         case "--restarted":
             for line in [*hints(settings), *key_warnings(settings)]:
                 say(line)

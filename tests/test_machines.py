@@ -239,6 +239,7 @@ def test_rate_limit_and_budget_are_exact_over_both(tmp_path: Path) -> None:
 
 def are_exact_over_both(folder: Path) -> bool:
     """Check it; False where this machine was so busy that a worker counted by itself for want of an answer of Redis."""
+    folder.mkdir()
     with running(folder, rate_limit_per_minute=40, budgets="*=1/day") as machines:
 
         def one_of_many(number: int) -> Answer:

@@ -299,7 +299,8 @@ def test_two_parents_cannot_listen_on_one_port(service: Service) -> None:
         first.terminate()
 
     assert second.returncode == 1
-    assert "Set another PORT in .env" in second.stderr
+    assert f"by the BananaService of this folder (pid {first.pid})" in second.stderr
+    assert "or take another port" in second.stderr
     assert "Traceback" not in second.stderr
 
 
@@ -446,8 +447,9 @@ def test_the_service_of_another_user_is_left_alone(script: str) -> None:
         )
 
     assert ran.returncode == 1
-    assert (
-        ran.stderr == f"error: {folder}/.state belongs to another user. Run this as the user who started the service\n"
+    assert ran.stderr == (
+        f"error: {folder}/.state belongs to root. Run this as the user who started the service, or take it over:"
+        f" sudo chown -R nobody {folder}/.state\n"
     )
 
 

@@ -177,7 +177,7 @@ def _error(status: int, name: object, message: str, details: list[dict[str, Any]
         words = _KEY.sub("…", message).rstrip(".")
         return errors.RejectedKey(
             f"Google refused this service's API key: {words} ({status} {name or 'without a reason'})."
-            " Its operator: edit GEMINI_API_KEY in .env, then ./restart.sh"
+            " The operator can mend it: edit GEMINI_API_KEY in .env, then ./restart.sh"
         )
     if status == 400 and _SIGNATURE.search(message):
         return errors.SignatureRefused(message)

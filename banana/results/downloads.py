@@ -8,9 +8,11 @@ Forgery Prevention). What comes is bounded in bytes and seconds. No credential, 
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from fnmatch import fnmatchcase
+from functools import partial
 
 import httpx
 import pybase64
@@ -22,10 +24,12 @@ DOWNLOAD_SECONDS = 20
 CONNECT_SECONDS = 5
 # At once, in a worker.
 MAX_DOWNLOADS = 10
-MAX_URL_CHARACTERS = 4096
+# Names are resolved in threads of their own: a name server that hangs holds up no other name than these.
+RESOLVER_THREADS = 2
+BLOCK_BYTES = 192 << 10
 _HEADERS = {"Accept": "image/*", "Accept-Encoding": "identity", "User-Agent": "BananaService"}
-# IPv4 in IPv6, as translators write it (RFC 6052), and as it once was written (RFC 4291, 2.5.5.1).
-_WITH_IPV4 = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("::/96"))
+# What is given out of IPv6 (https://www.iana.org/assignments/ipv6-address-space), and how translators write IPv4 (RFC 6052).
+_UNICAST, _NAT64 = ipaddress.ip_network("2000::/3"), ipaddress.ip_network("64:ff9b::/96")
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -49,6 +53,7 @@ class Downloads:
         self._max_bytes = max_bytes
         self._slots = asyncio.Semaphore(MAX_DOWNLOADS)
         self._client: httpx.AsyncClient | None = None
+        self._resolver = ThreadPoolExecutor(RESOLVER_THREADS, "resolver")
 
     async def image(self, address: str, deadline: float, reserve: Callable[[int], None]) -> EncodedPicture:
         """Return the image at `address`.
@@ -64,13 +69,18 @@ class Downloads:
         try:
             async with asyncio.timeout_at(until), self._slots:
                 return await self._downloaded(address, reserve)
-        except TimeoutError:
-            raise Refused(f"was not downloaded within {DOWNLOAD_SECONDS} s") from None
-        except httpx.HTTPError as error:
-            raise Refused(f"cannot be downloaded ({type(error).__name__})") from None
+        except (TimeoutError, httpx.TimeoutException):
+            raise Refused("was not downloaded in time") from None
+        except httpx.ConnectError:
+            raise Refused("cannot be downloaded: its host cannot be connected to") from None
+        except httpx.HTTPError:
+            raise Refused(
+                "cannot be downloaded: its host broke the connection, or does not speak HTTP as it should"
+            ) from None
 
     async def close(self) -> None:
         """Close the client."""
+        self._resolver.shutdown(wait=False, cancel_futures=True)
         if self._client is not None:
             await self._client.aclose()
 
@@ -105,10 +115,11 @@ class Downloads:
         """Return the request to the IP address that was checked, with the name of the host. Raises Refused."""
         try:
             url = httpx.URL(address)
-        except (httpx.InvalidURL, UnicodeError):
-            raise Refused("is not a valid URL") from None
-        if url.scheme not in ("http", "https") or not url.host or len(address) > MAX_URL_CHARACTERS:
-            raise Refused("must be an http or https URL")
+            is_one = url.scheme in ("http", "https") and url.host and url.raw_host
+        except (httpx.InvalidURL, ValueError):  # a name that cannot be one is a UnicodeError
+            is_one = False
+        if not is_one:
+            raise Refused("is not an http or https URL")
         checked = await self._checked(url)
         if url.userinfo:
             raise Refused("must have no user name")
@@ -129,28 +140,42 @@ class Downloads:
             return literal
         if not any(fnmatchcase(name, pattern) for pattern in self._hosts):
             raise Refused(f"is not downloaded: IMAGE_URL_HOSTS does not allow {name[:100]}")
-        found = [literal] if literal else await _resolved(name, url.port or {"http": 80, "https": 443}[url.scheme])
+        found = [literal] if literal else await self._resolved(name)
         if not all(_is_public(one) for one in found):
             raise Refused(
                 f"is not downloaded: {name[:100]} has a private IP address, and IMAGE_URL_HOSTS does not name that"
             )
         return found[0]
 
+    async def _resolved(self, name: str) -> list[Address]:
+        """Return the IP addresses of a host. Raises Refused."""
+        resolve = partial(socket.getaddrinfo, name, None, type=socket.SOCK_STREAM)
+        try:
+            found = await asyncio.get_running_loop().run_in_executor(self._resolver, resolve)
+        except (OSError, UnicodeError):
+            found = []
+        addresses = [ipaddress.ip_address(str(address[0]).partition("%")[0]) for *_, address in found]
+        if not addresses:
+            raise Refused(f"cannot be downloaded: there is no host {name[:100]}")
+        return addresses
+
     async def _image_in(self, response: httpx.Response, reserve: Callable[[int], None]) -> EncodedPicture:
         """Return the image that a response holds. Raises Refused."""
         pieces: list[bytes] = []
-        start, size_bytes, rest = b"", 0, b""
+        start, size_bytes, block = b"", 0, bytearray()
         async for chunk in response.aiter_raw():
             size_bytes += len(chunk)
             if size_bytes > self._max_bytes:
                 raise Refused(f"has more than {self._max_bytes} bytes")
             start = (start + chunk)[:32] if len(start) < 32 else start
-            rest += chunk
-            whole = len(rest) // 3 * 3
-            pieces.append(pybase64.b64encode(rest[:whole]))
-            rest = rest[whole:]
-            reserve(len(pieces[-1]))
-        pieces.append(pybase64.b64encode(rest))
+            block += chunk
+            if len(block) >= BLOCK_BYTES:  # a piece for each chunk could be millions
+                whole = len(block) // 3 * 3
+                pieces.append(pybase64.b64encode(memoryview(block)[:whole]))
+                block = block[whole:]
+                reserve(len(pieces[-1]))
+        pieces.append(pybase64.b64encode(block))
+        reserve(len(pieces[-1]))
         try:
             return read_input_picture(EncodedPicture(type_of(start), pieces, start))
         except PictureError as error:
@@ -171,31 +196,13 @@ def _ip_address(name: str) -> Address | None:
     return None
 
 
-async def _resolved(name: str, port: int) -> list[Address]:
-    """Return the IP addresses of a host. Raises Refused."""
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(name, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        found = []
-    addresses = [ipaddress.ip_address(str(address[0]).partition("%")[0]) for *_, address in found]
-    if not addresses:
-        raise Refused(f"cannot be downloaded: there is no host {name[:100]}")
-    return addresses
-
-
 def _is_public(address: Address) -> bool:
-    return all(one.is_global and not one.is_multicast for one in _with_embedded(address))
-
-
-def _with_embedded(address: Address) -> Iterator[Address]:
-    """Yield an address, and the IPv4 ones that it stands for."""
-    yield address
-    if isinstance(address, ipaddress.IPv6Address):
-        if address.ipv4_mapped:
-            yield address.ipv4_mapped
-        if address.sixtofour:
-            yield address.sixtofour
-        if address.teredo:
-            yield from address.teredo
-        if any(address in network for network in _WITH_IPV4):
-            yield ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    """Return whether an address, and what it stands for, is one of the public Internet."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address.is_global and not address.is_multicast
+    if address.ipv4_mapped:
+        return _is_public(address.ipv4_mapped)
+    if address in _NAT64:
+        return _is_public(ipaddress.IPv4Address(int(address) & 0xFFFFFFFF))
+    stands_for = (address.sixtofour, *(address.teredo or ()))
+    return address in _UNICAST and address.is_global and all(_is_public(one) for one in stands_for if one)

@@ -1,6 +1,6 @@
 """What is kept: files, written whole or not at all, and removed when their time or the room is over.
 
-A file's name begins with the id of the entry it belongs to. What is there is the truth: there is no other list of it.
+A file's name begins with the id of the entry it belongs to, or with the digest of an image. What is there is the truth: there is no other list of it.
 """
 
 import re

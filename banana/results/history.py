@@ -38,6 +38,8 @@ _LINK = re.compile(r".*/results/([0-9a-f]{32}-[0-9]{1,2}\.[a-z]+)")
 INPUT_IMAGE, INPUT = ".input", "-input.json"
 # Of one conversation.
 MAX_RESPONSES = 100
+# How long a response that is not there yet is waited for, and how often it is looked for.
+STORED_SECONDS, LOOK_SECONDS = 2, 0.1
 # Longest wait for all signatures of a conversation: without them it goes to Google all the same.
 SIGNATURES_SECONDS = 10
 # What a URL may have before its host, and nobody is to read.
@@ -83,14 +85,10 @@ class History(Protocol):
         ...
 
     async def conversation(self, response_id: str, exchange: Exchange) -> Said:
-        """Return the conversation that ends with a response of the caller's, as far back as it is stored.
+        """Return the conversation that ends with a response of the caller's, from its first turn on.
 
-        Raises as `looked_up`.
+        Raises as `looked_up`; InvalidRequest too when a part of it is gone: without that, another image would be paid for.
         """
-        ...
-
-    async def store_input(self, entry_id: str, previous: str, said: Said) -> None:
-        """Store what a response begins with, so that it can be continued; without it, it is continued from its output."""
         ...
 
 
@@ -119,9 +117,6 @@ class NoHistory:
     async def conversation(self, response_id: str, exchange: Exchange) -> Said:
         """Raise InvalidRequest."""
         raise _no_response(response_id)
-
-    async def store_input(self, entry_id: str, previous: str, said: Said) -> None:
-        """Do nothing."""
 
 
 class KeptHistory:
@@ -158,8 +153,9 @@ class KeptHistory:
         return await self._found(turns, exchange, _Held(self._buffers, exchange, self._max_bytes))
 
     async def conversation(self, response_id: str, exchange: Exchange) -> Said:
-        """Return the conversation that ends with a response of the caller's, as far back as it is stored."""
+        """Return the conversation that ends with a response of the caller's, from its first turn on."""
         assert exchange.caller is not None
+        await self._until_stored(response_id, exchange.caller)
         held = _Held(self._buffers, exchange, self._max_bytes)
         turns: list[Turn] = []
         developer: list[str] = []
@@ -167,29 +163,40 @@ class KeptHistory:
         for _ in range(MAX_RESPONSES):
             match = _ID.fullmatch(left)
             entry = await self._entry(match[2], exchange.caller) if match and match[1] == RESPONSE_PREFIX else None
-            if entry is None and left == response_id:
-                raise _no_response(response_id)
-            if entry is None:  # expired or deleted: what follows it is there
-                break
-            began = await self._input_of(entry.id)
-            said = [
-                Turn([await self._stored(part, held) for part in turn.parts], turn.is_model) for turn in began.turns
-            ]
-            made = await _parts_of(entry, self._files)
+            if entry is None:
+                raise _no_response(response_id, left)
+            try:
+                began = await self._input_of(entry.id)
+                said = [
+                    Turn([await self._stored(part, held) for part in turn.parts], turn.is_model) for turn in began.turns
+                ]
+                made = await _parts_of(entry, self._files)
+            except errors.Expired:
+                raise _no_response(response_id, left) from None
             held.add(made)
             turns = [*said, Turn(made, is_model=True), *turns]
             developer = [*filter(None, [began.developer]), *developer]
             left = began.previous
             if not left:
-                break
-        return Said(await self._found(turns, exchange, held), "\n\n".join(developer))
+                return Said(await self._found(turns, exchange, held), "\n\n".join(developer))
+        raise errors.TooLarge(f"This conversation has more than {MAX_RESPONSES} responses.")
 
-    async def store_input(self, entry_id: str, previous: str, said: Said) -> None:
-        """Store what a response begins with."""
+    async def _until_stored(self, response_id: str, caller: str) -> None:
+        """Return when a response can be found, or could have been: it may still be on its way to the disk."""
+        until = asyncio.get_running_loop().time() + STORED_SECONDS
+        while match := _ID.fullmatch(response_id):
+            if await self._entry(match[2], caller) or asyncio.get_running_loop().time() > until:
+                return
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def store_input(self, entry_id: str, previous: str, said: Said) -> bool:
+        """Store what a response begins with, so that it can be continued; return whether that was done."""
         with suppress(OSError):
             turns = [_Turn([await self._to_store(part) for part in turn.parts], turn.is_model) for turn in said.turns]
             stored = _Input(turns, said.developer, previous)
             await self._files.write(entry_id + INPUT, [msgspec.json.encode(stored)])
+            return True
+        return False
 
     async def _to_store(self, part: Part) -> _Part:
         """Return a part as it is stored, when its image is."""
@@ -200,11 +207,11 @@ class KeptHistory:
         return _Part(image=digest)
 
     async def _input_of(self, entry_id: str) -> _Input:
-        """Return the input of a response; nothing where it is not stored. Raises LedgerUnavailable."""
+        """Return the input of a response. Raises Expired and LedgerUnavailable."""
         try:
             return msgspec.json.decode(await self._files.read(entry_id + INPUT), type=_Input)
         except (FileNotFoundError, NotADirectoryError):
-            return _Input([])
+            raise expired() from None
         except OSError as error:
             raise errors.LedgerUnavailable from error
 
@@ -369,9 +376,11 @@ def _not_stored(part: Part) -> errors.InvalidRequest:
     return errors.InvalidRequest.of_fields([(part.field, problem)])
 
 
-def _no_response(response_id: str) -> errors.InvalidRequest:
+def _no_response(response_id: str, gone: str = "") -> errors.InvalidRequest:
+    """Return the error for a response that is not there, or one before it in its conversation."""
+    before = f": {gone[:80]}, which its conversation goes back to," if gone not in ("", response_id) else ""
     problem = (
-        f"{response_id[:80]} was not found. It may have expired, or belong to another caller, or was not stored"
+        f"{response_id[:80]}{before} was not found. It may have expired, or belong to another caller, or was not stored"
         " (store: false, KEEP_RESULTS_SECONDS=0). Send the conversation in input"
     )
     return errors.InvalidRequest.of_fields([("previous_response_id", problem)])

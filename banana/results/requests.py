@@ -6,9 +6,10 @@ Whoever comes first claims the entry and carries it out; whoever comes later joi
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import structlog
 from msgspec import structs
@@ -24,9 +25,11 @@ from banana.payload.memory import Buffers
 from banana.results import documents
 from banana.results.files import EXTENSIONS, Files
 from banana.results.fingerprints import fingerprint_of
+from banana.results.history import KeptHistory, Said
 from banana.results.links import Links
 from banana.results.watch import Watch
 from banana.results.works import (
+    BOOKKEEPING_SECONDS,
     RELEASED_SECONDS,
     STORE_SPARE_SECONDS,
     Job,
@@ -39,13 +42,12 @@ from banana.results.works import (
 ID_BYTES = 16
 # How soon a poll notices that its worker is to end.
 DRAINING_SECONDS = 1
-# How long a response waits until it is stored, when nobody asked for that.
-RECORDED_SECONDS = 2
 # When to try again a request that is still being carried out, in seconds.
 RETRY_AFTER_SECONDS = 3
 # On a response that cost nothing, because it was paid for before.
 REPLAY_HEADERS = {"Idempotent-Replayed": "true", "X-Cost-USD": "0.000000"}
 
+Result = TypeVar("Result")
 # Counts a request against a rate limit, given whether it is a new one. Raises RateLimited.
 Admission = Callable[[bool], Awaitable[None]]
 
@@ -125,6 +127,13 @@ class NothingKept:
         """Return `outcomes`."""
         return outcomes
 
+    def store_input(self, entry_id: str, previous: str, said: Said) -> None:
+        """Do nothing."""
+
+    async def response(self, entry_id: str, caller: str, route: str) -> Entry:
+        """Raise NotFound."""
+        raise _no_task(entry_id)
+
     def linked(self, outcome: Outcome, base_url: str) -> Outcome:
         """Return the outcome: it has no link."""
         return outcome
@@ -162,6 +171,7 @@ class KeptRequests:
         links: to them.
         buffers: where what is held in memory is counted.
         works: what this worker carries out.
+        history: stores what responses begin with.
         task_timeout_seconds: from a task's beginning to its deadline.
         is_draining: whether this worker is to end: polls do not hold it up.
         is_stopping: whether the service is: no task is begun.
@@ -177,6 +187,7 @@ class KeptRequests:
         links: Links,
         buffers: Buffers,
         works: Works,
+        history: KeptHistory,
         task_timeout_seconds: float,
         is_draining: Callable[[], bool],
         is_stopping: Callable[[], bool],
@@ -188,10 +199,12 @@ class KeptRequests:
         self._links = links
         self._buffers = buffers
         self._works = works
+        self._history = history
         self._watch = Watch(ledger)
         self._task_timeout_seconds = task_timeout_seconds
         self._claims: dict[str, asyncio.Task[None]] = {}
-        self._recording: set[asyncio.Task[None]] = set()
+        self._recording: set[asyncio.Task[Any]] = set()
+        self._inputs: dict[str, asyncio.Task[bool]] = {}
 
     def check_kept(self, field: str) -> None:
         """Return when something can be kept, because of a request's `field`. Raises InvalidRequest."""
@@ -284,23 +297,56 @@ class KeptRequests:
                         storing.append(asyncio.create_task(self._works.keep(outcome, exchange.kept_id)))
                     yield outcome
         finally:
-            recording = asyncio.create_task(self._record_ended(storing, exchange, route, calls))
-            self._recording.add(recording)
-            recording.add_done_callback(self._recording.discard)
-            recording.add_done_callback(lambda _: self._buffers.release(holder))
+            recording = self._beside(self._record_ended(storing, exchange, route, calls), holder)
         # Whoever asks for it next is to find it, and nobody is to wait for a disk or a ledger that hangs.
-        await asyncio.wait([recording], timeout=RECORDED_SECONDS)
+        left_seconds = exchange.deadline - STORE_SPARE_SECONDS - asyncio.get_running_loop().time()
+        await asyncio.wait([recording], timeout=max(0, min(BOOKKEEPING_SECONDS, left_seconds)))
+
+    def store_input(self, entry_id: str, previous: str, said: Said) -> None:
+        """Begin to store what a response begins with; its images are held until that has ended."""
+        holder = Exchange(deadline=0)
+        pictures = (part.picture for turn in said.turns for part in turn.parts if part.picture)
+        self._buffers.hold(holder, sum(picture.size_bytes for picture in pictures))
+        storing = self._beside(self._history.store_input(entry_id, previous, said), holder)
+        self._inputs[entry_id] = storing
+        storing.add_done_callback(lambda _: self._inputs.pop(entry_id, None))
+
+    def _beside(self, work: Coroutine[Any, Any, Result], holder: Exchange) -> "asyncio.Task[Result]":
+        """Begin a piece of work that outlives its request, and what is held in memory for it."""
+        task = asyncio.create_task(work)
+        self._recording.add(task)
+        task.add_done_callback(self._recording.discard)
+        task.add_done_callback(lambda _: self._buffers.release(holder))
+        return task
+
+    async def response(self, entry_id: str, caller: str, route: str) -> Entry:
+        """Return what is recorded of a caller's request by its id, of this route. Raises NotFound and LedgerUnavailable.
+
+        One with an Idempotency-Key is a task from now on, so that it can be deleted.
+        """
+        found = await self._ledger.look(lambda ledger: ledger.get([entry_id]))
+        entry = next((entry for entry in found if entry.caller == caller and entry.route == route), None)
+        if entry is None:
+            raise _no_task(entry_id)
+        if not entry.is_task and entry.key is not None:
+            as_task = replace(entry, is_task=True)
+            await self._ledger.record(lambda ledger: ledger.begin(as_task))
+        return await self.task(entry_id, caller)
 
     async def _record_ended(
         self, storing: "list[asyncio.Task[Outcome]]", exchange: Exchange, route: str, calls: int
     ) -> None:
         ended = await asyncio.gather(*storing)
-        if not ended:
+        entry_id = exchange.kept_id or ""
+        has_input = await self._inputs[entry_id] if entry_id in self._inputs else True
+        if not ended or not has_input:  # nothing can be continued: nothing is to be found
+            with suppress(OSError):
+                await self._files.remove(entry_id)
             return
         assert exchange.caller is not None
         now = time.time()
         entry = Entry(
-            id=exchange.kept_id or "",
+            id=entry_id,
             caller=exchange.caller,
             key=None,
             route=route,
@@ -383,6 +429,8 @@ class KeptRequests:
         return True
 
     async def _delete(self, entry_id: str, caller: str, *, only_active: bool) -> None:
+        if entry_id in self._inputs:  # what is still being written would be there again
+            await asyncio.wait([self._inputs[entry_id]])
         if await self._cancel(entry_id, caller):
             return
         _of_caller(await self._ledger.look(lambda ledger: ledger.get([entry_id])), entry_id, caller)

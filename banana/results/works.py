@@ -246,7 +246,7 @@ class Works:
             await self._remove(work.entry.id)  # also what was being written when it was cancelled
         except Exception:
             log.exception("internal_error")
-            work.add(Outcome(len(work.outcomes), errors.OutcomeUnknown()))
+            work.add(Outcome(len(work.outcomes), errors.OutcomeUnknown() if work.is_sent else errors.Internal()))
             await self._settle(work)
         finally:
             if ending is not None:

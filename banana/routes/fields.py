@@ -15,6 +15,7 @@ from banana.payload.pieces import head
 
 MAX_PICTURES = 14
 MAX_IMAGES = 10
+MAX_URL_CHARACTERS = 4096
 # A prompt; Gemini's image models read some 200 KB of text.
 MAX_TEXT_BYTES = 1 << 20
 # Google's tiers, of which OpenAI knows two by the same names.
@@ -95,7 +96,10 @@ def _picture_or_address(value: object, which: str = "") -> EncodedPicture | str:
         else b""
     )
     if start.lower().startswith((b"http://", b"https://")):
-        return read_text(value)
+        address = read_text(value)
+        if len(address) > MAX_URL_CHARACTERS:
+            raise ValueError(f"{which}is a URL of more than {MAX_URL_CHARACTERS} characters")
+        return address
     return read_picture(value, which)
 
 

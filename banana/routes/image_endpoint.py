@@ -3,7 +3,6 @@
 The format itself is two pure parts: `order_of` reads a body into an order, and a `ResponseWriter` writes what became of it.
 """
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing
@@ -31,7 +30,7 @@ from banana.payload.pictures import EncodedPicture
 from banana.payload.pieces import Bytes, Pieces
 from banana.results.fingerprints import fields_of
 from banana.results.history import Said
-from banana.results.works import BOOKKEEPING_SECONDS, Job, results_of
+from banana.results.works import Job, results_of
 from banana.routes import documentation
 from banana.routes.dialect import Dialect, DialectRoute, Services, with_error_response
 from banana.routes.kept import preference_of
@@ -228,8 +227,7 @@ class ImageEndpoint(Generic[Body]):
     ) -> AsyncGenerator[Outcome | None, None]:
         """Return the outcomes as they come: of a request with a key, of one with links, of any other."""
         if exchange.idempotency_key is not None or writer.is_kept:
-            is_task = writer.is_kept or writer.is_stored
-            submission = submission_of(self._job(body, dialect, services), exchange, services, is_task=is_task)
+            submission = submission_of(self._job(body, dialect, services), exchange, services, is_task=writer.is_kept)
             submission.is_followed = not writer.in_background
             await services.requests.submit(submission)
             source = services.requests.outcomes(submission, with_content=not writer.as_links)
@@ -327,20 +325,12 @@ async def _outcomes(order: Order, exchange: Exchange, services: Services) -> Asy
         for index in range(order.count):
             yield Outcome(index, error.without_frames())
         return
-    storing = None
     if order.stores_input and exchange.kept_id:
-        said = Said(own, began.developer)
-        storing = asyncio.create_task(services.history.store_input(exchange.kept_id, began.previous, said))
-    try:
-        async with aclosing(services.images.stream(order, exchange)) as outcomes:
-            async for outcome in outcomes:
-                yield outcome
-        if storing is not None:  # which began with the calls, and takes less time
-            await asyncio.wait([storing], timeout=BOOKKEEPING_SECONDS)
-    except BaseException:
-        if storing is not None:
-            storing.cancel()
-        raise
+        # Beside the calls, and mostly done before them.
+        services.requests.store_input(exchange.kept_id, began.previous, Said(own, began.developer))
+    async with aclosing(services.images.stream(order, exchange)) as outcomes:
+        async for outcome in outcomes:
+            yield outcome
 
 
 async def _begun(source: AsyncGenerator[Outcome | None, None]) -> AsyncGenerator[Outcome | None, None]:

@@ -59,6 +59,9 @@ def _choice_of_tools(value: object) -> object:
     """Return None for what lets a model call no function. Raises ValueError for what makes it call one."""
     if value in (None, "auto", "none"):
         return None
+    allowed = value.get("allowed_tools", {}) if isinstance(value, dict) and value.get("type") == "allowed_tools" else {}
+    if isinstance(allowed, dict) and allowed.get("mode") == "auto":
+        return None
     function = value.get("function", value) if isinstance(value, dict) else {}
     name = function.get("name") if isinstance(function, dict) else None
     said = f"names {str(name)[:64]!r}" if name else f"is {str(value)[:64]!r}"

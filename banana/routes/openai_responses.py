@@ -1,7 +1,7 @@
 """OpenAI's responses, `/v1/responses`, with the tool `image_generation`: whole, as typed events, or in the background.
 
-A response that is kept, because of `store: true` or `background: true`, is a task in other clothes: it is found again by its
-id, cancelled, deleted, and goes on with `previous_response_id`. Source: OpenAI's API reference, Responses.
+A response is stored unless `store` is false: found again by its id, deleted, and continued with `previous_response_id`. One
+that is asked for with `store: true`, or in the background, is a task in other clothes. Source: OpenAI's API reference, Responses.
 """
 
 import re
@@ -68,6 +68,8 @@ class ImageTool(ImageOptions):
 def _tool_choice(value: object) -> object:
     """Return the choice by name, the tool's where it is that. Raises ValueError, which names a function."""
     name = value.get("type") if isinstance(value, dict) else value
+    if name == "allowed_tools" and isinstance(value, dict) and value.get("mode") == "auto":
+        return "auto"
     if name in ("function", "custom") and isinstance(value, dict):
         raise ValueError(
             f"names {str(value.get('name'))[:64]!r}, and image models call no functions; leave it out or use auto"
@@ -551,9 +553,9 @@ def routes(services: Services) -> list[APIRoute]:
     one = f"{PATH}/{{id}}"
     return [
         endpoint(services).route(DIALECT, services),
-        _route(one, "GET", get, services, "getResponse", "Read a kept response"),
+        _route(one, "GET", get, services, "getResponse", "Read a stored response"),
         _route(f"{one}/cancel", "POST", cancel, services, "cancelResponse", "Cancel a background response"),
-        _route(one, "DELETE", delete, services, "deleteResponse", "Delete a kept response"),
+        _route(one, "DELETE", delete, services, "deleteResponse", "Delete a stored response"),
     ]
 
 
@@ -563,9 +565,7 @@ async def _entry_of(request: Request, exchange: Exchange, services: Services) ->
     name: str = request.path_params["id"]
     with suppress(errors.NotFound):
         if name.startswith(RESPONSE_PREFIX):
-            entry = await services.requests.task(name.removeprefix(RESPONSE_PREFIX), exchange.caller)
-            if entry.route == PATH:
-                return entry
+            return await services.requests.response(name.removeprefix(RESPONSE_PREFIX), exchange.caller, PATH)
     raise errors.NotFound(f"Response {name[:100]} was not found. It may have expired, or belong to another caller.")
 
 
@@ -588,7 +588,7 @@ _ID = {
     "name": "id",
     "in": "path",
     "required": True,
-    "description": "The `id` of a response made with `store: true` or `background: true`.",
+    "description": "The `id` of a stored response.",
     "schema": {"type": "string"},
 }
 

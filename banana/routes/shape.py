@@ -26,15 +26,18 @@ _OTHER_NAMES = {
     "imageConfig": "image_config",
     "thinkingLevel": "thinking_level",
 }
-# Objects around it, and what of their content is looked at; None is all.
-_AROUND: dict[str, tuple[str, ...] | None] = {
-    "extra_body": None,
-    "google": None,
+_SHAPE = ("size", "aspect_ratio", "image_size", "image_config", "quality", "thinking_level", "seed", *_OTHER_NAMES)
+# Objects around it, and what of their content is looked at.
+_AROUND: dict[str, tuple[str, ...]] = {
+    "extra_body": (*_SHAPE, "google", "generation_config", "generationConfig", "thinking_config", "thinkingConfig"),
+    "google": (*_SHAPE, "generation_config", "generationConfig", "thinking_config", "thinkingConfig"),
     "generation_config": ("image_config", "thinking_config", "seed"),
     "generationConfig": ("imageConfig", "thinkingConfig", "seed"),
     "thinking_config": ("thinking_level", "thinkingLevel"),
     "thinkingConfig": ("thinking_level", "thinkingLevel"),
 }
+# What Google's own `imageConfig` may have beside them, and changes nothing here.
+_OF_GOOGLE_ALONE = ("personGeneration", "person_generation", "outputMimeType", "outputCompressionQuality")
 # Nothing that is meant lies deeper.
 MAX_DEPTH = 4
 _NUMBER = re.compile(r"-?[0-9]{1,18}")
@@ -104,6 +107,8 @@ class ImageConfig(BaseModel):
     @classmethod
     def _named(cls, value: object) -> object:
         value = _decoded(value)
+        if isinstance(value, dict):
+            value = {name: item for name, item in value.items() if name not in _OF_GOOGLE_ALONE}
         return (
             {_OTHER_NAMES.get(name, name): item for name, item in value.items()} if isinstance(value, dict) else value
         )
@@ -167,13 +172,15 @@ def _with_shape(body: Mapping[str, Any], fields: Container[str], depth: int = 0)
     around: list[Mapping[str, Any]] = []
     for name, value in body.items():
         if name in _AROUND and isinstance(value, dict) and depth < MAX_DEPTH:
-            names = _AROUND[name]
-            around.append(value if names is None else {one: value[one] for one in names if one in value})
+            around.append({one: value[one] for one in _AROUND[name] if one in value})
         elif in_form := _IN_FORM.fullmatch(name):
-            found.setdefault("image_config", {})[in_form[2]] = value
+            config = found.get("image_config")
+            found["image_config"] = {**(config if isinstance(config, dict) else {}), in_form[2]: value}
+        elif value is None and name in (*_OTHER_NAMES, *ImageShape.model_fields):
+            continue  # it says nothing, and hides nothing
         elif name in fields or name not in _OTHER_NAMES:
             found[name] = value
-        elif value is not None:
+        else:
             found.setdefault(_OTHER_NAMES[name], value)
     for one in around:
         found = _with_shape(one, fields, depth + 1) | found
@@ -185,7 +192,7 @@ def _decoded(value: object) -> object:
     if isinstance(value, str) and value.lstrip().startswith("{"):
         try:
             return msgspec.json.decode(value)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, RecursionError):
             raise ValueError("is not JSON") from None
     return {name: _text(item) for name, item in value.items()} if isinstance(value, dict) else value
 

@@ -21,7 +21,7 @@ from banana.results import history as history_module
 from banana.results.documents import document_of, encoded, kept
 from banana.results.downloads import Downloads
 from banana.results.folder import FolderFiles
-from banana.results.history import History, KeptHistory, NoHistory, keep_signature
+from banana.results.history import History, KeptHistory, NoHistory, Said, keep_signature
 from banana.results.links import Links
 from tests.ledger.entries import ENTRY
 from tests.pictures import png
@@ -119,12 +119,35 @@ async def test_an_earlier_response_goes_back_as_it_was(
     """Its words and its picture with the signature; of a picture's id the picture alone."""
     await keep_entry(tmp_path, files)
 
-    (whole,), _ = await history.conversation(f"resp_{ENTRY.id}", of(ENTRY.caller))
+    await history.store_input(ENTRY.id, "", Said([], "in oil"))
+    (whole,), developer = await history.conversation(f"resp_{ENTRY.id}", of(ENTRY.caller))
     (alone,) = await history.looked_up([Turn([Part(reference=f"ig_{ENTRY.id}")], is_model=True)], of(ENTRY.caller))
 
     words, picture = whole.parts
     assert (words.text, decoded(picture.picture), picture.signature) == ("Here.", png(), [b"c2ln"])
     assert [decoded(part.picture) for part in alone.parts] == [png()]
+    assert developer == "in oil"
+
+
+async def test_a_conversation_that_is_not_whole_is_refused(
+    history: KeptHistory, files: FolderFiles, tmp_path: Path
+) -> None:
+    """Another image would be paid for: its input, an image of that, or a response before it is gone."""
+    await keep_entry(tmp_path, files)
+    name = f"resp_{ENTRY.id}"
+    shown = Said([Turn([Part(picture=encoded(png("blue")))])])
+
+    with pytest.raises(errors.InvalidRequest, match="previous_response_id"):
+        await history.conversation(name, of(ENTRY.caller))
+    await history.store_input(ENTRY.id, f"resp_{'0' * 32}", shown)
+    with pytest.raises(errors.InvalidRequest, match=f"resp_{'0' * 32}, which its conversation goes back to"):
+        await history.conversation(name, of(ENTRY.caller))
+    await history.store_input(ENTRY.id, "", shown)
+    assert len((await history.conversation(name, of(ENTRY.caller))).turns) == 2
+    for image in (tmp_path / "results").glob("*.input"):
+        image.unlink()
+    with pytest.raises(errors.InvalidRequest, match="previous_response_id"):
+        await history.conversation(name, of(ENTRY.caller))
 
 
 @pytest.mark.parametrize("reference", [f"ig_{ENTRY.id}", f"msg_{ENTRY.id}", "ig_unknown", f"ig_{'0' * 32}"])

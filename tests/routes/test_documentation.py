@@ -72,7 +72,7 @@ def _sent(
         return httpx.request(method, service.address + path, json=body["example"], timeout=20, trust_env=False)
     form = body.get("schema", {"properties": {}})["properties"]
     fields = {name: _shown(field) for name, field in form.items()}
-    sent = [(name, (None, str(one))) for name, value in fields.items() for one in _each(value)]
+    sent = [(name, (None, str(one))) for name, value in fields.items() for one in _each(value) if one is not None]
     return httpx.request(method, service.address + path, files=sent or None, timeout=20, trust_env=False)
 
 
@@ -80,7 +80,7 @@ def _shown(field: dict[str, Any]) -> Any:
     """What /docs fills a field of a form with; without any of these it would be a word of its own."""
     if "enum" in field and "example" not in field and "default" not in field:
         return field["enum"][0]
-    return field["example"] if "example" in field else field["default"]
+    return field["example"] if "example" in field else field.get("default")
 
 
 def _each(value: Any) -> list[Any]:

@@ -13,10 +13,12 @@ from banana import images
 from banana.app import create_app
 from banana.ledger.ledger import LedgerError
 from banana.ledger.sqlite import SQLiteLedger
+from banana.results.folder import FolderFiles
 from banana.routes.openai_responses import is_chat_model
 from standin import faults
 from standin.server import StandIn, signature
 from tests.conftest import client_of, served, settings_for
+from tests.patience import eventually
 from tests.pictures import encoded, opened, png, signed
 
 pytestmark = pytest.mark.anyio
@@ -514,15 +516,52 @@ async def test_a_conversation_is_continued_whole(client: httpx.AsyncClient, stan
         assert turn["parts"][0]["thoughtSignature"] == signature(picture)
 
 
-async def test_a_conversation_whose_beginning_is_gone_goes_on(client: httpx.AsyncClient, stand_in: StandIn) -> None:
-    """What follows what was deleted is still there."""
+async def test_a_conversation_whose_beginning_is_gone_is_refused(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+    """By the name of what is gone: without it, another image would be paid for."""
     first = (await client.post(RESPONSES, json=ASKED)).json()
     second = (await client.post(RESPONSES, json=ASKED | {"input": "at night", PREVIOUS: first["id"]})).json()
     await client.delete(f"{RESPONSES}/{first['id']}")
     third = await client.post(RESPONSES, json=ASKED | {"input": "wider", PREVIOUS: second["id"]})
 
-    texts = [turn["parts"][0].get("text") for turn in stand_in.calls[2].body["contents"]]
-    assert (third.status_code, texts) == (200, ["at night", None, "wider"])
+    error = third.json()["error"]
+    assert (third.status_code, error["param"], first["id"] in error["message"]) == (400, PREVIOUS, True)
+    assert len(stand_in.calls) == 2
+
+
+async def test_a_keyed_response_is_found_by_its_id(client: httpx.AsyncClient) -> None:
+    """Read, continued and deleted, as one without a key; its key replays it until then."""
+    first = (await client.post(RESPONSES, json=ASKED, headers=KEY)).json()
+    again = (await client.post(RESPONSES, json=ASKED, headers=KEY)).json()
+    read = await client.get(f"{RESPONSES}/{first['id']}")
+    second = await client.post(RESPONSES, json=ASKED | {"input": "at night", PREVIOUS: first["id"]})
+    deleted = await client.delete(f"{RESPONSES}/{first['id']}")
+
+    assert (again["id"], read.json()["output"], second.status_code) == (first["id"], first["output"], 200)
+    assert (deleted.status_code, (await client.get(f"{RESPONSES}/{first['id']}")).status_code) == (200, 404)
+
+
+async def test_a_disk_that_fails_costs_no_response(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a key or without; nothing of it stays in memory, or under an id that nobody has."""
+
+    def fails(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(FolderFiles, "_write", fails)
+    app = create_app(settings_for(stand_in))
+    async with client_of(app) as client:
+        made = [await client.post(RESPONSES, json=ASKED, headers=headers) for headers in ({}, KEY)]
+
+    assert [response.status_code for response in made] == [200, 200]
+    assert len(stand_in.calls) == 2
+
+
+async def test_what_failed_leaves_no_input_behind(client: httpx.AsyncClient, stand_in: StandIn) -> None:
+    """There is no id by which it could be deleted."""
+    stand_in.plan.append("400")
+    refused = await client.post(RESPONSES, json=ASKED)
+    await eventually(lambda: not list(Path(".state/results").glob("*-input.json")))
+
+    assert refused.status_code == 400
 
 
 async def test_an_image_that_is_sent_again_is_stored_once(client: httpx.AsyncClient, stand_in: StandIn) -> None:

@@ -71,6 +71,8 @@ class Downloads:
                 return await self._downloaded(address, reserve)
         except (TimeoutError, httpx.TimeoutException):
             raise Refused("was not downloaded in time") from None
+        except httpx.InvalidURL:  # httpx looks at where a redirect leads, also where it does not follow
+            raise Refused("is redirected to what is no URL") from None
         except httpx.ConnectError:
             raise Refused("cannot be downloaded: its host cannot be connected to") from None
         except httpx.HTTPError:

@@ -169,7 +169,13 @@ async def test_redirects_are_checked_again() -> None:
         with pytest.raises(Refused, match="3 redirects"):
             await fetch(f"{address}/4", "127.0.0.1")
     async with host(elsewhere) as (address, heads):
-        for target in ("http://localhost:1/a.png", "file:///etc/passwd", "http://10.0.0.1/a.png"):
+        for target in (
+            "http://localhost:1/a.png",
+            "file:///etc/passwd",
+            "http://10.0.0.1/a.png",
+            "data:image/png;base64,AA",
+            "javascript:1",
+        ):
             with pytest.raises(Refused):
                 await fetch(f"{address}/{target}", "127.0.0.1")
 

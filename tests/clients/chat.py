@@ -61,6 +61,9 @@ def litellm_makes_images() -> None:
     assert [is_jpeg(picture.b64_json) for picture in made.data] == [True, True]
 
 
+FUNCTION = {"type": "function", "function": {"name": "f", "parameters": {}}}
+
+
 def litellm_responds() -> None:
     made = litellm.responses(
         model=f"openai/{MODEL}",
@@ -69,7 +72,8 @@ def litellm_responds() -> None:
         api_base=f"{ADDRESS}/v1",
         api_key=TOKEN,
     )
-    (item,) = made.output
+    item, message = made.output
+    assert (message["type"] if isinstance(message, dict) else message.type) == "message"
     assert is_jpeg(item["result"] if isinstance(item, dict) else item.result)
 
 
@@ -77,7 +81,7 @@ def litellm_raises_its_own_exceptions() -> None:
     for options, kind in (
         ({"messages": [{"role": "user", "content": "[fault:400]"}]}, litellm.BadRequestError),
         ({"api_key": "wrong"}, litellm.AuthenticationError),
-        ({"tools": [{"type": "function", "function": {"name": "f", "parameters": {}}}]}, litellm.BadRequestError),
+        ({"tools": [FUNCTION], "tool_choice": "required"}, litellm.BadRequestError),
     ):
         try:
             litellm.completion(

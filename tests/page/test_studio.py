@@ -110,7 +110,7 @@ def test_the_truth_about_a_picture(visit: Visit) -> None:
 
 
 def test_the_price_before_and_the_sum_after(visit: Visit) -> None:
-    """By model, size and number; only the sizes that the model makes are offered."""
+    """By model, size and number; only the shapes and sizes that the model makes are offered."""
     price, page = visit.page.locator("#price"), visit.page
     expect(price).to_have_text("about $0.134")
     page.locator("#count").select_option("2")
@@ -118,12 +118,27 @@ def test_the_price_before_and_the_sum_after(visit: Visit) -> None:
     expect(price).to_have_text("about $0.48")
     page.locator("#model").select_option("gemini-3.1-flash-lite-image")
     expect(page.locator("#size option")).to_have_text(["1K (auto)", "1K"])
+    expect(page.locator("#ratio option")).to_have_count(11)
+    page.locator("#model").select_option("gemini-nano-banana-2.1")
+    expect(page.locator("#ratio option")).to_have_count(15)
     page.locator("#model").select_option("")
     page.locator("#count").select_option("1")
     visit.make("What it cost")
     expect(page.locator("#spent")).to_have_text("Session $0.14")
     visit.reload()
     expect(page.locator("#spent")).to_have_text("Session $0.14")
+
+
+def test_prices_that_are_not_known_are_told(visit: Visit) -> None:
+    """Google does not list its models at the moment; images can be made all the same."""
+    visit.page.route(
+        "**/v1/models", lambda route: route.fulfill(status=502, json={"error": {"code": "upstream_error"}})
+    )
+    visit.page.reload()
+
+    expect(visit.page.locator("#price")).to_have_text("Prices are not known at the moment")
+    expect(visit.page.locator("#send")).to_be_enabled()
+    visit.complaints[:] = [text for text in visit.complaints if "502" not in text]  # Chromium's own
 
 
 @pytest.mark.parametrize("language", ["curl", "Python, OpenAI", "Python, Google"])

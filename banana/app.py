@@ -55,10 +55,10 @@ from banana.ledger.thread import LedgerThread
 from banana.payload import conversion
 from banana.payload.memory import Buffers
 from banana.redaction import Redaction
-from banana.results.downloads import Downloads
 from banana.results.files import Files
 from banana.results.history import KeptHistory, NoHistory
 from banana.results.links import Links
+from banana.results.remote import NoRemoteImages, RemoteImages
 from banana.results.requests import KeptRequests, NothingKept
 from banana.results.storage import open_files
 from banana.results.upkeep import SweepOnly, Upkeep
@@ -154,7 +154,7 @@ def create_app(
     services = _services(settings, client, rate_limit, converter, recording, keeping)
     formats = _task_formats(services)
     upkeep = keeping.upkeep({route: task_format.job_of for route, task_format in formats.items()})
-    lifespan = _lifespan(settings, client, rate_limit, converter, buffers, recording, keeping.downloads, upkeep, sink)
+    lifespan = _lifespan(settings, client, rate_limit, converter, buffers, recording, keeping.remote, upkeep, sink)
     app = _app_without_routes(settings, buffers, redaction, lifespan)
     # In front of what FastAPI adds, and in the order of how often they are asked for: a request is matched against as many
     # patterns as stand before its own, 1.3 µs each.
@@ -250,6 +250,15 @@ def open_results(settings: Settings) -> Files:
     )
 
 
+def _remote_images(settings: Settings) -> RemoteImages:
+    """Return the images of the hosts that are allowed."""
+    if not settings.image_url_hosts:
+        return NoRemoteImages()
+    from banana.results.downloads import Downloads
+
+    return Downloads(settings.image_url_hosts, settings.max_request_bytes * 3 // 4)  # as large as in a body
+
+
 class _Keeping:
     """What keeps results, built; with KEEP_RESULTS_SECONDS=0 what stands for it."""
 
@@ -261,8 +270,8 @@ class _Keeping:
         self._ledger, self._beat = recording.ledger, recording.beat
         self._works = Works(self._ledger, self.files, buffers, recording.budgets, recording.owner)
         max_bytes = settings.max_request_bytes
-        self.downloads = Downloads(settings.image_url_hosts, max_bytes * 3 // 4)  # as large as in a body
-        history = KeptHistory(self._ledger, self.files, self.links, self.downloads, buffers, max_bytes)
+        self.remote = _remote_images(settings)
+        history = KeptHistory(self._ledger, self.files, self.links, self.remote, buffers, max_bytes)
         self._requests = KeptRequests(
             self._ledger,
             self.files,
@@ -278,7 +287,7 @@ class _Keeping:
         # An idle worker would not notice that the ledger works again.
         self._beat.beat_while(lambda: recording.ledger.fails)
         self.requests = self._requests if settings.keep_results_seconds else NothingKept()
-        self.history = history if settings.keep_results_seconds else NoHistory(self.downloads, buffers, max_bytes)
+        self.history = history if settings.keep_results_seconds else NoHistory(self.remote, buffers, max_bytes)
 
     def upkeep(self, jobs: dict[str, Callable[[bytes], Job]]) -> Upkeep | SweepOnly:
         """Return what runs beside the requests; `jobs` read the orders of tasks."""
@@ -411,7 +420,7 @@ def _lifespan(
     converter: ThreadPoolExecutor,
     buffers: Buffers,
     recording: _Recording,
-    downloads: Downloads,
+    remote: RemoteImages,
     upkeep: Upkeep | SweepOnly,
     sink: logs.Sink,
 ) -> Callable[[FastAPI], Any]:
@@ -441,7 +450,7 @@ def _lifespan(
         upkeep.close()
         rate_limit.close()
         converter.shutdown(wait=False)
-        await downloads.close()
+        await remote.close()
         await client.close()
         await recording.close()
         sink.write_at_once()

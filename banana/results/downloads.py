@@ -18,6 +18,7 @@ import httpx
 import pybase64
 
 from banana.payload.pictures import EncodedPicture, PictureError, read_input_picture, type_of
+from banana.results.remote import Refused
 
 MAX_REDIRECTS = 3
 DOWNLOAD_SECONDS = 20
@@ -34,12 +35,8 @@ _UNICAST, _NAT64 = ipaddress.ip_network("2000::/3"), ipaddress.ip_network("64:ff
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-class Refused(ValueError):
-    """An image is not downloaded; the message says why."""
-
-
 class Downloads:
-    """Downloads images.
+    """The `RemoteImages` of the hosts that are allowed.
 
     Args:
         hosts: which are allowed, by name, pattern (`*.example.com`), or IP address; only an address that is named as such may
@@ -56,15 +53,7 @@ class Downloads:
         self._resolver = ThreadPoolExecutor(RESOLVER_THREADS, "resolver")
 
     async def image(self, address: str, deadline: float, reserve: Callable[[int], None]) -> EncodedPicture:
-        """Return the image at `address`.
-
-        Args:
-            address: an http or https URL.
-            deadline: in seconds of the event loop's clock.
-            reserve: is told of each piece of base64 how many bytes it has, and may raise.
-
-        Raises Refused, which says why.
-        """
+        """Return the image at `address`; see `RemoteImages`. Raises Refused."""
         until = min(deadline, asyncio.get_running_loop().time() + DOWNLOAD_SECONDS)
         try:
             async with asyncio.timeout_at(until), self._slots:

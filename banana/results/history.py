@@ -26,9 +26,9 @@ from banana.payload.memory import Buffers
 from banana.payload.pictures import EncodedPicture
 from banana.payload.pieces import size_of
 from banana.results.documents import encoded, outcomes_of
-from banana.results.downloads import Downloads, Refused
 from banana.results.files import Files
 from banana.results.links import Links, expired
+from banana.results.remote import Refused, RemoteImages
 
 # Of a response, and of the picture and the words in it; behind it stands the id of its entry.
 RESPONSE_PREFIX, PICTURE_PREFIX, WORDS_PREFIX = "resp_", "ig_", "msg_"
@@ -95,8 +95,8 @@ class History(Protocol):
 class NoHistory:
     """Stands for it where KEEP_RESULTS_SECONDS is 0: there are no images but those of other hosts."""
 
-    def __init__(self, downloads: Downloads, buffers: Buffers, max_bytes: int) -> None:
-        self._downloads = downloads
+    def __init__(self, remote: RemoteImages, buffers: Buffers, max_bytes: int) -> None:
+        self._remote = remote
         self._buffers = buffers
         self._max_bytes = max_bytes
 
@@ -112,7 +112,7 @@ class NoHistory:
             return part
         if not _is_address(part.reference):
             raise _not_stored(part)
-        return await _downloaded(part, self._downloads, exchange, held)
+        return await _downloaded(part, self._remote, exchange, held)
 
     async def conversation(self, response_id: str, exchange: Exchange) -> Said:
         """Raise InvalidRequest."""
@@ -124,7 +124,7 @@ class KeptHistory:
 
     Args:
         ledger, files, links: they know it.
-        downloads: of images of other hosts.
+        remote: images of other hosts.
         buffers: where what is in memory is counted.
         max_bytes: of what one conversation refers to.
 
@@ -135,14 +135,14 @@ class KeptHistory:
         ledger: LedgerThread,
         files: Files,
         links: Links,
-        downloads: Downloads,
+        remote: RemoteImages,
         buffers: Buffers,
         max_bytes: int,
     ) -> None:
         self._ledger = ledger
         self._files = files
         self._links = links
-        self._downloads = downloads
+        self._remote = remote
         self._buffers = buffers
         self._max_bytes = max_bytes
 
@@ -255,7 +255,7 @@ class KeptHistory:
         elif name := self._own_image(part.reference):
             found = [Part(picture=await self._image(name))]
         elif _is_address(part.reference):
-            return [await _downloaded(part, self._downloads, exchange, held)]
+            return [await _downloaded(part, self._remote, exchange, held)]
         else:
             raise _not_stored(part)
         held.add(found)
@@ -359,10 +359,10 @@ def _is_address(reference: str) -> bool:
     return reference.lower().startswith(("http://", "https://"))
 
 
-async def _downloaded(part: Part, downloads: Downloads, exchange: Exchange, held: _Held) -> Part:
+async def _downloaded(part: Part, remote: RemoteImages, exchange: Exchange, held: _Held) -> Part:
     """Return the part of the image of another host that a part names. Raises InvalidRequest."""
     try:
-        return Part(picture=await downloads.image(part.reference, exchange.deadline, held.add_bytes))
+        return Part(picture=await remote.image(part.reference, exchange.deadline, held.add_bytes))
     except Refused as refused:
         shown = _USERINFO.sub("//", part.reference)[:80]
         problem = f"{shown} {refused}. Send the image as a data URI, or as a link of this service"

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from banana.results import downloads
-from banana.results.downloads import Downloads, Refused, _is_public
+from banana.results.downloads import Downloads, _is_public
+from banana.results.remote import Refused
 from tests.pictures import png
 
 pytestmark = pytest.mark.anyio

@@ -159,14 +159,6 @@ def _has_possible_port(parts: SplitResult) -> bool:
         return False
 
 
-def _is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
-
-
 def _is_network(text: str) -> bool:
     try:
         ipaddress.ip_network(text)
@@ -377,9 +369,9 @@ class Settings(BaseSettings):
     def _are_hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         hosts = tuple(host.lower().strip("[].") for host in value)
         for host, written in zip(hosts, value, strict=True):
-            if not _is_address(host) and not _HOST.fullmatch(host):
+            if "/" in host or not (_is_network(host) or _HOST.fullmatch(host)):
                 raise ValueError(f"has {written!r}; write names of hosts, such as images.example.com, without https://")
-        return tuple(str(ipaddress.ip_address(host)) if _is_address(host) else host for host in hosts)
+        return tuple(str(ipaddress.ip_address(host)) if _is_network(host) else host for host in hosts)
 
     @field_validator("forwarded_allow_ips")
     @classmethod

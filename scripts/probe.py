@@ -18,10 +18,10 @@ STOP_GRACE_SECONDS = 10
 START_LOG = ".state/start.log"
 
 
-def read_settings(*, demo: bool = False) -> config.Settings:
-    """Return the settings; whether there is a key does not matter with `demo`. Exits with one line when they are wrong."""
+def read_settings(**values: object) -> config.Settings:
+    """Return the settings in force; `values` go before the environment. Exits with one line when they are wrong."""
     try:
-        return config.read(demo=True) if demo else config.read()
+        return config.read(None, **values)
     except config.SettingsError as error:
         sys.exit(f"error: {error}")
 

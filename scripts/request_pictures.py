@@ -49,7 +49,7 @@ def main() -> None:
     edit = {"prompt": "The same banana at sunset", "image_base64": base64.b64encode(first).decode()}
     second = _decoded(_image(address, edit, token, timeout_seconds, costs))
     print(f"{CLEAR}  POST /generate  image → image  {_save(second, 'from_picture')}")
-    billed = " (the demo: nothing is billed)" if settings.demo or is_demo else ""
+    billed = " (the demo: nothing is billed)" if is_demo else ""
     print(f"  2 images, {sum(costs):.3f} USD{billed}" if len(costs) == 2 else "  2 images; what they cost is not known")
 
 

@@ -19,6 +19,8 @@ from banana.ledger.spend import day_of
 from banana.money import usd
 from scripts.probe import PAUSE_SECONDS, TIMEOUT_SECONDS, address_of, log_path, open_url, read_settings
 
+# Which key the running service has does not matter to what is said of it.
+_ANY_KEY = ("any",)
 _LAUNCH = re.compile(r"\d+ (True|False) .*?'host': '([^']*)', 'port': (\d+)")
 
 
@@ -79,13 +81,14 @@ def hints(settings: config.Settings) -> Iterator[str]:
         )
 
 
-def as_it_runs(settings: config.Settings) -> config.Settings:
-    """Return the settings with what the running service was started with, as start.sh has written it down (main.py)."""
+def as_it_runs(arguments: list[str]) -> config.Settings:
+    """Return the settings of the running service: what start.sh wrote down of its start (main.py) goes before what is set now."""
+    found = None
     with suppress(OSError, IndexError):
-        launch = Path(".state/banana.pid").read_text(encoding="utf-8").splitlines()[2]
-        if found := _LAUNCH.match(launch):
-            return settings.model_copy(update={"demo": found[1] == "True", "host": found[2], "port": int(found[3])})
-    return settings
+        found = _LAUNCH.match(Path(".state/banana.pid").read_text(encoding="utf-8").splitlines()[2])
+    if found is None:
+        return read_settings(demo="--demo" in arguments, gemini_api_key=_ANY_KEY)
+    return read_settings(demo=found[1] == "True", gemini_api_key=_ANY_KEY, host=found[2], port=int(found[3]))
 
 
 def key_warnings(settings: config.Settings) -> Iterator[str]:
@@ -120,12 +123,17 @@ def _spent_today(settings: config.Settings) -> str | None:
     return None
 
 
+def _started_with(arguments: list[str]) -> config.Settings:
+    """Return the settings of a service that was just started with these arguments."""
+    return read_settings(demo=True) if "--demo" in arguments else read_settings()
+
+
 def main() -> None:
     """Say what start.sh or restart.sh asks for."""
     command, *arguments = sys.argv[1:]
-    settings = read_settings(demo="--demo" in arguments)
     match command:
         case "--started":
+            settings = _started_with(arguments)
             pid, seconds, *_ = arguments
             if not answers_in_time(address_of(settings), int(pid), float(seconds)):
                 sys.exit(1)
@@ -133,14 +141,14 @@ def main() -> None:
             for warning in key_warnings(settings):
                 say(warning)
         case "--running":
-            workers, *wanted = arguments
-            running = as_it_runs(settings)
-            say("\n".join(status(running, workers)))
-            if "--wants-demo" in wanted and not running.demo:
+            running = as_it_runs(arguments)
+            say("\n".join(status(running, workers=arguments[0])))
+            if "--wants-demo" in arguments and not running.demo:
                 say("It is not the demo: requests are billed. For the demo: ./stop.sh, then ./start.sh --demo")
-            if address_of(running) != address_of(settings):
-                say(f"HOST or PORT has changed ({address_of(settings)}). To use it: ./restart.sh")
+            if (wanted := address_of(read_settings(demo=True))) != address_of(running):
+                say(f"HOST or PORT has changed ({wanted}). To use it: ./restart.sh")
         case "--restarted":
+            settings = _started_with(arguments)
             for line in [*hints(settings), *key_warnings(settings)]:
                 say(line)
     # What could not be written to a pipe that nobody reads is no error at the exit either.

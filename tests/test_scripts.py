@@ -20,7 +20,7 @@ from PIL import Image
 
 from banana import __version__
 from tests.patience import until
-from tests.services import ROOT, Service, listens, needs
+from tests.services import ROOT, Service, listens, needs, stand_in_process
 
 pytestmark = pytest.mark.slow
 
@@ -63,6 +63,23 @@ def test_the_requests_script_saves_pictures_that_open(demo: Service) -> None:
         path = demo.folder / "test_pictures" / name
         assert str(path) in ran.stdout
         Image.open(path).load()
+
+
+def test_what_runs_and_what_was_billed_are_told_as_they_are(tmp_path: Path) -> None:
+    """A service with a key is not the demo, whatever is set where the scripts are run; a change of the port is told."""
+    with stand_in_process(latency_seconds=0) as google:
+        service = Service(tmp_path / "service", workers=1, gemini_base_url=google)
+        started = service.run("start.sh", GEMINI_API_KEY="k")
+        asked = service.run("test_request.sh")
+        running = service.run("start.sh", "--demo", PORT=str(service.port + 1))
+        service.run("stop.sh")
+
+    assert started.returncode == 0, started.stderr
+    assert "2 images, 0.275 USD\n" in asked.stdout
+    assert (running.returncode, "already running" in running.stdout) == (0, True), running.stderr
+    for line in (service.address, "mode       Google", "workers    1", "USD today (UTC)", "It is not the demo"):
+        assert line in running.stdout
+    assert f"HOST or PORT has changed (http://127.0.0.1:{service.port + 1})" in running.stdout
 
 
 def test_the_requests_script_fails_with_a_clear_line(service: Service) -> None:

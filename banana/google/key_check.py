@@ -38,7 +38,7 @@ async def _problem_with(transport: HttpTransport, key: Key, ring: KeyRing) -> st
         )
         await response.read(take)
     except errors.BananaError as failure:
-        return failure.message.replace("nothing was sent", "requests will fail as long as that is so")
+        return failure.message
     if response.status == 200:
         return None
     error = error_of(response.status, ring.redact(body.decode("utf-8", "replace")).encode())

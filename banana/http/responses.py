@@ -16,7 +16,7 @@ from banana.payload.pieces import Bytes, Pieces, joined, size_of
 # Proxies are not to wait for more before they pass on what there is; X-Accel-Buffering is nginx's word for it.
 UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 # A comment of a stream of events: it keeps a connection that a proxy would cut. No blank line behind it: some clients take
-# one for the end of an event that is empty (https://github.com/openai/openai-go/issues, before 3.43).
+# one for the end of an event that is empty (openai-go before 3.43 does).
 COMMENT: Pieces = (b": keep-alive\n",)
 
 

@@ -3,7 +3,6 @@
 It does no I/O: it is fed the body's chunks, in any cut.
 """
 
-import weakref
 from typing import TYPE_CHECKING, Any
 
 import pybase64
@@ -86,35 +85,13 @@ class FormParser:
         kind, options = parse_options_header(content_type)
         if kind != b"multipart/form-data" or not options.get(b"boundary"):
             raise InvalidForm("its Content-Type names no boundary")
-        self._files = files
-        self._items: list[tuple[str, str | EncodedPicture]] = []
-        self._header_name = self._header_value = b""
-        self._disposition = b""
-        self._content_type = b""
         self._preamble: bytes | None = b""  # what came before the first boundary; None behind it
         self._first_boundary = b"--" + options[b"boundary"]
-        self._part: bytearray | _Base64Encoder = bytearray()
-        self._name = ""
-        self._parts = 0
-        self._ended = False
+        self._parts = _Parts(files)
         try:
-            self._parser = MultipartParser(options[b"boundary"], self._callbacks())
+            self._parser = MultipartParser(options[b"boundary"], self._parts.callbacks())
         except FormParserError as error:
             raise InvalidForm(str(error)) from None
-
-    def _callbacks(self) -> "MultipartCallbacks":
-        # Not the methods themselves: a circle of references would hold a form's megabytes until the garbage collector came.
-        this = weakref.proxy(self)
-        return {
-            "on_part_begin": lambda: this._on_part_begin(),
-            "on_header_field": lambda *data: this._on_header_field(*data),
-            "on_header_value": lambda *data: this._on_header_value(*data),
-            "on_header_end": lambda: this._on_header_end(),
-            "on_headers_finished": lambda: this._on_headers_finished(),
-            "on_part_data": lambda *data: this._on_part_data(*data),
-            "on_part_end": lambda: this._on_part_end(),
-            "on_end": lambda: this._on_end(),
-        }
 
     def feed(self, chunk: bytes) -> None:
         """Take the next bytes. Raises InvalidForm."""
@@ -141,13 +118,45 @@ class FormParser:
 
     def close(self) -> list[tuple[str, str | EncodedPicture]]:
         """Return pairs of a field's name and its text or file. Raises InvalidForm."""
-        if not self._ended:
+        if not self._parts.ended:
             raise InvalidForm("it was cut short")
-        return self._items
+        return self._parts.items
+
+
+class _Parts:
+    """The fields and files of a form, as the library's parser calls them out.
+
+    The parser refers to this object, and this object to nothing: in a circle of references a form's megabytes would wait for
+    the garbage collector.
+    """
+
+    def __init__(self, files: str) -> None:
+        self.items: list[tuple[str, str | EncodedPicture]] = []
+        self.ended = False
+        self._files = files
+        self._header_name = self._header_value = b""
+        self._disposition = b""
+        self._content_type = b""
+        self._part: bytearray | _Base64Encoder = bytearray()
+        self._name = ""
+        self._count = 0
+
+    def callbacks(self) -> "MultipartCallbacks":
+        """Return what the parser is to call."""
+        return {
+            "on_part_begin": self._on_part_begin,
+            "on_header_field": self._on_header_field,
+            "on_header_value": self._on_header_value,
+            "on_header_end": self._on_header_end,
+            "on_headers_finished": self._on_headers_finished,
+            "on_part_data": self._on_part_data,
+            "on_part_end": self._on_part_end,
+            "on_end": self._on_end,
+        }
 
     def _on_part_begin(self) -> None:
-        self._parts += 1
-        if self._parts > MAX_PARTS:
+        self._count += 1
+        if self._count > MAX_PARTS:
             raise InvalidForm(f"it has more than {MAX_PARTS} parts")
         self._disposition = self._content_type = b""
 
@@ -185,15 +194,15 @@ class FormParser:
 
     def _on_part_end(self) -> None:
         if isinstance(self._part, _Base64Encoder):
-            self._items.append((self._name, self._part.close()))
+            self.items.append((self._name, self._part.close()))
             return
         try:
-            self._items.append((self._name, self._part.decode()))
+            self.items.append((self._name, self._part.decode()))
         except UnicodeDecodeError:
             raise InvalidForm(f"the field {self._name[:_NAME_CHARACTERS]} is not UTF-8") from None
 
     def _on_end(self) -> None:
-        self._ended = True
+        self.ended = True
 
 
 def fields_of(items: list[tuple[str, str | EncodedPicture]], files: str) -> dict[str, Any]:

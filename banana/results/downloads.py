@@ -60,7 +60,10 @@ class Downloads:
                 return await self._downloaded(address, reserve)
         except (TimeoutError, httpx.TimeoutException):
             raise Refused("was not downloaded in time") from None
-        except httpx.InvalidURL:  # httpx looks at where a redirect leads, also where it does not follow
+        except (
+            httpx.InvalidURL,
+            UnicodeError,
+        ):  # raised by httpx itself too, which looks at redirects it does not follow
             raise Refused("is redirected to what is no URL") from None
         except httpx.ConnectError:
             raise Refused("cannot be downloaded: its host cannot be connected to") from None
@@ -81,7 +84,7 @@ class Downloads:
             response = await self._http.send(request, stream=True)
             try:
                 if response.has_redirect_location:
-                    address = _redirected(address, response.headers["location"])
+                    address = str(httpx.URL(address).join(response.headers["location"]))
                     continue
                 if response.status_code != httpx.codes.OK:
                     raise Refused(f"cannot be downloaded: its host answers {response.status_code}")
@@ -173,14 +176,6 @@ class Downloads:
             raise Refused(str(error)) from None
 
 
-def _redirected(address: str, location: str) -> str:
-    """Return the URL that a redirect leads to. Raises Refused."""
-    try:
-        return str(httpx.URL(address).join(location))
-    except (httpx.InvalidURL, ValueError):
-        raise Refused("is redirected to what is no URL") from None
-
-
 def _ip_address(name: str) -> Address | None:
     with suppress(ValueError):
         return ipaddress.ip_address(name.strip("[]"))
@@ -188,7 +183,7 @@ def _ip_address(name: str) -> Address | None:
 
 
 def _is_public(address: Address) -> bool:
-    """Return whether an address, and what it stands for, is one of the public Internet."""
+    """Return whether an address is public, and so is the IPv4 address embedded in it, if any."""
     if isinstance(address, ipaddress.IPv4Address):
         return address.is_global and not address.is_multicast
     if address.ipv4_mapped:

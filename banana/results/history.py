@@ -189,14 +189,12 @@ class KeptHistory:
                 return
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def store_input(self, entry_id: str, previous: str, said: Said) -> bool:
-        """Store what a response begins with, so that it can be continued; return whether that was done."""
+    async def store_input(self, entry_id: str, previous: str, said: Said) -> None:
+        """Store what a response begins with; without that it can be read, and not continued."""
         with suppress(OSError):
             turns = [_Turn([await self._to_store(part) for part in turn.parts], turn.is_model) for turn in said.turns]
             stored = _Input(turns, said.developer, previous)
             await self._files.write(entry_id + INPUT, [msgspec.json.encode(stored)])
-            return True
-        return False
 
     async def _to_store(self, part: Part) -> _Part:
         """Return a part as it is stored, when its image is."""
@@ -248,7 +246,7 @@ class KeptHistory:
         return found
 
     async def _referred(self, part: Part, exchange: Exchange, held: "_Held") -> list[Part]:
-        """Return what a reference stands for, held as memory of the request."""
+        """Return what a reference refers to; its memory is counted for the request."""
         assert exchange.caller is not None
         if match := _ID.fullmatch(part.reference):
             found = await self._of_entry(match[1], match[2], part, exchange.caller)
@@ -348,7 +346,7 @@ class _Held:
 
     def add_bytes(self, size_bytes: int) -> None:
         """Hold so many bytes more. Raises TooLarge and Overloaded."""
-        # A reference is short, and what it stands for is not: as many as fit into a body would be gigabytes.
+        # References are short and images are not: a body full of references could load gigabytes.
         self._size_bytes += size_bytes
         if self._size_bytes > self._max_bytes:
             raise errors.TooLarge(f"The images of this conversation have more than {self._max_bytes} bytes.")

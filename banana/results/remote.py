@@ -1,4 +1,4 @@
-"""Images that a request names by an address of another host, and what stands for them where no host is allowed.
+"""Images on other hosts that a request names by URL, and the null object for services that allow no host.
 
 The downloads themselves (`downloads`) need an HTTP client, which takes a worker 0.1 s to import; few services allow a host.
 """
@@ -36,7 +36,7 @@ class RemoteImages(Protocol):
 
 
 class NoRemoteImages:
-    """Stands for them where IMAGE_URL_HOSTS allows no host."""
+    """Null object for an empty IMAGE_URL_HOSTS."""
 
     async def image(self, address: str, deadline: float, reserve: Callable[[int], None]) -> EncodedPicture:
         """Raise Refused."""

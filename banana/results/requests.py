@@ -204,7 +204,7 @@ class KeptRequests:
         self._task_timeout_seconds = task_timeout_seconds
         self._claims: dict[str, asyncio.Task[None]] = {}
         self._recording: set[asyncio.Task[Any]] = set()
-        self._inputs: dict[str, asyncio.Task[bool]] = {}
+        self._inputs: dict[str, asyncio.Task[None]] = {}
 
     def check_kept(self, field: str) -> None:
         """Return when something can be kept, because of a request's `field`. Raises InvalidRequest."""
@@ -298,7 +298,7 @@ class KeptRequests:
                     yield outcome
         finally:
             recording = self._beside(self._record_ended(storing, exchange, route, calls), holder)
-        # Whoever asks for it next is to find it, and nobody is to wait for a disk or a ledger that hangs.
+        # The next request may refer to it; a disk or a ledger that hangs must not delay the response.
         left_seconds = exchange.deadline - STORE_SPARE_SECONDS - asyncio.get_running_loop().time()
         await asyncio.wait([recording], timeout=max(0, min(BOOKKEEPING_SECONDS, left_seconds)))
 
@@ -330,16 +330,17 @@ class KeptRequests:
             raise _no_task(entry_id)
         if not entry.is_task and entry.key is not None:
             as_task = replace(entry, is_task=True)
-            await self._ledger.record(lambda ledger: ledger.begin(as_task))
-        return await self.task(entry_id, caller)
+            entry = await self._ledger.record(lambda ledger: ledger.begin(as_task))
+        return _of_caller([entry], entry_id, caller)
 
     async def _record_ended(
         self, storing: "list[asyncio.Task[Outcome]]", exchange: Exchange, route: str, calls: int
     ) -> None:
         ended = await asyncio.gather(*storing)
         entry_id = exchange.kept_id or ""
-        has_input = await self._inputs[entry_id] if entry_id in self._inputs else True
-        if not ended or not has_input:  # nothing can be continued: nothing is to be found
+        if entry_id in self._inputs:
+            await asyncio.wait([self._inputs[entry_id]])
+        if not ended:  # what it began with could never be deleted
             with suppress(OSError):
                 await self._files.remove(entry_id)
             return

@@ -12,7 +12,6 @@ import msgspec
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from banana.google.capabilities import SIZES, THINKING_LEVELS, WIDE_RATIOS
-from banana.payload.lazyjson import LongString
 from banana.routes.fields import Integer, Text
 
 # Of what no model makes, but a caller may ask for the nearest there is.
@@ -27,7 +26,7 @@ _OTHER_NAMES = {
     "thinkingLevel": "thinking_level",
 }
 _SHAPE = ("size", "aspect_ratio", "image_size", "image_config", "quality", "thinking_level", "seed", *_OTHER_NAMES)
-# Objects around it, and what of their content is looked at.
+# Objects around it, and what of their content is looked at: none has itself in it, so that they do not nest for ever.
 _AROUND: dict[str, tuple[str, ...]] = {
     "extra_body": (*_SHAPE, "google", "generation_config", "generationConfig", "thinking_config", "thinkingConfig"),
     "google": (*_SHAPE, "generation_config", "generationConfig", "thinking_config", "thinkingConfig"),
@@ -38,8 +37,6 @@ _AROUND: dict[str, tuple[str, ...]] = {
 }
 # What Google's own `imageConfig` may have beside them, and changes nothing here.
 _OF_GOOGLE_ALONE = ("personGeneration", "person_generation", "outputMimeType", "outputCompressionQuality")
-# Nothing that is meant lies deeper.
-MAX_DEPTH = 4
 _NUMBER = re.compile(r"-?[0-9]{1,18}")
 _IN_FORM = re.compile(r"(image_config|imageConfig)\[(\w{1,50})\]")
 
@@ -163,7 +160,7 @@ class ImageShape(BaseModel):
         }
 
 
-def _with_shape(body: Mapping[str, Any], fields: Container[str], depth: int = 0) -> dict[str, Any]:
+def _with_shape(body: Mapping[str, Any], fields: Container[str]) -> dict[str, Any]:
     """Return a body with what it says of a shape under the names of `ImageShape`; what is nearer goes before.
 
     Names in `fields` stay as they are.
@@ -171,19 +168,19 @@ def _with_shape(body: Mapping[str, Any], fields: Container[str], depth: int = 0)
     found: dict[str, Any] = {}
     around: list[Mapping[str, Any]] = []
     for name, value in body.items():
-        if name in _AROUND and isinstance(value, dict) and depth < MAX_DEPTH:
+        if name in _AROUND and isinstance(value, dict):
             around.append({one: value[one] for one in _AROUND[name] if one in value})
         elif in_form := _IN_FORM.fullmatch(name):
             config = found.get("image_config")
             found["image_config"] = {**(config if isinstance(config, dict) else {}), in_form[2]: value}
-        elif value is None and name in (*_OTHER_NAMES, *ImageShape.model_fields):
+        elif value is None and name in _SHAPE:
             continue  # it says nothing, and hides nothing
         elif name in fields or name not in _OTHER_NAMES:
             found[name] = value
         else:
             found.setdefault(_OTHER_NAMES[name], value)
     for one in around:
-        found = _with_shape(one, fields, depth + 1) | found
+        found = _with_shape(one, fields) | found
     return found
 
 
@@ -194,8 +191,4 @@ def _decoded(value: object) -> object:
             return msgspec.json.decode(value)
         except (msgspec.DecodeError, RecursionError):
             raise ValueError("is not JSON") from None
-    return {name: _text(item) for name, item in value.items()} if isinstance(value, dict) else value
-
-
-def _text(value: object) -> object:
-    return value.text() if isinstance(value, LongString) and value.size_bytes < MAX_SIDE_PIXELS else value
+    return value

@@ -4,8 +4,8 @@ import asyncio
 import ipaddress
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
-from typing import Any
+from contextlib import asynccontextmanager, suppress
+from typing import Any, cast
 
 import pytest
 
@@ -28,12 +28,13 @@ def response(body: bytes, status: str = "200 OK", *headers: str) -> bytes:
 async def host(serve: Serve) -> AsyncIterator[tuple[str, list[str]]]:
     """A host on this machine: its address, and the heads of the requests that came."""
     heads: list[str] = []
-    serving: set[asyncio.Task[None]] = set()
+    serving: set[asyncio.Task[Any]] = set()
 
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
-        serving.add(asyncio.create_task(serve(heads[-1].split()[1], writer)))
-        await asyncio.wait(serving)
+        serving.add(cast(asyncio.Task[Any], asyncio.current_task()))
+        with suppress(asyncio.CancelledError):
+            heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+            await serve(heads[-1].split()[1], writer)
         writer.close()
 
     server = await asyncio.start_server(connected, "127.0.0.1", 0)
@@ -41,7 +42,7 @@ async def host(serve: Serve) -> AsyncIterator[tuple[str, list[str]]]:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", heads
         for task in serving:
             task.cancel()
-        await asyncio.sleep(0.05)  # until their connections are closed
+        await asyncio.gather(*serving)
 
 
 def saying(data: bytes) -> Serve:
@@ -120,7 +121,7 @@ async def test_any_host_is_any_public_one(name: str) -> None:
      ("64:ff9b::808:808", True), ("64:ff9b:1::a00:1", False), ("fec0::1", False), ("::ffff:0:10.0.0.1", False)],
 )  # fmt: skip
 def test_what_is_public(address: str, is_public: bool) -> None:
-    """By the registries of IANA; what stands for another address, that one too."""
+    """By the registries of IANA, and by the IPv4 address that an IPv6 address embeds."""
     assert _is_public(ipaddress.ip_address(address)) == is_public
 
 

@@ -18,7 +18,6 @@ from banana.routes.openai_responses import is_chat_model
 from standin import faults
 from standin.server import StandIn, signature
 from tests.conftest import client_of, served, settings_for
-from tests.patience import eventually
 from tests.pictures import encoded, opened, png, signed
 
 pytestmark = pytest.mark.anyio
@@ -541,7 +540,7 @@ async def test_a_keyed_response_is_found_by_its_id(client: httpx.AsyncClient) ->
 
 
 async def test_a_disk_that_fails_costs_no_response(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a key or without; nothing of it stays in memory, or under an id that nobody has."""
+    """With a key or without; and the worker ends."""
 
     def fails(*_: object) -> None:
         raise OSError(28, "No space left on device")
@@ -555,13 +554,15 @@ async def test_a_disk_that_fails_costs_no_response(stand_in: StandIn, monkeypatc
     assert len(stand_in.calls) == 2
 
 
-async def test_what_failed_leaves_no_input_behind(client: httpx.AsyncClient, stand_in: StandIn) -> None:
-    """There is no id by which it could be deleted."""
-    stand_in.plan.append("400")
-    refused = await client.post(RESPONSES, json=ASKED)
-    await eventually(lambda: not list(Path(".state/results").glob("*-input.json")))
+async def test_what_failed_leaves_no_input_behind(stand_in: StandIn) -> None:
+    """There is no id by which it could be deleted; what succeeded leaves its own."""
+    async with client_of(create_app(settings_for(stand_in))) as client:
+        stand_in.plan.append("400")
+        statuses = [(await client.post(RESPONSES, json=ASKED)).status_code for _ in range(2)]
 
-    assert refused.status_code == 400
+    # When the worker has ended, nothing is written any more.
+    assert statuses == [400, 200]
+    assert len(list(Path(".state/results").glob("*-input.json"))) == 1
 
 
 async def test_an_image_that_is_sent_again_is_stored_once(client: httpx.AsyncClient, stand_in: StandIn) -> None:

@@ -162,7 +162,8 @@ async def kept(outcome: Outcome, entry_id: str, files: Files) -> Outcome:
                 yield content
 
             await files.write(name, blocks())
-            return replace(outcome, result=replace(outcome.result, picture=as_kept[0]), file=name)
+            pixels = outcome.result.pixels or dimensions_of(as_kept[0])
+            return replace(outcome, result=replace(outcome.result, picture=as_kept[0], pixels=pixels), file=name)
         case UpstreamResponse(_, _, pieces):
             name = f"{entry_id}-{outcome.index}.{RESPONSE_EXTENSION}"
             await files.write(name, map(bytes, pieces))

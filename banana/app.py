@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import structlog
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
@@ -33,7 +34,7 @@ from banana.google.models import ModelNames
 from banana.google.prices import ModelPrice, Prices
 from banana.google.retries import RetryPolicy
 from banana.google.slots import Slots
-from banana.google.transport import HttpTransport, Transport
+from banana.google.upstream import Upstream, open_client
 from banana.http.addresses import ForwardedAddress
 from banana.http.bodies import BodyReader
 from banana.http.descriptors import requests_within_limit
@@ -126,7 +127,7 @@ log = structlog.get_logger(__name__)
 
 def create_app(
     settings: Settings,
-    transport: Transport | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
     metrics_folder: Path | None = None,
     degraded: Sequence[str] = (),
 ) -> FastAPI:
@@ -134,7 +135,7 @@ def create_app(
 
     Args:
         settings: of everything.
-        transport: another network than the real one, for tests.
+        transport: of the client for Google, instead of `BlockTransport`: httpx's own, or one of tests.
         metrics_folder: where several workers leave what they count.
         degraded: what already works with less than it should.
 
@@ -321,11 +322,20 @@ def _task_formats(services: Services) -> dict[str, TaskFormat]:
 
 
 def _client(
-    settings: Settings, transport: Transport | None, keys: KeyRing, buffers: Buffers, recording: _Recording
+    settings: Settings,
+    transport: httpx.AsyncBaseTransport | None,
+    keys: KeyRing,
+    buffers: Buffers,
+    recording: _Recording,
 ) -> GeminiClient:
+    limits = httpx.Limits(
+        max_connections=settings.max_connections,
+        max_keepalive_connections=settings.max_connections,
+        keepalive_expiry=settings.upstream_idle_seconds,
+    )
+    client = open_client(limits, settings.upstream_proxy, transport)
     return GeminiClient(
-        transport=transport
-        or HttpTransport(settings.gemini_base_url, settings.upstream_proxy, settings.upstream_idle_seconds),
+        google=Upstream(client, settings.gemini_base_url),
         keys=keys,
         slots=Slots(settings.max_connections, settings.max_waiting),
         retry_policy=RetryPolicy(settings.retries, settings.retry_backoff_seconds),

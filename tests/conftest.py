@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
 import uvicorn
 from fastapi import FastAPI
 
@@ -21,6 +22,8 @@ from tests.redis_server import RedisServer
 from tests.services import Service
 
 KEY = "test-key-1"
+# Where no application is built: plain tracebacks, because rich's never come to the end of a mock that stands in a frame.
+structlog.configure(processors=[structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)])
 
 
 @pytest.fixture

@@ -100,11 +100,10 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_foreign_parts_stay_in_their_rooms(path: Path) -> None:
-    """Only the two ends know HTTP's parser, only main and app the settings, downloads httpx, and nobody the stand-in."""
+    """Only the two ends know HTTP's parser, only main and app the settings, and nobody the stand-in."""
     name, top_level = name_of(path), {imported.split(".")[0] for imported in imports_of(path)}
 
     assert "aiohttp" not in top_level
-    assert name == "banana.results.downloads" or "httpx" not in top_level
     assert name in ("banana.google.connection", "banana.http.protocol") or "httptools" not in top_level
     assert name in ("main", "banana.app") or "config" not in top_level
     assert "standin" not in top_level

@@ -4,7 +4,6 @@ import asyncio
 import base64
 import io
 import time
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any
@@ -23,38 +22,21 @@ from banana.google.models import ModelNames
 from banana.google.prices import Prices
 from banana.google.retries import RetryPolicy
 from banana.google.slots import Slots
-from banana.google.transport import Transport
+from banana.google.upstream import Upstream, open_client
 from banana.images import Images, Order, Outcome, Outcomes
 from banana.payload.memory import Buffers
 from banana.payload.pictures import EncodedPicture
-from standin.server import answer
-from tests.pictures import encoded, opened, png
-from tests.upstream import BASE_URL, HttpxTransport
+from tests.gemini import BASE_URL, Gemini, answered
+from tests.pictures import opened, png
 
 pytestmark = pytest.mark.anyio
 PRICES = Prices()
 
 
-class Google(HttpxTransport):
-    """A network that answers with what is in `plan`: a picture as base64, a response, or an exception to raise."""
-
-    def __init__(self, *plan: str | httpx.Response | Exception) -> None:
-        self.plan = deque(plan)
-        self.requests: list[httpx.Request] = []
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        self.requests.append(request)
-        await asyncio.sleep(0)
-        planned = self.plan.popleft() if self.plan else encoded(png())
-        if isinstance(planned, Exception):
-            raise planned
-        return planned if isinstance(planned, httpx.Response) else httpx.Response(200, json=answer("m", planned))
-
-
-def images_of(google: Transport, **options: Any) -> Images:
+def images_of(google: Gemini, **options: Any) -> Images:
     names = ModelNames("default-model", {"old": "new"})
     client = GeminiClient(
-        transport=google,
+        google=Upstream(open_client(httpx.Limits(), transport=google.transport), BASE_URL),
         keys=KeyRing(["k"]),
         slots=Slots(10, 10),
         retry_policy=RetryPolicy(2, 0),
@@ -83,7 +65,7 @@ BLOCKED = {"promptFeedback": {"blockReason": "OTHER"}}
 
 async def test_an_order_becomes_its_outcomes_in_their_order() -> None:
     """Three calls, the second refused: two images and an error, each at its index, all counted."""
-    google, known = Google(encoded(b"one"), httpx.Response(200, json=BLOCKED), encoded(b"three")), exchange()
+    google, known = Gemini(b"one", httpx.Response(200, json=BLOCKED), b"three"), exchange()
 
     outcomes = await images_of(google).make(Order([user_turn("x")], count=3, model_name="old", user="u"), known)
 
@@ -95,7 +77,7 @@ async def test_an_order_becomes_its_outcomes_in_their_order() -> None:
 
 async def test_when_none_succeeds_the_first_error_is_raised() -> None:
     """The error is that of the first call."""
-    google, known = Google(httpx.Response(200, json=BLOCKED), httpx.Response(404, json={})), exchange()
+    google, known = Gemini(httpx.Response(200, json=BLOCKED), httpx.Response(404, json={})), exchange()
 
     with pytest.raises(errors.Blocked):
         await images_of(google).make(Order([user_turn("x")], count=2), known)
@@ -115,7 +97,7 @@ UNEXPECTED = [
 @pytest.mark.parametrize("as_events", [False, True])
 async def test_what_nobody_expected_stays_in_its_own_outcome(unexpected: Any, as_events: bool) -> None:
     """Four are asked for and one goes wrong in a way of its own: the other three arrive."""
-    google, known = Google(encoded(b"one"), unexpected), exchange()
+    google, known = Gemini(b"one", unexpected), exchange()
     made = images_of(google)
 
     if as_events:
@@ -131,7 +113,7 @@ async def test_what_nobody_expected_stays_in_its_own_outcome(unexpected: Any, as
 async def test_a_defect_is_internal() -> None:
     """An exception of ours is `internal`, and nothing of it reaches the caller."""
     with pytest.raises(errors.Internal) as caught:
-        await images_of(Google(ZeroDivisionError("secret"))).make(Order([user_turn("x")]), exchange())
+        await images_of(Gemini(ZeroDivisionError("secret"))).make(Order([user_turn("x")]), exchange())
 
     assert "secret" not in caught.value.message
 
@@ -140,12 +122,11 @@ async def test_silence_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     """While nothing is there yet, None is given again and again."""
     monkeypatch.setattr(images, "SILENCE_SECONDS", 0.01)
 
-    class Slow(Google):
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-            await asyncio.sleep(0.2)
-            return await super().handle_async_request(request)
+    async def slow(_: httpx.Request) -> httpx.Response:
+        await asyncio.sleep(0.2)
+        return answered()
 
-    outcomes = await streamed(images_of(Slow()), Order([user_turn("x")]), exchange())
+    outcomes = await streamed(images_of(Gemini(side_effect=slow)), Order([user_turn("x")]), exchange())
 
     assert outcomes[:2] == [None, None]
     assert outcomes[-1] is not None
@@ -155,16 +136,16 @@ async def test_a_stream_that_is_closed_ends_its_calls() -> None:
     """Whoever leaves after the first image cancels the others."""
     cancelled = asyncio.Event()
 
-    class OneAndNoMore(Google):
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-            if self.requests:
-                try:
-                    await asyncio.sleep(60)
-                finally:
-                    cancelled.set()
-            return await super().handle_async_request(request)
+    async def one_and_no_more(_: httpx.Request) -> httpx.Response:
+        if google.requests:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                cancelled.set()
+        return answered()
 
-    stream = images_of(OneAndNoMore()).stream(Order([user_turn("x")], count=2), exchange())
+    google = Gemini(side_effect=one_and_no_more)
+    stream = images_of(google).stream(Order([user_turn("x")], count=2), exchange())
     await anext(stream)
     await stream.aclose()
 
@@ -173,7 +154,7 @@ async def test_a_stream_that_is_closed_ends_its_calls() -> None:
 
 async def test_another_format_is_made_from_what_came() -> None:
     """A PNG becomes a WebP; its type and its base64 say so."""
-    outcomes = await images_of(Google()).make(
+    outcomes = await images_of(Gemini()).make(
         Order([user_turn("x")], output_format="webp", output_quality=40), exchange()
     )
 
@@ -185,7 +166,7 @@ async def test_another_format_is_made_from_what_came() -> None:
 @pytest.mark.parametrize("picture", [b"no picture", png()[:45], b"\x89PNG\r\n\x1a\n" + bytes(99)])
 async def test_a_picture_that_cannot_be_converted_comes_as_it_is(picture: bytes) -> None:
     """It was paid for: whatever Pillow raises, the caller gets what Google sent."""
-    outcomes = await images_of(Google(encoded(picture))).make(Order([user_turn("x")], output_format="jpeg"), exchange())
+    outcomes = await images_of(Gemini(picture)).make(Order([user_turn("x")], output_format="jpeg"), exchange())
 
     assert b"".join(outcomes.images[0].picture.decoded()) == picture
 
@@ -194,7 +175,7 @@ async def test_a_decompression_bomb_is_no_reason_to_lose_a_picture(monkeypatch: 
     """Pillow's refusal of what it finds too large is no OSError."""
     monkeypatch.setattr("PIL.Image.MAX_IMAGE_PIXELS", 1)
 
-    outcomes = await images_of(Google()).make(Order([user_turn("x")], output_format="jpeg"), exchange())
+    outcomes = await images_of(Gemini()).make(Order([user_turn("x")], output_format="jpeg"), exchange())
 
     assert b"".join(outcomes.images[0].picture.decoded()) == png()
 
@@ -202,14 +183,14 @@ async def test_a_decompression_bomb_is_no_reason_to_lose_a_picture(monkeypatch: 
 async def test_prompts_are_kept_for_the_log_only_where_that_is_wanted() -> None:
     """LOG_PROMPTS puts the prompt into the exchange."""
     known = exchange()
-    await images_of(Google(), log_prompts=True).make(Order([user_turn("a blue banana")]), known)
+    await images_of(Gemini(), log_prompts=True).make(Order([user_turn("a blue banana")]), known)
 
     assert known.prompt == "a blue banana"
 
 
 async def test_the_call_is_what_the_order_says() -> None:
     """Ratio, size, pictures and Google's store flag reach Google."""
-    google = Google()
+    google = Gemini()
     picture = EncodedPicture("image/png", [b"QUJD"], b"ABC")
     await images_of(google, google_store=False).make(
         Order([user_turn("x", [picture])], 1, None, "16:9", "2K"), exchange()
@@ -237,7 +218,7 @@ async def test_only_so_many_pictures_are_converted_at_once(monkeypatch: pytest.M
         return picture
 
     monkeypatch.setattr("banana.payload.conversion.convert", slow)
-    await images_of(Google()).make(Order([user_turn("x")], count=8, output_format="webp"), exchange())
+    await images_of(Gemini()).make(Order([user_turn("x")], count=8, output_format="webp"), exchange())
 
     assert most == 1
 
@@ -262,7 +243,7 @@ async def test_a_compression_is_honoured_whenever_it_means_something(
     PILImage.effect_noise((64, 64), 90).save(out, sent, **({"quality": 95} if sent == "jpeg" else {}))
     order = Order([user_turn("x")], output_format=output_format, output_quality=quality)
 
-    (image,) = (await images_of(Google(encoded(out.getvalue()))).make(order, exchange())).images
+    (image,) = (await images_of(Gemini(out.getvalue())).make(order, exchange())).images
 
     data = b"".join(image.picture.decoded())
     if expected == "as it came":

@@ -12,6 +12,7 @@ from contextlib import suppress
 from decimal import Decimal
 from typing import Any, NamedTuple, TypeVar
 
+import httpx
 import structlog
 from msgspec import Struct
 from msgspec.structs import replace
@@ -19,8 +20,7 @@ from msgspec.structs import replace
 from banana import errors, logs, metrics
 from banana.errors import UpstreamResponse
 from banana.exchange import LEAST_SECONDS, Exchange, unknown_limit
-from banana.google import wire
-from banana.google.connection import Sink
+from banana.google import upstream, wire
 from banana.google.contents import CostBasis, tier_of
 from banana.google.key_spend import KeySpend
 from banana.google.keys import Key, KeyRing
@@ -28,7 +28,7 @@ from banana.google.models import ModelNames
 from banana.google.prices import Prices
 from banana.google.retries import RetryPolicy
 from banana.google.slots import Slots
-from banana.google.transport import HttpResponse, Request, Transport
+from banana.google.upstream import Upstream
 from banana.google.usage import Usage, UsageFinder
 from banana.payload.beside import beside
 from banana.payload.lazyjson import InvalidJson, LazyJsonParser
@@ -47,7 +47,8 @@ _FLEX_IS_SHED = (
 )
 
 T = TypeVar("T")
-Reader = Callable[[HttpResponse, "_Sending"], Awaitable[T]]
+Sink = Callable[[Chunk], object]
+Reader = Callable[[httpx.Response, "_Sending"], Awaitable[T]]
 
 log = structlog.get_logger(__name__)
 
@@ -94,7 +95,7 @@ class GeminiClient:
     """Google's image API.
 
     Args:
-        transport: the network, up to the API's address; raises `banana.errors` for what goes wrong on it.
+        google: Google's API, over the worker's `httpx.AsyncClient`.
         keys: the API keys of this worker.
         slots: room for calls.
         retry_policy: when a call is retried.
@@ -109,7 +110,7 @@ class GeminiClient:
     def __init__(
         self,
         *,
-        transport: Transport,
+        google: Upstream,
         keys: KeyRing,
         slots: Slots,
         retry_policy: RetryPolicy,
@@ -123,7 +124,7 @@ class GeminiClient:
         self._prices = prices
         self._key_spend = key_spend
         self._buffers = buffers
-        self._transport = transport
+        self._google = google
         self._keys = keys
         self._slots = slots
         self._retry_policy = retry_policy
@@ -131,7 +132,7 @@ class GeminiClient:
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._transport.close()
+        await self._google.aclose()
         await self._key_spend.close()
 
     def check_room(self) -> None:
@@ -145,10 +146,10 @@ class GeminiClient:
     async def image(self, call: Call, exchange: Exchange, *, takes_words: bool = False) -> wire.Image | wire.Words:
         """Make a call of `generateContent` once; return its image, or words where they count. Raises BananaError."""
 
-        async def read(response: HttpResponse, sending: _Sending) -> wire.Image | wire.Words:
+        async def read(response: httpx.Response, sending: _Sending) -> wire.Image | wire.Words:
             parser = wire.ImageParser(takes_words=takes_words)
             try:
-                await response.read(self._counted(parser.feed, exchange), deadline=exchange.deadline)
+                await upstream.read(response, self._counted(parser.feed, exchange), exchange.deadline)
                 image = await beside(parser.laborious_bytes, parser.close)
             except _CUT as cut:
                 image = await beside(parser.laborious_bytes, _whole_image, parser, cut)
@@ -167,7 +168,7 @@ class GeminiClient:
         An error that Google answered holds its response, as it came, in `upstream_response`.
         """
 
-        async def read(response: HttpResponse, sending: _Sending) -> UpstreamResponse:
+        async def read(response: httpx.Response, sending: _Sending) -> UpstreamResponse:
             finder = UsageFinder()
             pieces: list[Chunk] = []
 
@@ -176,7 +177,7 @@ class GeminiClient:
                 pieces.append(chunk)
 
             try:
-                await response.read(self._counted(take, exchange), deadline=exchange.deadline)
+                await upstream.read(response, self._counted(take, exchange), exchange.deadline)
             except _CUT as cut:
                 if not await _is_whole(pieces):
                     raise
@@ -198,7 +199,7 @@ class GeminiClient:
         # Unbounded but for the limit of a response: a caller who reads slowly does not let the deadline pass.
         parts: asyncio.Queue[UpstreamResponse | Exception | None] = asyncio.Queue()
 
-        async def read(response: HttpResponse, sending: _Sending) -> None:
+        async def read(response: httpx.Response, sending: _Sending) -> None:
             finder, content_type = UsageFinder(), _content_type(response)
 
             def take(chunk: Chunk) -> None:
@@ -206,7 +207,7 @@ class GeminiClient:
                 parts.put_nowait(UpstreamResponse(200, content_type, [chunk]))
 
             try:
-                await response.read(self._counted(take, exchange), as_it_comes=True, deadline=exchange.deadline)
+                await upstream.read(response, self._counted(take, exchange), exchange.deadline)
             except _CUT as cut:
                 if not finder.is_last_event:
                     raise
@@ -339,16 +340,18 @@ class GeminiClient:
 
     async def _attempt(self, key: Key, call: Call, exchange: Exchange, read: Reader[T], sending: "_Sending") -> T:
         """Send `call` once with `key`."""
-        response = await self._transport.send(_request(key, call, exchange.deadline, sending.before_send))
+        response = await self._google.send(
+            call.method, call.path, _headers(key, exchange.deadline), call.body, sending.before_send
+        )
         try:
-            if not 200 <= response.status < 300:
+            if not 200 <= response.status_code < 300:
                 sending.in_doubt = False
                 raise await self._error(response, call)
             sending.is_answered = True
             if self._keys.accepted(key):  # whatever the answer says: Google serves this key
                 log.info("key_accepted", key=key.digest)
                 self._count_keys()
-            if response.status == NO_CONTENT:
+            if response.status_code == NO_CONTENT:
                 raise errors.InvalidResponse("Google answered 204, without a body.")
             sending.end_at(None)  # what the reader has at the deadline may be whole: it decides
             result = await read(response, sending)
@@ -358,17 +361,18 @@ class GeminiClient:
                 # No tokens at all for what was made are no count.
                 sending.cost_usd = sending.cost_usd or None
         finally:
-            response.close()
+            await upstream.close(response)
         return result
 
-    async def _error(self, response: HttpResponse, call: Call) -> errors.BananaError:
-        if response.status > MAX_STATUS:
-            return errors.InvalidResponse(f"Google's response has status {response.status}, which HTTP does not have.")
+    async def _error(self, response: httpx.Response, call: Call) -> errors.BananaError:
+        status = response.status_code
+        if status > MAX_STATUS:
+            return errors.InvalidResponse(f"Google's response has status {status}, which HTTP does not have.")
         body = self._keys.redact((await _read_error_body(response)).decode("utf-8", "replace")).encode()
-        error = wire.error_of(response.status, body)
+        error = wire.error_of(status, body)
         if isinstance(error, errors.UpstreamOverloaded) and call.tier() == FLEX:
             error.message += f" {_FLEX_IS_SHED}"
-        error.upstream_response = UpstreamResponse(response.status, _content_type(response), [body])
+        error.upstream_response = UpstreamResponse(status, _content_type(response), [body])
         return error
 
     def _counted(self, sink: Sink, exchange: Exchange) -> Sink:
@@ -396,8 +400,8 @@ class _Answered(NamedTuple):
     tier: str
 
 
-def _tier_header(response: HttpResponse) -> str:
-    return response.header(b"x-gemini-service-tier").decode("latin-1")
+def _tier_header(response: httpx.Response) -> str:
+    return str(response.headers.get("x-gemini-service-tier", ""))
 
 
 def _is_contention(error: errors.BananaError) -> bool:
@@ -521,9 +525,9 @@ def _outcome_of(error: BaseException | None) -> str:
 _CUT = (errors.UpstreamError, errors.DeadlineExceeded)
 
 
-def _says_its_length(response: HttpResponse) -> bool:
+def _says_its_length(response: httpx.Response) -> bool:
     """Return whether a response that was cut is known by its length; one without ends with its connection."""
-    return bool(response.header(b"content-length") or response.header(b"transfer-encoding"))
+    return "content-length" in response.headers or "transfer-encoding" in response.headers
 
 
 async def _is_whole(pieces: Pieces) -> bool:
@@ -552,20 +556,19 @@ def _whole_image(parser: wire.ImageParser, cut: errors.BananaError) -> wire.Imag
     return image
 
 
-def _request(key: Key, call: Call, deadline: float, before_send: Callable[[], None]) -> Request:
+def _headers(key: Key, deadline: float) -> tuple[tuple[bytes, bytes], ...]:
     left_seconds = deadline - asyncio.get_running_loop().time()
-    headers = (
-        ("x-goog-api-key", key.secret),
-        ("Content-Type", "application/json"),
-        ("Accept-Encoding", "identity"),
-        ("User-Agent", "banana-service"),
-        ("X-Server-Timeout", str(max(LEAST_SECONDS, math.ceil(left_seconds)))),
+    return (
+        (b"x-goog-api-key", key.secret.encode()),
+        (b"Content-Type", b"application/json"),
+        (b"Accept-Encoding", b"identity"),
+        (b"User-Agent", b"banana-service"),
+        (b"X-Server-Timeout", b"%d" % max(LEAST_SECONDS, math.ceil(left_seconds))),
     )
-    return Request(call.method, call.path, headers, call.body, before_send)
 
 
-def _content_type(response: HttpResponse) -> str:
-    content_type = response.header(b"content-type").decode("latin-1")
+def _content_type(response: httpx.Response) -> str:
+    content_type = (response.headers.get_list("content-type") or [""])[-1]
     return content_type if content_type.isascii() and content_type.isprintable() else "application/octet-stream"
 
 
@@ -573,7 +576,7 @@ class _EnoughError(Exception):
     """As much was read as is wanted."""
 
 
-async def _read_error_body(response: HttpResponse) -> bytes:
+async def _read_error_body(response: httpx.Response) -> bytes:
     """Return what there is of an error's body: its status counts even when the body is cut short."""
     start = bytearray()
 
@@ -583,5 +586,5 @@ async def _read_error_body(response: HttpResponse) -> bytes:
             raise _EnoughError
 
     with suppress(errors.UpstreamError, _EnoughError):
-        await response.read(take, as_it_comes=True)  # one that stalls says enough by then
+        await upstream.read(response, take)  # one that stalls says enough by then
     return bytes(start[:MAX_ERROR_BYTES])

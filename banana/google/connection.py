@@ -1,27 +1,27 @@
-"""One HTTP/1.1 connection to Google: a request goes out in pieces, and its response is handed on as it arrives.
+"""One HTTP/1.1 connection to the Gemini API: a request goes out chunk by chunk, and its response is read as it arrives.
 
-Heads, and bodies in chunks, are parsed by httptools. A body with a length is not parsed: it is read from the socket into
-the blocks that are handed on. Source: RFC 9112.
+Heads, and bodies with chunked transfer coding, are parsed by httptools. A body with a length is not parsed: it is read from
+the socket into the blocks that are handed on. Errors are httpx's. Source: RFC 9112.
 """
 
 import asyncio
 import enum
-from collections.abc import Callable
+from collections import deque
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from typing import cast
 
 import httptools
+import httpx
 
-from banana import errors
-from banana.payload.pieces import Chunk, Pieces, size_of
+from banana.payload.pieces import Bytes, Chunk
 
-Sink = Callable[[Chunk], None]
 Headers = list[tuple[bytes, bytes]]
 
 # The status line and all headers; Google's are under 2 KB.
 MAX_HEAD_BYTES = 64 * 1024
 # Of a body that nobody reads yet; then the socket is left alone.
-MAX_UNREAD_BYTES = 256 * 1024
-# Below this the pieces of a body are sent as one.
+MAX_UNREAD_BYTES = 2 << 20
+# Up to this the chunks of a body are sent as one.
 SMALL_BODY_BYTES = 64 * 1024
 # What is read at once, where it is not known how much there will be: of a head, of a body in chunks.
 READ_HEAD_BYTES = 16 * 1024
@@ -43,8 +43,8 @@ class State(enum.Enum):
     CLOSED = enum.auto()
 
 
-class Response:
-    """A response whose head is there.
+class ResponseStream(httpx.AsyncByteStream):
+    """The body of a response as it arrives: a queue of chunks that is read once.
 
     Attributes:
         status: of HTTP; 0 until the head is there.
@@ -52,90 +52,74 @@ class Response:
 
     """
 
-    __slots__ = ("_connection", "_error", "_is_whole", "_sink", "_unread", "_waiter", "headers", "status")
-
     def __init__(self, connection: "Connection") -> None:
         self.status = 0
         self.headers: Headers = []
         self._connection = connection
-        self._unread: list[Chunk] = []
-        self._sink: Sink | None = None
+        self._chunks: deque[Chunk] = deque()
+        self._unread_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
         self._is_whole = False
-        self._error: Exception | None = None
+        self._error: httpx.TransportError | None = None
 
-    async def read(self, sink: Sink, *, as_it_comes: bool = False, deadline: float | None = None) -> None:
-        """Give `sink` the body, in blocks, or each part `as_it_comes`; return at its end.
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Return itself."""
+        return self
 
-        Raises CutResponse, DeadlineExceeded at `deadline` (in seconds of the event loop's clock), both when `sink` has all
-        that came, and what `sink` raises.
-        """
-        if as_it_comes and not self._is_whole:
-            self._connection.read_as_it_comes()
-        self._sink = sink
-        unread, self._unread = self._unread, []
-        try:
-            for chunk in unread:
-                sink(chunk)
+    async def __anext__(self) -> bytes:
+        """Return the next chunk. Raises httpx.RemoteProtocolError when the body was cut, behind all that came of it."""
+        while not self._chunks:
             if self._error is not None:
                 raise self._error
-            if not self._is_whole:
-                await self._until_end(deadline)
-        except BaseException:
-            # What still comes until the connection is closed is nobody's: who read may be gone, and what it held given back.
-            self._sink = _drop
-            self.close()
-            raise
-
-    async def _until_end(self, deadline: float | None) -> None:
-        loop = asyncio.get_running_loop()
-        self._waiter = loop.create_future()
-        timer = None if deadline is None else loop.call_at(deadline, self._connection.cut, self, _late())
-        self._connection.resume_reading()
-        try:
+            if self._is_whole:
+                raise StopAsyncIteration
+            self._waiter = asyncio.get_running_loop().create_future()
             await self._waiter
-        finally:
-            if timer is not None:
-                timer.cancel()
+        chunk = self._chunks.popleft()
+        self._unread_bytes -= len(chunk)
+        if not self._chunks and not self._is_whole:
+            self._connection.resume_reading(self)
+        return cast(bytes, chunk)
 
-    def header(self, name: bytes) -> bytes:
-        """Return the value of a header, its last where it came several times; empty when there is none."""
-        return next((value for header, value in reversed(self.headers) if header == name), b"")
+    async def aclose(self) -> None:
+        """Discard the rest."""
+        self.discard()
 
-    def close(self) -> None:
-        """Want no more of it: the connection of a response that is not whole is closed."""
+    def discard(self) -> None:
+        """Discard the rest; closes the connection unless the body was received to its end."""
         if not self._is_whole:
             self._connection.close()
 
-    def take(self, chunk: Chunk) -> bool:
-        """Take a part of the body from the connection; return whether more of it should come by now."""
-        if self._sink is not None:
-            self._sink(chunk)
-            return True
-        self._unread.append(chunk)
-        return size_of(self._unread) < MAX_UNREAD_BYTES
+    def unread(self) -> list[Chunk]:
+        """Return what has arrived and was not read, with the block that is not full yet."""
+        self._connection.hand_on_started_block(self)
+        chunks, self._chunks = list(self._chunks), deque()
+        return chunks
+
+    def header(self, name: bytes) -> bytes:
+        """Return the value of a header, its last if it came several times; empty if there is none."""
+        return next((value for header, value in reversed(self.headers) if header == name), b"")
+
+    def put(self, chunk: Chunk) -> bool:
+        """Add a chunk; return whether more should come before this one is read."""
+        self._chunks.append(chunk)
+        self._unread_bytes += len(chunk)
+        self._wake()
+        return self._unread_bytes < MAX_UNREAD_BYTES
 
     def end(self) -> None:
-        """End it: it is whole."""
+        """End the body: it is whole."""
         self._is_whole = True
+        self._wake()
+
+    def fail(self, error: httpx.TransportError) -> None:
+        """End the body with an error."""
+        self._error = error
+        self._wake()
+
+    def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
-
-    def fail(self, error: Exception) -> None:
-        """End it with an error."""
-        self._error = error
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(error)
-
-
-def _late() -> errors.DeadlineExceeded:
-    error = errors.DeadlineExceeded("Google's response was not whole before the deadline; the call was cancelled.")
-    error.in_doubt = True
-    return error
-
-
-def _drop(chunk: Chunk) -> None:
-    """Take a part of a body that nobody reads any more."""
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -144,13 +128,15 @@ class Connection(asyncio.BufferedProtocol):
     `scratch` is what all connections of an event loop read into, where they cannot read into a block: at least `READ_BYTES`.
 
     Attributes:
+        origin: whom it is connected to, or will be.
         state: who it belongs to; `open`, `send` and `close` change it, and the end of a response.
         on_free, on_close: called with it when a response was whole and another request may follow, and when it is gone.
         was_used: whether a response came on it: the peer may close it in the moment of the next request.
 
     """
 
-    def __init__(self, scratch: bytearray) -> None:
+    def __init__(self, scratch: bytearray, origin: object = None) -> None:
+        self.origin = origin
         self._scratch = memoryview(scratch)
         self.state = State.CONNECTING
         self.on_free: Callable[[Connection], object] = Connection.close
@@ -159,12 +145,13 @@ class Connection(asyncio.BufferedProtocol):
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._is_paused = False  # whether the peer does not read
-        self._response: Response | None = None  # that is awaited or under way
+        self._response: ResponseStream | None = None  # that is awaited or under way
         self._was_sent = False  # whether its request was handed to the transport whole
         self._waiter: asyncio.Future[None] | None = None  # for the response's head, or for the peer to read
-        self._error: errors.UpstreamError | None = None
+        self._error: httpx.TransportError | None = None
         self._has_eof = False  # whether the peer said that it sends no more; an encrypted connection can be cut without
         self._block: bytearray | None = None  # of a body with a length, that is read into
+        self._block_bytes = 0  # that are in it
         self._expect_head()
 
     @property
@@ -180,18 +167,19 @@ class Connection(asyncio.BufferedProtocol):
         else:
             transport.abort()
 
-    async def send(self, head: bytes, body: Pieces) -> Response:
+    async def send(self, head: bytes, body: AsyncIterable[Bytes]) -> ResponseStream:
         """Send a request; return its response when the head is there.
 
-        Raises NotConnected when the connection is not idle or a part of the request was never handed to it, ConnectionLost
-        when it ended before there was a response, and CutResponse when what came is not HTTP. Cancelled, it closes the
+        The first byte is written after `body` has given its first chunk. Raises httpx.ConnectError if the connection is not
+        idle, httpx.WriteError if a part of the request was never handed to it, httpx.ReadError if it ended before there was
+        a response, httpx.RemoteProtocolError if what came is not HTTP, and what `body` raises. Cancelled, it closes the
         connection.
         """
         if not self.is_idle:
             state = "closing" if self.state is State.IDLE else self.state.name.lower()
-            raise errors.NotConnected(f"The connection to Google is {state}; nothing was sent.")
+            raise httpx.ConnectError(f"the connection is {state}")
         self.state = State.BUSY
-        response = self._response = Response(self)
+        response = self._response = ResponseStream(self)
         self._expect_head()
         try:
             await self._write(head, body, response)
@@ -203,22 +191,19 @@ class Connection(asyncio.BufferedProtocol):
             raise
         return response
 
-    def read_as_it_comes(self) -> None:
-        """Let no part of the body wait for a block to be full."""
-        self._reads_blocks = False
-        if self._response is not None:
-            self._hand_on_started_block(self._response)
-
-    def resume_reading(self) -> None:
-        """Go on reading."""
-        if self._transport is not None:
+    def resume_reading(self, response: ResponseStream) -> None:
+        """Go on reading what was paused, unless the connection serves another request by now."""
+        if self._response is response and self._transport is not None:
             self._transport.resume_reading()
 
-    def cut(self, response: Response, error: Exception) -> None:
-        """End a response that is under way with an error, when its reader has all that came."""
-        if self._response is response:
-            self._hand_on_started_block(response)
-            self._fail(error)
+    def hand_on_started_block(self, response: ResponseStream) -> None:
+        """Hand on what there is of a block."""
+        block, length = self._block, self._block_bytes
+        if self._response is not response or block is None or not length:
+            return
+        self._block, self._block_bytes = None, 0
+        self._left_bytes -= length
+        self._hand_on(response, bytes(memoryview(block)[:length]))
 
     def close(self) -> None:
         """Close it at once."""
@@ -242,18 +227,16 @@ class Connection(asyncio.BufferedProtocol):
         response = self._response
         if response is None:
             return
-        self._hand_on_started_block(response)
+        self.hand_on_started_block(response)
         ends_here = self._left_bytes == _UNTIL_CLOSE and not self._is_parsed
         if response.status and ends_here and self._has_eof and exc is None:
             self._end()
         elif response.status:
-            self._fail(errors.CutResponse("Google's response was cut short."))
+            self._fail(httpx.RemoteProtocolError("the connection was closed inside the body"))
         elif not self._was_sent:
-            message = "The connection to Google was lost before the whole request was sent; it was not processed."
-            self._fail(errors.NotConnected(message))
+            self._fail(httpx.WriteError("the connection was closed before the whole request was sent"))
         else:
-            name = type(exc or ConnectionResetError()).__name__
-            self._fail(errors.ConnectionLost(f"The connection to Google was lost after the request was sent ({name})."))
+            self._fail(httpx.ReadError(type(exc or ConnectionResetError()).__name__))
 
     def pause_writing(self) -> None:
         """Wait until the peer reads."""
@@ -284,7 +267,7 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self._take(response, bytes(self._scratch[:nbytes]))
 
-    def _take(self, response: Response, data: bytes) -> None:
+    def _take(self, response: ResponseStream, data: bytes) -> None:
         """Take a part of a head, or of a body that is not read in blocks."""
         if not response.status:
             self._take_head(response, data)
@@ -328,20 +311,24 @@ class Connection(asyncio.BufferedProtocol):
         self._left_bytes = 0  # of a body that it does not
         self._reads_blocks = False  # of a body with a length
         self._block = None
-        self._block_bytes = 0  # that are in it
+        self._block_bytes = 0
         self._keeps_alive = False
         self._was_sent = was_sent
 
-    async def _write(self, head: bytes, body: Pieces, response: Response) -> None:
+    async def _write(self, head: bytes, body: AsyncIterable[Bytes], response: ResponseStream) -> None:
         """Write a request, no faster than the peer reads, and no further once it has answered."""
         assert self._transport is not None
-        if size_of(body) < SMALL_BODY_BYTES:
-            self._transport.write(b"".join((head, *body)))
-            self._was_sent = True
-            return
-        self._transport.write(head)
-        for piece in body:
-            # What Google has already answered is read before more is sent: an early 400 or 413 is followed by a reset,
+        small: list[Bytes] = [head]
+        size_bytes = 0
+        async for chunk in body:
+            size_bytes += len(chunk)
+            if size_bytes < SMALL_BODY_BYTES:
+                small.append(chunk)
+                continue
+            if small:
+                self._transport.write(b"".join(small))
+                small.clear()
+            # What the peer has already answered is read before more is sent: an early 400 or 413 is followed by a reset,
             # and the failed write would hide it.
             await asyncio.sleep(0)
             while self._is_paused and not response.status:
@@ -350,7 +337,9 @@ class Connection(asyncio.BufferedProtocol):
                 return
             if self._error is not None:
                 raise self._error
-            self._transport.write(piece)
+            self._transport.write(chunk)
+        if small:
+            self._transport.write(b"".join(small))
         self._was_sent = True
 
     async def _wait(self) -> None:
@@ -364,7 +353,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _take_head(self, response: Response, data: bytes) -> None:
+    def _take_head(self, response: ResponseStream, data: bytes) -> None:
         """Take a part of the head, and what comes behind it; of several heads the last one that is not interim counts."""
         data = self._head + data if self._head else data
         self._head = b""
@@ -384,21 +373,21 @@ class Connection(asyncio.BufferedProtocol):
         if self._response is None:
             if data:
                 self.close()
-        elif self._left_bytes > 0:
+        elif self._left_bytes > 0 and 200 <= response.status < 300 and not _is_stream(response):
             self._begin_blocks(memoryview(data))
         elif data:
             self._take(response, data)
 
-    def _parse_head(self, response: Response, head: bytes) -> bool:
+    def _parse_head(self, response: ResponseStream, head: bytes) -> bool:
         """Parse one head; return whether it is one. An interim response (RFC 9110, section 15.2) leaves no trace."""
         try:
             self._parser.feed_data(head)
             status = self._parser.get_status_code()
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._fail(errors.CutResponse(f"Google's response is not HTTP ({type(error).__name__})."))
+            self._fail(httpx.RemoteProtocolError(f"not HTTP: {type(error).__name__}"))
             return False
         if len(head) > MAX_HEAD_BYTES or not self._is_head_whole:
-            self._fail(errors.CutResponse("Google's response is not HTTP: its head does not end."))
+            self._fail(httpx.RemoteProtocolError("not HTTP: the head does not end"))
             return False
         if status < 200:
             self._expect_head(was_sent=self._was_sent)
@@ -409,7 +398,7 @@ class Connection(asyncio.BufferedProtocol):
         self._wake()
         return True
 
-    def _take_counted(self, response: Response, data: bytes) -> None:
+    def _take_counted(self, response: ResponseStream, data: bytes) -> None:
         """Take a part of a body with a length."""
         if len(data) > self._left_bytes:
             self._keeps_alive = False
@@ -430,7 +419,7 @@ class Connection(asyncio.BufferedProtocol):
             buffer[:length] = start[:length]
             self.buffer_updated(length)
 
-    def _take_block(self, response: Response, block: bytearray) -> None:
+    def _take_block(self, response: ResponseStream, block: bytearray) -> None:
         """Hand on a block that is full."""
         if self._block_bytes < len(block):
             return
@@ -440,15 +429,7 @@ class Connection(asyncio.BufferedProtocol):
         if not self._left_bytes and self._response is response:  # else its reader had enough
             self._end()
 
-    def _hand_on_started_block(self, response: Response) -> None:
-        """Hand on what there is of a block."""
-        block, length = self._block, self._block_bytes
-        self._block, self._block_bytes = None, 0
-        if block is not None and length:
-            self._left_bytes -= length
-            self._hand_on(response, bytes(memoryview(block)[:length]))
-
-    def _frame(self, response: Response, status: int) -> None:
+    def _frame(self, response: ResponseStream, status: int) -> None:
         """Find out where the body ends. httptools has refused what contradicts itself."""
         has_body = status not in _WITHOUT_BODY
         length = response.header(b"content-length")
@@ -459,14 +440,11 @@ class Connection(asyncio.BufferedProtocol):
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade):
-            self._fail(errors.CutResponse("Google's response was cut short."))
+            self._fail(httpx.RemoteProtocolError("the body is not in chunked coding"))
 
-    def _hand_on(self, response: Response, chunk: Chunk) -> None:
-        try:
-            if not response.take(chunk) and self._transport is not None:
-                self._transport.pause_reading()
-        except Exception as error:
-            self._fail(error)
+    def _hand_on(self, response: ResponseStream, chunk: Chunk) -> None:
+        if not response.put(chunk) and self._transport is not None:
+            self._transport.pause_reading()
 
     def _end(self) -> None:
         """End a response that is whole."""
@@ -477,19 +455,25 @@ class Connection(asyncio.BufferedProtocol):
         self.was_used = True
         if self.state is State.BUSY and self._was_sent and self._keeps_alive:
             self.state = State.IDLE
-            self.resume_reading()
+            if self._transport is not None:
+                self._transport.resume_reading()
             self.on_free(self)
         else:
             self.close()
         response.end()
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: httpx.TransportError) -> None:
         """End what is under way with an error."""
         response, self._response = self._response, None
         self.close()
         if response is None:
             return
-        if not response.status and isinstance(error, errors.UpstreamError):
+        if not response.status:
             self._error = error
         response.fail(error)
         self._wake()
+
+
+def _is_stream(response: ResponseStream) -> bool:
+    """Return whether no part of a body is to wait for a block to be full."""
+    return response.header(b"content-type").lower().startswith(b"text/event-stream")

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import cast
 
-from banana import errors
+import httpx
 
 # The proxy's response, its head alone.
 MAX_HEAD_BYTES = 64 * 1024
@@ -26,21 +26,17 @@ class Tunnel(asyncio.Protocol):
         self._received = b""
         self._status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
-    async def connect(self, target: str, credentials: Sequence[str]) -> None:
-        """Ask for a tunnel to `target`; return when it is there. Raises NotConnected."""
+    async def connect(self, target: str, credentials: Sequence[bytes]) -> None:
+        """Ask for a tunnel to `target`; return when it is there. Raises httpx.ProxyError."""
         assert self._transport is not None
-        lines = [f"CONNECT {target} HTTP/1.1", f"Host: {target}", *credentials, "\r\n"]
-        self._transport.write("\r\n".join(lines).encode("latin-1"))
+        lines = [f"CONNECT {target} HTTP/1.1".encode(), f"Host: {target}".encode(), *credentials, b"\r\n"]
+        self._transport.write(b"\r\n".join(lines))
         status = await self._status
         if not 200 <= status < 300:
-            raise errors.NotConnected(
-                f"The proxy (UPSTREAM_PROXY) refused the connection to Google ({status}); nothing was sent."
-            )
+            raise httpx.ProxyError(f"refused the connection ({status})")
         if self._received or self._transport.is_closing():
             # In TLS the client speaks first.
-            raise errors.NotConnected(
-                "The proxy (UPSTREAM_PROXY) closed its tunnel, or wrote to it, before TLS began; nothing was sent."
-            )
+            raise httpx.ProxyError("closed its tunnel, or wrote to it, before TLS began")
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport."""
@@ -75,6 +71,4 @@ class Tunnel(asyncio.Protocol):
 
     def _fail(self, why: str) -> None:
         if not self._status.done():
-            self._status.set_exception(
-                errors.NotConnected(f"The proxy (UPSTREAM_PROXY) did not connect to Google: {why}; nothing was sent.")
-            )
+            self._status.set_exception(httpx.ProxyError(f"did not connect: {why}"))

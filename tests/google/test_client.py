@@ -25,12 +25,12 @@ from banana.google.models import ModelNames
 from banana.google.prices import Prices
 from banana.google.retries import RetryPolicy
 from banana.google.slots import Slots
-from banana.google.transport import HttpTransport, Transport
+from banana.google.upstream import Upstream, open_client
 from banana.payload.memory import Buffers
 from standin import faults
 from standin.server import StandIn
+from tests.gemini import Gemini
 from tests.patience import eventually, soon
-from tests.upstream import HttpxTransport
 
 pytestmark = pytest.mark.anyio
 MODEL = "gemini-3-pro-image"
@@ -57,12 +57,12 @@ async def wired(
     backoff_seconds: float = 0,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     retries: int = 2,
-    transport: Transport | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
     key_spend: KeySpend = UNLIMITED,
 ) -> AsyncIterator[Wired]:
     ring, room = KeyRing(keys), Slots(*slots)
     client = GeminiClient(
-        transport=transport or HttpTransport(stand_in.base_url),
+        google=Upstream(open_client(httpx.Limits(), transport=transport), stand_in.base_url),
         keys=ring,
         slots=room,
         retry_policy=RetryPolicy(retries, backoff_seconds, sleep),
@@ -198,30 +198,30 @@ async def test_a_refused_connection_is_tried_again_and_told(stand_in: StandIn) -
     assert "nothing was sent" in failure.message
 
 
-class Failing(HttpxTransport):
-    """A network on which everything fails in one way."""
-
-    def __init__(self, error: Exception) -> None:
-        self.error = error
-        self.requests = 0
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        self.requests += 1
-        raise self.error
-
-
 @pytest.mark.parametrize(
-    ("error", "requests"),
-    [(errors.NotConnected("x"), 3), (errors.UpstreamError("x"), 1), (errors.InvalidResponse("x"), 1)],
-    ids=lambda value: type(value).__name__,
+    ("error", "ours", "requests"),
+    [
+        (httpx.ConnectError, errors.NotConnected, 3),
+        (httpx.ConnectTimeout, errors.NotConnected, 3),
+        (httpx.PoolTimeout, errors.NotConnected, 3),
+        (httpx.ProxyError, errors.NotConnected, 3),
+        (httpx.WriteError, errors.NotConnected, 3),
+        (httpx.ReadError, errors.ConnectionLost, 1),
+        (httpx.ReadTimeout, errors.ConnectionLost, 1),
+        (httpx.CloseError, errors.ConnectionLost, 1),
+        (httpx.RemoteProtocolError, errors.CutResponse, 1),
+        (httpx.DecodingError, errors.InvalidResponse, 1),
+    ],
 )
-async def test_only_what_was_not_sent_is_repeated(stand_in: StandIn, error: errors.BananaError, requests: int) -> None:
-    """A connection that failed is repeated; what was lost after the request was sent never is."""
-    transport = Failing(error)
-    async with wired(stand_in, transport=transport) as google:
-        assert await one(google) is error
+async def test_only_what_was_not_sent_is_repeated(
+    stand_in: StandIn, error: type[httpx.RequestError], ours: type[errors.BananaError], requests: int
+) -> None:
+    """httpx's errors by what they mean for money: a call that was not sent is repeated, one that was lost never is."""
+    google = Gemini(*[error("x")] * 3)
+    async with wired(stand_in, transport=google.transport) as given:
+        assert type(await one(given)) is ours
 
-    assert transport.requests == requests
+    assert len(google.requests) == requests
 
 
 async def test_a_cancelled_stream_ends_its_call(stand_in: StandIn) -> None:

@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 
 from banana import errors
-from banana.google import transport as network
 from banana.google.connection import BLOCK_BYTES, MAX_HEAD_BYTES, MAX_UNREAD_BYTES, READ_BYTES, Connection
-from banana.google.transport import HttpTransport, Request
+from banana.google.upstream import Body, read
 from banana.payload.pieces import Chunk
-from tests.google.test_transport import GET, OK, POST, answering, body_of, fetched, listening
+from tests.google.network import GET, POST, Request, body_of, fetched, way_to
+from tests.google.test_transport import OK, answering, listening
 from tests.patience import eventually
 
 pytestmark = pytest.mark.anyio
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 HELLO = OK + b"Content-Length: 5\r\n\r\nhello"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n3;x=y\r\nhel\r\n2\r\nlo\r\n0\r\nX-Trailer: 1\r\n\r\n"
 
@@ -50,7 +51,7 @@ async def test_every_form_of_a_body_is_read(response: bytes, is_slow: bool) -> N
     async with listening(peer) as url:
         found, content = await fetched(url)
 
-    assert (found.status, found.header(b"content-type"), content) == (200, b"text/plain", b"hello")
+    assert (found.status_code, found.headers["content-type"], content) == (200, "text/plain", b"hello")
 
 
 @pytest.mark.parametrize(
@@ -83,22 +84,22 @@ async def test_a_chunk_that_is_none_cuts_the_response() -> None:
     """What came before it is handed on, and not as the whole."""
     taken: list[Chunk] = []
     async with listening(answering(OK + b"Transfer-Encoding: chunked\r\n\r\n3\r\nhel\r\nzz\r\n")) as url:
-        transport = HttpTransport(url)
-        response = await transport.send(POST)
+        google = way_to(url)
+        response = await google.send(*POST)
         with pytest.raises(errors.CutResponse):
-            await response.read(taken.append)
-        await transport.close()
+            await read(response, taken.append)
+        await google.aclose()
 
     assert taken == [b"hel"]
 
 
 @pytest.mark.parametrize("length", [1, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 3 * BLOCK_BYTES + 7])
 @pytest.mark.parametrize("step", [1000, 100_000, 10**9])
-@pytest.mark.parametrize("as_it_comes", [False, True])
-async def test_a_body_is_read_whole_whatever_its_length(length: int, step: int, as_it_comes: bool) -> None:
+@pytest.mark.parametrize("head", [OK, STREAM], ids=["blocks", "events"])
+async def test_a_body_is_read_whole_whatever_its_length(length: int, step: int, head: bytes) -> None:
     """In blocks, or in the parts that came; the connection serves the next request."""
     content = bytes(number % 251 for number in range(length))
-    response = OK + b"Content-Length: %d\r\n\r\n" % length + content
+    response = head + b"Content-Length: %d\r\n\r\n" % length + content
 
     async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.readline():
@@ -108,25 +109,25 @@ async def test_a_body_is_read_whole_whatever_its_length(length: int, step: int, 
                 await writer.drain()
 
     async with listening(peer) as url:
-        transport = HttpTransport(url)
+        google = way_to(url)
         for _ in range(2):
             taken: list[Chunk] = []
-            await (await transport.send(GET)).read(taken.append, as_it_comes=as_it_comes)
+            await read(await google.send(*GET), taken.append)
             assert b"".join(taken) == content
-        await transport.close()
+        await google.aclose()
 
 
-@pytest.mark.parametrize("as_it_comes", [False, True])
-async def test_what_came_before_a_cut_is_handed_on(as_it_comes: bool) -> None:
+@pytest.mark.parametrize("head", [OK, STREAM], ids=["blocks", "events"])
+async def test_what_came_before_a_cut_is_handed_on(head: bytes) -> None:
     """Also what does not fill a block: the image may be whole in it."""
     taken: list[Chunk] = []
     start = b"x" * (BLOCK_BYTES + 5)
-    async with listening(answering(OK + b"Content-Length: 9999999\r\n\r\n" + start)) as url:
-        transport = HttpTransport(url)
-        response = await transport.send(POST)
+    async with listening(answering(head + b"Content-Length: 9999999\r\n\r\n" + start)) as url:
+        google = way_to(url)
+        response = await google.send(*POST)
         with pytest.raises(errors.CutResponse):
-            await response.read(taken.append, as_it_comes=as_it_comes)
-        await transport.close()
+            await read(response, taken.append)
+        await google.aclose()
 
     assert b"".join(taken) == start
 
@@ -143,15 +144,15 @@ async def test_nothing_is_handed_to_a_reader_who_has_gone() -> None:
         gone.set()
 
     async with listening(peer) as url:
-        transport = HttpTransport(url)
-        response = await transport.send(GET)
-        reading = asyncio.create_task(response.read(taken.append))
+        google = way_to(url)
+        response = await google.send(*GET)
+        reading = asyncio.create_task(read(response, taken.append))
         await asyncio.sleep(0.05)  # some of it is there, or none: nothing of it may come
         reading.cancel()
         await asyncio.gather(reading, return_exceptions=True)
         await asyncio.wait_for(gone.wait(), 10)
         await asyncio.sleep(0)
-        await transport.close()
+        await google.aclose()
 
     assert taken == []
 
@@ -174,7 +175,7 @@ async def test_a_response_that_is_whole_leaves_its_connection_alone() -> None:
     connection.open(Silent())
 
     async def received(data: bytes) -> Any:
-        sending = asyncio.create_task(connection.send(b"GET / HTTP/1.1\r\n\r\n", ()))
+        sending = asyncio.create_task(connection.send(b"GET / HTTP/1.1\r\n\r\n", Body((), lambda: None)))
         await asyncio.sleep(0)
         connection.get_buffer(-1)[: len(data)] = data
         connection.buffer_updated(len(data))
@@ -182,12 +183,11 @@ async def test_a_response_that_is_whole_leaves_its_connection_alone() -> None:
 
     first = await received(HELLO)
     second = await received(OK + b"Content-Length: %d\r\n\r\nxyz" % (2 * BLOCK_BYTES))
-    taken: list[Chunk] = []
-    await first.read(taken.append, as_it_comes=True)
+    first_body = b"".join([chunk async for chunk in first])
 
-    assert b"".join(taken) == b"hello"
+    assert first_body == b"hello"
     assert len(connection.get_buffer(-1)) == BLOCK_BYTES - 3
-    second.close()
+    second.discard()
 
 
 async def test_a_part_of_a_stream_does_not_wait_for_a_block() -> None:
@@ -198,7 +198,7 @@ async def test_a_part_of_a_stream_does_not_wait_for_a_block() -> None:
 
     async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(OK + b"Content-Length: 10\r\n\r\nhel")
+        writer.write(STREAM + b"Content-Length: 10\r\n\r\nhel")
         await arrived.wait()
         writer.write(b"lo")
         await ends.wait()
@@ -211,10 +211,10 @@ async def test_a_part_of_a_stream_does_not_wait_for_a_block() -> None:
             ends.set()
 
     async with listening(peer) as url:
-        transport = HttpTransport(url)
-        response = await transport.send(POST)
-        await asyncio.wait_for(response.read(take, as_it_comes=True), 10)
-        await transport.close()
+        google = way_to(url)
+        response = await google.send(*POST)
+        await asyncio.wait_for(read(response, take), 10)
+        await google.aclose()
 
     assert b"".join(taken) == b"helloworld"
 
@@ -223,7 +223,7 @@ async def test_a_length_that_is_only_announced_takes_no_memory() -> None:
     """Blocks are made when there is something to read."""
     connection = Connection(bytearray(READ_BYTES))
     connection.open(Silent())
-    task = asyncio.create_task(connection.send(b"GET / HTTP/1.1\r\n\r\n", ()))
+    task = asyncio.create_task(connection.send(b"GET / HTTP/1.1\r\n\r\n", Body((), lambda: None)))
     await asyncio.sleep(0)
     head = OK + b"Content-Length: 999999999999999999\r\n\r\n"
     connection.get_buffer(-1)[: len(head)] = head
@@ -261,12 +261,12 @@ async def test_what_nobody_asked_for_is_nobodys_response(first: bytes, surplus: 
         closed += 1
 
     async with listening(peer) as url:
-        transport = HttpTransport(url)
+        google = way_to(url)
         contents = []
         for number in range(3):
-            contents.append(await body_of(await transport.send(GET)))
+            contents.append(await body_of(await google.send(*GET)))
             await eventually(lambda number=number: closed > number)  # type: ignore[misc]
-        await transport.close()
+        await google.aclose()
 
     assert contents == [b"hello"] * 3
     assert connections == 3
@@ -284,12 +284,12 @@ async def test_a_response_that_is_read_late_is_still_its_requests() -> None:
             writer.write(OK + b"Content-Length: 6\r\n\r\n" + line.split()[1][-6:])
 
     async with listening(peer) as url:
-        transport = HttpTransport(url)
-        first = await transport.send(Request("GET", "number-1"))
+        google = way_to(url)
+        first = await google.send(*Request("GET", "number-1"))
         await asyncio.sleep(0.1)
-        second = await transport.send(Request("GET", "number-2"))
+        second = await google.send(*Request("GET", "number-2"))
         contents = [await body_of(second), await body_of(first)]
-        await transport.close()
+        await google.aclose()
 
     assert (contents, connections) == ([b"mber-2", b"mber-1"], 1)
 
@@ -308,12 +308,12 @@ async def test_a_body_that_nobody_reads_is_not_taken_into_memory() -> None:
             sent_bytes += 1 << 20
 
     async with listening(peer) as url:
-        transport = HttpTransport(url)
-        response = await transport.send(GET)
+        google = way_to(url)
+        response = await google.send(*GET)
         await asyncio.sleep(0.3)
         waiting_bytes = sent_bytes
         content = await body_of(response)
-        await transport.close()
+        await google.aclose()
 
     assert waiting_bytes < size_bytes / 2  # the system's own buffers take some
     assert size_bytes / 8 > MAX_UNREAD_BYTES
@@ -330,10 +330,10 @@ async def test_an_early_refusal_is_read_while_the_body_is_still_sent() -> None:
         await asyncio.sleep(0.1)
 
     async with listening(peer) as url:
-        transport = HttpTransport(url)
-        response = await transport.send(Request("POST", "", body=[bytes(100_000)] * 500))
-        assert (response.status, await body_of(response)) == (413, b"big")
-        await transport.close()
+        google = way_to(url)
+        response = await google.send(*Request("POST", "", body=[bytes(100_000)] * 500))
+        assert (response.status_code, await body_of(response)) == (413, b"big")
+        await google.aclose()
 
 
 async def test_a_peer_that_hangs_up_inside_the_body_was_not_asked() -> None:
@@ -359,14 +359,14 @@ async def test_a_cancelled_request_takes_its_connection_with_it() -> None:
         gone.set()
 
     async with listening(peer) as url:
-        transport = HttpTransport(url)
-        sending = asyncio.create_task(transport.send(POST))
+        google = way_to(url)
+        sending = asyncio.create_task(google.send(*POST))
         await asyncio.wait_for(there.wait(), 30)
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sending
         await asyncio.wait_for(gone.wait(), 5)
-        await transport.close()
+        await google.aclose()
 
 
 async def test_who_is_cancelled_as_the_response_ends_leaves_the_connection_to_the_next() -> None:
@@ -375,7 +375,7 @@ async def test_who_is_cancelled_as_the_response_ends_leaves_the_connection_to_th
     connection = Connection(bytearray(READ_BYTES))
     connection.on_free = free.append
     connection.open(Silent())
-    task = asyncio.create_task(connection.send(b"GET / HTTP/1.1\r\n\r\n", ()))
+    task = asyncio.create_task(connection.send(b"GET / HTTP/1.1\r\n\r\n", Body((), lambda: None)))
     await asyncio.sleep(0)
     connection.get_buffer(-1)[: len(HELLO)] = HELLO
     connection.buffer_updated(len(HELLO))
@@ -423,7 +423,7 @@ async def encrypted(certificate: Path) -> AsyncIterator[int]:
 
 
 @pytest.mark.parametrize("through_proxy", [False, True], ids=["direct", "proxy"])
-async def test_it_speaks_tls(certificate: Path, monkeypatch: pytest.MonkeyPatch, through_proxy: bool) -> None:
+async def test_it_speaks_tls(certificate: Path, through_proxy: bool) -> None:
     """With the peer itself, also behind a proxy, which is asked for a tunnel; a certificate that is not trusted ends it."""
     asked: list[bytes] = []
 
@@ -438,11 +438,10 @@ async def test_it_speaks_tls(certificate: Path, monkeypatch: pytest.MonkeyPatch,
         async with listening(proxy) as proxy_url:
             url, way = f"https://localhost:{port}", proxy_url if through_proxy else None
             with pytest.raises(errors.NotConnected, match="nothing was sent"):
-                await fetched("", HttpTransport(url, way))
-            monkeypatch.setattr(network, "ssl_context", lambda: ssl.create_default_context(cafile=certificate))
-            transport = HttpTransport(url, way)
-            contents = [await body_of(await transport.send(POST)) for _ in range(3)]
-            await transport.close()
+                await fetched("", way_to(url, way))
+            google = way_to(url, way, verify=ssl.create_default_context(cafile=certificate))
+            contents = [await body_of(await google.send(*POST)) for _ in range(3)]
+            await google.aclose()
 
     assert contents == [b"x" * 3_000_000] * 3
     assert asked == ([b"CONNECT localhost:%d HTTP/1.1" % port] * 2 if through_proxy else [])

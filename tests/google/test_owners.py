@@ -6,18 +6,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import hypothesis.strategies as st
 import pytest
 import uvloop
 from hypothesis import HealthCheck, given, settings
 
 from banana import errors
-from banana.google import transport as network
 from banana.google.connection import READ_BYTES, Connection, State
-from banana.google.transport import HttpTransport, Request
-from banana.payload.pieces import Chunk
+from banana.google.upstream import Body
+from tests.google.network import Request, body_of, way_to
 from tests.google.test_connection import Silent
-from tests.google.test_transport import OK, body_of
+from tests.google.test_transport import OK
 from tests.google.test_tunnel import ESTABLISHED, SECRET, proxy, saying
 
 pytestmark = pytest.mark.anyio
@@ -70,15 +70,15 @@ class Owners:
         before, state, number = self.transport.written, self.connection.state, len(self.sending)
 
         async def whole() -> tuple[int, bytes]:
-            response = await self.connection.send(b"POST /%d HTTP/1.1\r\n\r\n" % number, ())
-            return response.status, await body_of(response)
+            response = await self.connection.send(b"POST /%d HTTP/1.1\r\n\r\n" % number, Body((), lambda: None))
+            return response.status, b"".join([chunk async for chunk in response])
 
         task = asyncio.create_task(whole())
         await asyncio.sleep(0)
         if state is State.IDLE and not self.transport.is_aborted:
             self.sending.append(task)
             return
-        with pytest.raises(errors.NotConnected):
+        with pytest.raises(httpx.ConnectError):
             await task
         assert self.transport.written == before
 
@@ -130,7 +130,7 @@ def test_a_connection_has_one_owner_at_a_time(steps: list[str | bytes]) -> None:
         if not owners.was_lost:
             owners.connection.connection_lost(None)
         for number, task in enumerate(owners.sending):
-            with suppress(errors.BananaError, asyncio.CancelledError):
+            with suppress(httpx.TransportError, asyncio.CancelledError):
                 status, body = await task
                 # What was damaged on its way may be anything; another request's response it is never.
                 others = [b"for %d" % other for other in range(len(owners.sending)) if other != number]
@@ -183,13 +183,12 @@ async def answer(writer: asyncio.StreamWriter, body: bytes, how: dict[str, Any])
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_each_response_reaches_its_own_request(
     certificate: Path,
-    monkeypatch: pytest.MonkeyPatch,
     peers: list[dict[str, Any]],
     requests: list[tuple[int, bool]],
     through_proxy: bool,
 ) -> None:
     """Over TLS and through a proxy, whatever peers and callers do: what is whole is the request's own, and all is encrypted."""
-    monkeypatch.setattr(network, "ssl_context", lambda: ssl.create_default_context(cafile=certificate))
+    verify = ssl.create_default_context(cafile=certificate)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
     left = iter(peers * (2 * len(requests)))
@@ -207,16 +206,13 @@ def test_each_response_reaches_its_own_request(
         server = await asyncio.start_server(peer, "127.0.0.1", 0, ssl=context)
         port = server.sockets[0].getsockname()[1]
         async with proxy(port, saying(ESTABLISHED)) as (url, read):
-            transport = HttpTransport(f"https://localhost:{port}", url if through_proxy else None)
+            google = way_to(f"https://localhost:{port}", url if through_proxy else None, verify=verify)
 
             async def fetch(number: int, turns: int, leaves: bool) -> None:
                 body = SECRET + b" of %d." % number
                 with suppress(errors.BananaError, TimeoutError):
                     async with asyncio.timeout(0.001 * turns if leaves else 10):
-                        taken: list[Chunk] = []
-                        response = await transport.send(Request("POST", "", body=[body]))
-                        await response.read(taken.append)
-                        assert b"".join(taken) == body
+                        assert await body_of(await google.send(*Request("POST", "", body=[body]))) == body
 
             half = len(requests) // 2
             try:
@@ -224,7 +220,7 @@ def test_each_response_reaches_its_own_request(
                     await asyncio.gather(*(fetch(number, *request) for number, request in enumerate(batch)))
                 assert SECRET not in b"".join(read)
             finally:
-                await transport.close()
+                await google.aclose()
                 server.close()
         if peers_left := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.wait(peers_left)

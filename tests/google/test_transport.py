@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from banana import errors
-from banana.google.transport import HttpResponse, HttpTransport, Request, keepalive_socket
-from banana.payload.pieces import Chunk
+from banana.google.transport import keepalive_socket
+from tests.google.network import GET, Request, body_of, fetched, way_to
 from tests.services import free_port
 
 pytestmark = pytest.mark.anyio
@@ -46,35 +46,12 @@ def answering(response: bytes) -> Peer:
     return peer
 
 
-GET = Request("GET", "")
-POST = Request("POST", "", body=[b"{}"])
-
-
-async def body_of(response: HttpResponse) -> bytes:
-    """The body, to its end."""
-    chunks: list[Chunk] = []
-    await response.read(chunks.append)
-    return b"".join(chunks)
-
-
-async def fetched(
-    url: str, transport: HttpTransport | None = None, request: Request = POST
-) -> tuple[HttpResponse, bytes]:
-    """A response, and its body to the end."""
-    transport = transport or HttpTransport(url)
-    try:
-        response = await transport.send(request)
-        return response, await body_of(response)
-    finally:
-        await transport.close()
-
-
 async def test_a_response_comes_as_it_was_sent() -> None:
     """Status, headers and body are the peer's."""
     async with listening(answering(OK + b"Content-Length: 5\r\n\r\nhello")) as url:
         response, content = await fetched(url)
 
-    assert (response.status, response.header(b"content-type"), content) == (200, b"text/plain", b"hello")
+    assert (response.status_code, response.headers["content-type"], content) == (200, "text/plain", b"hello")
 
 
 PACKED = gzip.compress(b"hello" * 100, mtime=0)
@@ -117,13 +94,13 @@ async def test_a_stale_connection_costs_a_list_of_models_nothing() -> None:
         await reader.read(4096)  # the second request is taken, and the connection closed without a word
 
     async with listening(once_a_connection) as url:
-        transport = HttpTransport(url)
+        google = way_to(url)
         statuses = []
         for _ in range(2):
-            response = await transport.send(GET)
+            response = await google.send(*GET)
             await body_of(response)
-            statuses.append(response.status)
-        await transport.close()
+            statuses.append(response.status_code)
+        await google.aclose()
 
     assert (statuses, connections) == ([200, 200], 2)
 
@@ -143,11 +120,11 @@ async def test_a_call_is_never_sent_twice_on_a_stale_connection(body: list[bytes
             writer.write(response)
 
     async with listening(closes_at_the_second) as url:
-        transport = HttpTransport(url)
-        await body_of(await transport.send(Request("POST", "", body=body)))
+        google = way_to(url)
+        await body_of(await google.send(*Request("POST", "", body=body)))
         with pytest.raises(errors.ConnectionLost):
-            await transport.send(Request("POST", "", body=body))
-        await transport.close()
+            await google.send(*Request("POST", "", body=body))
+        await google.aclose()
 
     assert requests == 2
 
@@ -156,9 +133,9 @@ async def test_a_proxy_that_refuses_was_sent_nothing() -> None:
     """A refused CONNECT is no answer of Google's: nothing was billed."""
     async with listening(answering(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")) as url:
         with pytest.raises(
-            errors.NotConnected, match=r"The proxy \(UPSTREAM_PROXY\) refused the connection to Google \(407\)"
+            errors.NotConnected, match=r"\(UPSTREAM_PROXY\) refused the connection \(407\); nothing was sent"
         ):
-            await fetched("", HttpTransport("https://google.invalid/v1beta", url))
+            await fetched("", way_to("https://google.invalid/v1beta", url))
 
 
 async def test_redirects_are_not_followed_and_cookies_not_kept() -> None:
@@ -171,13 +148,13 @@ async def test_redirects_are_not_followed_and_cookies_not_kept() -> None:
             writer.write(b"HTTP/1.1 302 Found\r\nLocation: /x\r\nSet-Cookie: a=b\r\nContent-Length: 0\r\n\r\n")
 
     async with listening(peer) as url:
-        transport = HttpTransport(url)
+        google = way_to(url)
         statuses = []
         for _ in range(2):
-            response = await transport.send(GET)
+            response = await google.send(*GET)
             await body_of(response)
-            statuses.append(response.status)
-        await transport.close()
+            statuses.append(response.status_code)
+        await google.aclose()
 
     assert statuses == [302, 302]
     assert b"cookie" not in heads[1].lower()
@@ -233,11 +210,11 @@ async def test_a_body_that_is_closed_early_closes_its_connection() -> None:
         gone.set()
 
     async with listening(peer) as url:
-        transport = HttpTransport(url)
-        response = await transport.send(GET)
-        response.close()
+        google = way_to(url)
+        response = await google.send(*GET)
+        await response.aclose()
         await asyncio.wait_for(gone.wait(), 5)
-        await transport.close()
+        await google.aclose()
 
 
 def test_the_socket_notices_a_peer_that_is_gone() -> None:
@@ -258,7 +235,7 @@ async def test_a_proxy_is_used_when_it_is_named() -> None:
     async with listening(proxy) as url:
         _, content = await fetched(
             "",
-            HttpTransport("http://google.invalid/v1beta", url.replace("//", "//me:s%20t@")),
+            way_to("http://google.invalid/v1beta", url.replace("//", "//me:s%20t@")),
             Request("POST", "models"),
         )
 
@@ -280,11 +257,11 @@ async def test_an_unused_connection_is_closed_before_the_peer_does() -> None:
         closed.set()
 
     async with listening(peer) as url:
-        transport = HttpTransport(url, idle_seconds=1)
+        google = way_to(url, idle_seconds=1)
         for _ in range(2):
-            assert await body_of(await transport.send(GET)) == b"ok"
+            assert await body_of(await google.send(*GET)) == b"ok"
         await asyncio.wait_for(closed.wait(), 30)
-        assert await body_of(await transport.send(GET)) == b"ok"
-        await transport.close()
+        assert await body_of(await google.send(*GET)) == b"ok"
+        await google.aclose()
 
     assert connections == ["new", "new"]

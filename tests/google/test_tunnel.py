@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from banana import errors
-from banana.google import transport as network
-from banana.google.transport import HttpTransport, Request
+from tests.google.network import Request, body_of, way_to
 from tests.google.test_connection import piped
-from tests.google.test_transport import OK, body_of, listening
+from tests.google.test_transport import OK, listening
 
 pytestmark = pytest.mark.anyio
 SECRET = b"the-api-key-and-the-prompt"
@@ -93,21 +92,19 @@ def saying(*segments: bytes) -> Callable[[asyncio.StreamWriter], Awaitable[None]
     ],
     ids=["plain", "length 0", "length 5", "chunked", "both", "201", "204", "299", "1.0", "close", "interim", "bytes"],
 )
-async def test_a_tunnel_is_a_tunnel_whatever_its_head_says(
-    certificate: Path, monkeypatch: pytest.MonkeyPatch, segments: list[bytes]
-) -> None:
+async def test_a_tunnel_is_a_tunnel_whatever_its_head_says(certificate: Path, segments: list[bytes]) -> None:
     """Of twenty requests each gets its own response; the proxy reads CONNECT and TLS, and nothing in clear text."""
-    monkeypatch.setattr(network, "ssl_context", lambda: ssl.create_default_context(cafile=certificate))
+    verify = ssl.create_default_context(cafile=certificate)
     async with echoing(certificate) as port, proxy(port, saying(*segments)) as (url, read):
-        transport = HttpTransport(f"https://localhost:{port}", url)
+        google = way_to(f"https://localhost:{port}", url, verify=verify)
 
         async def fetched(number: int) -> bytes:
-            return await body_of(await transport.send(Request("POST", "", body=[SECRET, b"%d" % number])))
+            return await body_of(await google.send(*Request("POST", "", body=[SECRET, b"%d" % number])))
 
         for _ in range(2):
             bodies = await asyncio.gather(*map(fetched, range(10)))
             assert bodies == [SECRET + b"%d" % number for number in range(10)]
-        await transport.close()
+        await google.aclose()
 
     assert SECRET not in b"".join(read)
 
@@ -127,18 +124,16 @@ async def test_a_tunnel_is_a_tunnel_whatever_its_head_says(
     ],
     ids=["407", "502", "302", "body", "speaks first", "endless head", "no HTTP", "101", "999"],
 )
-async def test_what_is_no_tunnel_is_sent_nothing(
-    certificate: Path, monkeypatch: pytest.MonkeyPatch, segments: list[bytes]
-) -> None:
+async def test_what_is_no_tunnel_is_sent_nothing(certificate: Path, segments: list[bytes]) -> None:
     """The request was not sent, and says so; the next one asks for a tunnel of its own."""
-    monkeypatch.setattr(network, "ssl_context", lambda: ssl.create_default_context(cafile=certificate))
+    verify = ssl.create_default_context(cafile=certificate)
     async with echoing(certificate) as port, proxy(port, saying(*segments)) as (url, read):
-        transport = HttpTransport(f"https://localhost:{port}", url)
+        google = way_to(f"https://localhost:{port}", url, verify=verify)
         for _ in range(2):
             with pytest.raises(errors.NotConnected) as raised:
-                await asyncio.wait_for(transport.send(Request("POST", "", body=[SECRET])), 20)
+                await asyncio.wait_for(google.send(*Request("POST", "", body=[SECRET])), 20)
             assert not raised.value.in_doubt
-        await transport.close()
+        await google.aclose()
 
     assert SECRET not in b"".join(read)
     assert sum(b"CONNECT" in data for data in read) == 2
@@ -153,7 +148,7 @@ async def test_a_proxy_that_goes_away_was_sent_nothing(certificate: Path) -> Non
             writer.write(part)
 
         async with listening(hang_up) as url:
-            transport = HttpTransport("https://localhost:1", url)
+            google = way_to("https://localhost:1", url)
             with pytest.raises(errors.NotConnected, match="it closed the connection"):
-                await transport.send(Request("POST", "", body=[SECRET]))
-            await transport.close()
+                await google.send(*Request("POST", "", body=[SECRET]))
+            await google.aclose()

@@ -14,8 +14,8 @@ from banana.app import create_app
 from standin import faults
 from standin.server import StandIn, answer
 from tests.conftest import KEY, client_of, error_of, settings_for
+from tests.gemini import Gemini
 from tests.pictures import encoded, opened, png
-from tests.upstream import HttpxTransport
 
 pytestmark = pytest.mark.anyio
 BLOCKED = "Google blocked the prompt because its content is prohibited. Change the prompt or the input images."
@@ -95,19 +95,18 @@ async def test_n_images_are_n_calls_and_keep_their_order(stand_in: StandIn) -> N
     waits = [0.1, 0.05, 0.0, 0.0]  # the first ends last
     calls = 0
 
-    class Google(HttpxTransport):
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-            nonlocal calls
-            calls += 1
-            index = calls - 1
-            await asyncio.sleep(waits[index])
-            if index == 1:
-                return httpx.Response(200, json={"promptFeedback": {"blockReason": "OTHER"}})
-            if index == 3:
-                return httpx.Response(400, json={"error": {"message": "Request contains an invalid argument."}})
-            return httpx.Response(200, json=answer("m", base64.b64encode(b"picture %d" % index).decode()))
+    async def answered(request: httpx.Request) -> httpx.Response:
+        nonlocal calls
+        calls += 1
+        index = calls - 1
+        await asyncio.sleep(waits[index])
+        if index == 1:
+            return httpx.Response(200, json={"promptFeedback": {"blockReason": "OTHER"}})
+        if index == 3:
+            return httpx.Response(400, json={"error": {"message": "Request contains an invalid argument."}})
+        return httpx.Response(200, json=answer("m", base64.b64encode(b"picture %d" % index).decode()))
 
-    app = create_app(settings_for(stand_in), Google())
+    app = create_app(settings_for(stand_in), Gemini(side_effect=answered).transport)
     async with client_of(app) as client:
         response = await client.post("/generate", json={"prompt": "four", "number_of_images": 4})
 

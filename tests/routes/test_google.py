@@ -10,43 +10,33 @@ import httpx
 import pytest
 from aiohttp import web
 
-from banana import errors
 from banana.app import create_app
 from banana.routes.google import METHODS, PREFIXES
 from standin import faults
 from standin.server import StandIn
 from tests.conftest import client_of, served, settings_for
-from tests.upstream import BASE_URL, HttpxTransport
+from tests.gemini import Gemini
 
 pytestmark = pytest.mark.anyio
 BODY = {"contents": [{"role": "user", "parts": [{"text": "a banana"}]}]}
 PATH = "/v1beta/models/gemini-3-pro-image:generateContent"
 
 
-class Echo(HttpxTransport):
-    """A network that remembers what was sent, and answers with it."""
-
-    def __init__(self) -> None:
-        self.requests: list[httpx.Request] = []
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        self.requests.append(request)
-        return httpx.Response(200, headers={"content-type": "application/odd"}, content=await request.aread())
-
-
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("prefix", PREFIXES)
 async def test_bytes_pass_both_ways(stand_in: StandIn, prefix: str, method: str) -> None:
     """Whatever the prefix, the body goes to Google as it is and comes back as it is, large ones too."""
-    google, body = Echo(), b"\xff not JSON at all " * 10_000
-    async with client_of(create_app(settings_for(stand_in), google)) as client:
+    body = b"\xff not JSON at all " * 10_000
+    google = Gemini(httpx.Response(200, headers={"content-type": "application/odd"}, content=body))
+    async with client_of(create_app(settings_for(stand_in), google.transport)) as client:
         response = await client.post(
             f"{prefix}/models/gemini-3-pro-image-preview{method}?alt=sse&key=mine", content=body
         )
 
     (request,) = google.requests
     assert (response.status_code, response.content, response.headers["content-type"]) == (200, body, "application/odd")
-    assert str(request.url) == f"{BASE_URL}/models/gemini-3-pro-image{method}?alt=sse"
+    assert request.content == body
+    assert str(request.url) == f"{stand_in.base_url}/models/gemini-3-pro-image{method}?alt=sse"
     assert "mine" not in str(request.headers)
 
 
@@ -94,15 +84,12 @@ async def test_an_error_inside_a_stream_is_an_event(client: httpx.AsyncClient, s
     path = PATH.replace(":generate", ":streamGenerate") + "?alt=sse"
     whole = await client.post(path, json=BODY)
 
-    class Cut(HttpxTransport):
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-            async def parts() -> AsyncIterator[bytes]:
-                yield b'data: {"candidates":[]}\r\n\r\n'
-                raise errors.InvalidResponse("Google's response was cut short.")
+    async def parts() -> AsyncIterator[bytes]:
+        yield b'data: {"candidates":[]}\r\n\r\n'
+        raise httpx.RemoteProtocolError("cut")
 
-            return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=parts())
-
-    async with client_of(create_app(settings_for(stand_in), Cut())) as cut_client:
+    google = Gemini(httpx.Response(200, headers={"content-type": "text/event-stream"}, content=parts()))
+    async with client_of(create_app(settings_for(stand_in), google.transport)) as cut_client:
         cut = await cut_client.post(path, json=BODY)
 
     assert whole.text == 'data: {"candidates":[]}\r\n\r\n'
@@ -145,16 +132,13 @@ async def test_a_content_type_that_cannot_be_a_header_is_replaced(client: httpx.
 async def test_a_stream_that_breaks_inside_an_event_is_cut(stand_in: StandIn) -> None:
     """An event of ours would fuse with the half one: nothing more is sent, and the log has no traceback."""
 
-    class Half(HttpxTransport):
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-            async def parts() -> AsyncIterator[bytes]:
-                yield b'data: {"candidates":[]}\r\n\r\ndata: {"cand'
-                raise errors.InvalidResponse("Google's response was cut short.")
+    async def parts() -> AsyncIterator[bytes]:
+        yield b'data: {"candidates":[]}\r\n\r\ndata: {"cand'
+        raise httpx.RemoteProtocolError("cut")
 
-            return httpx.Response(200, headers={"content-type": "text/event-stream"}, content=parts())
-
+    google = Gemini(httpx.Response(200, headers={"content-type": "text/event-stream"}, content=parts()))
     path = PATH.replace(":generate", ":streamGenerate") + "?alt=sse"
-    async with served(create_app(settings_for(stand_in), Half())) as address, httpx.AsyncClient() as client:
+    async with served(create_app(settings_for(stand_in), google.transport)) as address, httpx.AsyncClient() as client:
         received, whole = b"", False
         with contextlib.suppress(httpx.RemoteProtocolError):
             async with client.stream("POST", address + path, json=BODY) as response:
@@ -171,18 +155,12 @@ async def test_a_stream_that_breaks_inside_an_event_is_cut(stand_in: StandIn) ->
 
 async def test_a_callers_credentials_go_no_further(stand_in: StandIn) -> None:
     """With them Google would refuse the call, and it would look as if our key were wrong."""
-    asked: list[httpx.URL] = []
-
-    class Recorded(HttpxTransport):
-        async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-            asked.append(request.url)
-            return httpx.Response(200, content=b"{}")
-
+    google = Gemini(httpx.Response(200, content=b"{}"))
     query = "key=a&access_token=b&Oauth_Token=c&%24userProject=d&api_key=e&alt=json"
-    async with client_of(create_app(settings_for(stand_in), Recorded())) as client:
+    async with client_of(create_app(settings_for(stand_in), google.transport)) as client:
         await client.post(f"{PATH}?{query}", json=BODY)
 
-    assert dict(asked[0].params) == {"alt": "json"}
+    assert dict(google.requests[0].url.params) == {"alt": "json"}
 
 
 @pytest.mark.parametrize("body", [b"", b"{} and more", b'{"a": NaN}', b"<html>"])

@@ -42,7 +42,6 @@ class Database:
         lock_seconds: the longest wait for another process's transaction.
         moves_broken_aside: whether a file that is no database makes room for a new one; else it stays, and every
             transaction fails.
-        page_bytes: of a new file; the smallest part of it that is written.
 
     Every method raises sqlite3.Error or OSError when the file cannot be used.
 
@@ -56,16 +55,13 @@ class Database:
         synchronous: Literal["OFF", "FULL"],
         lock_seconds: float,
         moves_broken_aside: bool,
-        page_bytes: int = 4096,
     ) -> None:
         self._path = path
         self._prepare = prepare
         self._synchronous = synchronous
         self._lock_seconds = lock_seconds
         self._moves_broken_aside = moves_broken_aside
-        self._page_bytes = page_bytes
         self._lock = threading.RLock()
-        # One cursor for all statements: a new one for each costs 0.6 µs, of 17 for a decision of the rate limit.
         self._opened: sqlite3.Cursor | None = None
         self._inode = 0
         self._looked_at = 0.0
@@ -106,22 +102,6 @@ class Database:
                 self._give_up(cursor, error)
                 raise
 
-    def transact(self, work: Callable[..., Result], *arguments: object) -> Result:
-        """Return what `work(cursor, time, *arguments)` returns: a `transaction` for what every request does.
-
-        As `with` blocks and lists of rows a decision of the rate limit takes 12 µs without the file's part, so 8.5.
-        """
-        with self._lock:
-            cursor = self._cursor()
-            try:
-                cursor.execute("BEGIN IMMEDIATE")
-                result = work(cursor, time.time(), *arguments)
-                cursor.execute("COMMIT")
-                return result
-            except BaseException as error:
-                self._give_up(cursor, error)
-                raise
-
     def close(self) -> None:
         """Close the file; the next statement opens it again."""
         with self._lock:
@@ -155,7 +135,6 @@ class Database:
         weakref.finalize(self, connection.close)  # also where nobody closes the database
         self._inode = self._inode_of_name()
         try:
-            connection.execute(f"PRAGMA page_size={self._page_bytes}")
             self._use_write_ahead_log(connection)
             connection.execute(f"PRAGMA synchronous={self._synchronous}")
             self._prepare(connection)

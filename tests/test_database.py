@@ -2,7 +2,6 @@
 
 import multiprocessing
 import sqlite3
-import time
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
@@ -14,15 +13,12 @@ from banana.database import Database
 FILE = Path("folder/some.db")
 
 
-def made(
-    *, moves_broken_aside: bool = True, lock_seconds: float = 1, path: Path | None = FILE, page_bytes: int = 4096
-) -> Database:
+def made(*, moves_broken_aside: bool = True, lock_seconds: float = 1, path: Path | None = FILE) -> Database:
     def prepare(connection: sqlite3.Connection) -> None:
         connection.execute("CREATE TABLE IF NOT EXISTS words (word TEXT)")
 
     return Database(
         path, prepare, synchronous="FULL", lock_seconds=lock_seconds, moves_broken_aside=moves_broken_aside,
-        page_bytes=page_bytes,
     )  # fmt: skip
 
 
@@ -77,41 +73,6 @@ def test_a_transaction_that_fails_changes_nothing() -> None:
     with pytest.raises(KeyError):
         fail()
     assert shared.execute("SELECT * FROM words") == []
-
-
-def test_what_is_done_in_a_transaction_returns_what_it_likes() -> None:
-    """Given the time and what was handed in; what it changed is there for others."""
-    shared = made()
-
-    def add_word(cursor: sqlite3.Cursor, now: float, word: str) -> float:
-        cursor.execute("INSERT INTO words VALUES (?)", (word,))
-        return now
-
-    assert shared.transact(add_word, "x") == pytest.approx(time.time(), abs=1)
-    assert made().execute("SELECT * FROM words") == [("x",)]
-
-
-def test_what_fails_in_a_transaction_changes_nothing() -> None:
-    """Whatever was raised in it; the next one begins anew."""
-    shared = made()
-
-    def fail(cursor: sqlite3.Cursor, _: float) -> None:
-        cursor.execute("INSERT INTO words VALUES ('x')")
-        raise KeyError
-
-    for _ in range(2):
-        with pytest.raises(KeyError):
-            shared.transact(fail)
-    assert shared.execute("SELECT * FROM words") == []
-
-
-def test_pages_are_as_large_as_they_were_made() -> None:
-    """A new file has pages as it is told; one that is there keeps its own, and is used all the same."""
-    assert made(page_bytes=1024).execute("PRAGMA page_size") == [(1024,)]
-    again = made(page_bytes=8192)
-
-    assert again.execute("PRAGMA page_size") == [(1024,)]
-    assert again.execute("SELECT * FROM words") == []
 
 
 def test_a_file_that_is_gone_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,10 +8,10 @@ import threading
 from typing import NamedTuple, Protocol, cast
 
 import structlog
-from limits.storage import MovingWindowSupport, Storage
+from limits.storage import Storage
 
 from banana import metrics
-from banana.admission.sqlite import IN_MEMORY, SQLiteStorage
+from banana.admission.sqlite import IN_MEMORY, MovingWindowStorage, SQLiteStorage
 
 CHECK_SECONDS = 2
 
@@ -35,15 +35,12 @@ class _MovingWindow(Protocol):
 
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool: ...
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]: ...
-    def incr(self, key: str, expiry: int, amount: int = 1) -> int: ...
-    def get(self, key: str) -> int: ...
-    def get_expiry(self, key: str) -> float: ...
     def check(self) -> bool: ...
     def reset(self) -> int | None: ...
     def clear(self, key: str) -> None: ...
 
 
-class FailoverStorage(Storage, MovingWindowSupport):
+class FailoverStorage(MovingWindowStorage):
     """Moving windows in `primary`, or in this worker's memory while `primary` fails.
 
     Args:
@@ -89,18 +86,6 @@ class FailoverStorage(Storage, MovingWindowSupport):
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
         """Return when the oldest entry of the window was made, in seconds of the epoch, and how many there are."""
         return self._current.get_moving_window(key, limit, expiry)
-
-    def incr(self, key: str, expiry: int, amount: int = 1) -> int:
-        """Add `amount` to a counter that lives `expiry` seconds from its first hit; return its value."""
-        return self._current.incr(key, expiry, amount)
-
-    def get(self, key: str) -> int:
-        """Return a counter's value."""
-        return self._current.get(key)
-
-    def get_expiry(self, key: str) -> float:
-        """Return when a counter ends, in seconds of the epoch."""
-        return self._current.get_expiry(key)
 
     def check(self) -> bool:
         """Return whether the shared storage works."""

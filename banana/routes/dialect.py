@@ -216,7 +216,7 @@ class DialectRoute(APIRoute):
             await rate_limit.admit_replay(request)
             return
         if key is None:
-            await rate_limit.admit(request, exchange)
+            await rate_limit.admit(request)
             return
         assert exchange.caller is not None
         is_known = await self.services.requests.is_known(exchange.caller, key)
@@ -224,7 +224,7 @@ class DialectRoute(APIRoute):
 
         async def admit_claim(is_new: bool) -> None:
             if is_new:
-                await rate_limit.admit(request, exchange)
+                await rate_limit.admit(request)
             elif not is_known:
                 await rate_limit.admit_replay(request)
 

@@ -24,7 +24,7 @@ OF_WORKERS = {
     "banana.http.middleware",
 }
 # What few requests need, or only other settings: 0.2 s.
-OF_NEITHER = {"redis", "pydantic.v1", "PIL", "obstore", "aiohttp", "moto", "banana.ledger.redis", "banana.results.s3"}
+OF_NEITHER = {"redis", "PIL", "obstore", "aiohttp", "moto", "banana.ledger.redis", "banana.results.s3"}
 LAUNCHER = "import config, main; main.check_store(config.read())"
 WORKER = "import main; main.application()"
 

@@ -6,10 +6,11 @@ from contextlib import aclosing
 from typing import Any
 
 import msgspec
+import structlog
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from banana import logs
+from banana import errors, logs
 from banana.http.cycle import PIECES
 from banana.payload.pieces import Bytes, Pieces, joined, size_of
 
@@ -18,6 +19,8 @@ UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
 # A comment of a stream of events: it keeps a connection that a proxy would cut. No blank line behind it: some clients take
 # one for the end of an event that is empty (openai-go before 3.43 does).
 COMMENT: Pieces = (b": keep-alive\n",)
+
+log = structlog.get_logger(__name__)
 
 
 def one_line(document: object) -> bytes:
@@ -98,7 +101,8 @@ class KeepAliveResponse(BegunResponse):
 class PiecesStreamResponse(BegunResponse):
     """A response without a length, whose parts are sent as they come, each given as its pieces.
 
-    `source`, which `parts` reads, is closed with it, also when the response never begins.
+    `source`, which `parts` reads, is closed with it, also when the response never begins. What `parts` raises is too late for
+    a response of its own: the stream ends without its end, by which the client knows that it was cut.
     """
 
     def __init__(self, parts: AsyncGenerator[Pieces, None], media_type: str, source: AsyncGenerator[Any, None]) -> None:
@@ -116,9 +120,13 @@ class PiecesStreamResponse(BegunResponse):
         """Send each part as it comes."""
         async with aclosing(self._source), aclosing(self._parts) as parts:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            async for pieces in parts:
-                if size_of(pieces):
-                    await _send_pieces(pieces, scope, send, more_body=True)
+            try:
+                async for pieces in parts:
+                    if size_of(pieces):
+                        await _send_pieces(pieces, scope, send, more_body=True)
+            except errors.BananaError as error:
+                log.warning("response_cut", code=error.code)
+                return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -1,11 +1,9 @@
-"""Bodies and responses as the OpenAPI document describes them.
+"""What FastAPI's OpenAPI document says of bodies that are read in its place, and of responses in each API format.
 
-Where the schema of a model belongs there stands at first a call that makes it, a `partial`; `with_schemas` makes it when the
-document is asked for. Most workers never are, and to make them took 15 ms of each one's start.
+Source: https://fastapi.tiangolo.com/advanced/path-operation-advanced-configuration/#custom-openapi-path-operation-schema
 """
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from pydantic import BaseModel
@@ -62,21 +60,6 @@ TASK_LIST_SCHEMA: dict[str, Any] = {
     "required": ["object", "data", "has_more"],
     "properties": {"object": {"const": "list"}, "data": {"type": "array", "items": TASK_SCHEMA}},
 }
-KEY_PARAMETER = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "description": "Any unique value. A repeated request with the same value returns the first result; Google is called once.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
-}
-PREFER_PARAMETER = {
-    "name": "Prefer",
-    "in": "header",
-    "description": "`respond-async`: returns a task at once. `respond-async, wait=10`: waits up to 10 s for it to end first.",
-    "schema": {"type": "string"},
-}
-KEPT_PARAMETERS = [KEY_PARAMETER, PREFER_PARAMETER]
-
-
 COST_HEADERS = {
     "X-Cost-USD": {"description": "The cost of all calls to Google, if known.", "schema": {"type": "string"}},
     "X-Budget-Remaining-USD": {
@@ -86,19 +69,21 @@ COST_HEADERS = {
 }
 
 
-def accepted() -> dict[int | str, dict[str, Any]]:
-    """Return the response of a route that has begun a task."""
-    return {202: {"description": "A task was created.", "content": {"application/json": {"schema": TASK_SCHEMA}}}}
+ACCEPTED: dict[int | str, dict[str, Any]] = {
+    202: {"description": "A task was created.", "content": {"application/json": {"schema": TASK_SCHEMA}}}
+}
 
 
-def responses(content: Mapping[str, Any], error: Mapping[str, Any]) -> dict[int | str, dict[str, Any]]:
-    """Return the responses of a route: `content` of a success, and the schema of every error's body."""
+def responses(
+    content: Mapping[str, Any], error: Mapping[str, Any], *, or_task: bool = False
+) -> dict[int | str, dict[str, Any]]:
+    """Return the responses of a route: `content` of a success, or a task, and the schema of every error's body."""
     errors: dict[int | str, dict[str, Any]] = {
         status: {"description": "Error.", "content": {"application/json": {"schema": error}}}
         for status in ERROR_STATUSES
     }
     success = {"description": "Success.", "headers": COST_HEADERS, "content": content}
-    return {200: success, **errors}
+    return {200: success, **(ACCEPTED if or_task else {}), **errors}
 
 
 def request_body(
@@ -108,22 +93,10 @@ def request_body(
 
     `example` is what /docs sends when nothing is changed; `pictures` is the field that holds them.
     """
-    content: dict[str, Any] = {"application/json": {"schema": partial(schema_of, model), "example": example}}
+    content: dict[str, Any] = {"application/json": {"schema": schema_of(model), "example": example}}
     if form:
-        content["multipart/form-data"] = {"schema": partial(_form_of, model, example, pictures)}
+        content["multipart/form-data"] = {"schema": _form_of(model, example, pictures)}
     return {"required": True, "content": content}
-
-
-def with_schemas(value: Any) -> Any:
-    """Return what is documented with every schema in its place."""
-    match value:
-        case dict():
-            return {name: with_schemas(item) for name, item in value.items()}
-        case list():
-            return [with_schemas(item) for item in value]
-        case partial():
-            return value()
-    return value
 
 
 def _form_of(model: type[BaseModel], example: Mapping[str, Any], pictures: str) -> dict[str, Any]:

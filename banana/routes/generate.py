@@ -1,11 +1,10 @@
 """`POST /generate`, this service's own API format: a prompt and pictures in, pictures out."""
 
 from decimal import Decimal
-from functools import partial
 from typing import Annotated, Any, Literal
 
 import msgspec
-from fastapi.routing import APIRoute
+from fastapi import APIRouter, Depends
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, Response
@@ -21,7 +20,8 @@ from banana.images import Failure, Order, Outcome, Outcomes
 from banana.money import rounded
 from banana.payload.pieces import Bytes, Pieces
 from banana.routes import documentation
-from banana.routes.dialect import Dialect, Services, under
+from banana.routes.deps import MAKES_IMAGES_ONCE, CurrentContext, Services, body_as
+from banana.routes.dialect import Dialect, under
 from banana.routes.fields import MAX_IMAGES, Integer, ModelName, Pictures, Prompt
 from banana.routes.image_endpoint import ImageEndpoint, ResponseWriter, data_uri_of
 from banana.routes.shape import Seed, listed, one_of
@@ -160,6 +160,10 @@ def _link_to(outcome: Outcome) -> Pieces:
     return [outcome.url.encode()] if outcome.url else data_uri_of(outcome)
 
 
+def _writer_for(body: GenerateRequest, order: Order, headers: Headers, _: Services) -> GenerateWriter:
+    return GenerateWriter(body, order, headers)
+
+
 DIALECT = Dialect("generate", under("/generate"), error_response)
 ERROR_SCHEMA = {
     "type": "object",
@@ -179,37 +183,39 @@ ERROR_SCHEMA = {
     },
 }
 _CONTENT: dict[str, Any] = {
-    "application/json": {"schema": partial(documentation.schema_of, GenerateResponse)},
+    "application/json": {"schema": documentation.schema_of(GenerateResponse)},
     "image/*": {"schema": {"type": "string", "format": "binary"}},
     "text/event-stream": {"schema": {}},
 }
 ENDPOINT = ImageEndpoint(
     path="/generate",
     body=GenerateRequest,
-    files="image_base64",
     order_of=order_of,
-    writer_for=GenerateWriter,
+    writer_for=_writer_for,
     result=result,
     explicit_base64="b64",
-    documentation={
-        "operation_id": "generate",
-        "tags": ["images"],
-        "summary": "Generate images",
-        "description": (
-            "Generates images from text, or from text and images.\n\n"
-            "With `Accept: image/*` and one image, the response is the image file itself. With `Accept: text/event-stream`"
-            " it is server-sent events: `image` for each image when it is ready, `failed` for each that failed, then `done`."
-        ),
-        "responses": documentation.responses(_CONTENT, ERROR_SCHEMA),
-        "openapi_extra": {
-            "requestBody": documentation.request_body(
-                GenerateRequest, {"prompt": documentation.EXAMPLE_PROMPT}, pictures="image_base64", form=True
-            )
-        },
+    dialect=DIALECT,
+)
+router = APIRouter(tags=["images"], dependencies=MAKES_IMAGES_ONCE)
+
+
+@router.post(
+    ENDPOINT.path,
+    operation_id="generate",
+    summary="Generate images",
+    responses=documentation.responses(_CONTENT, ERROR_SCHEMA, or_task=True),
+    openapi_extra={
+        "requestBody": documentation.request_body(
+            GenerateRequest, {"prompt": documentation.EXAMPLE_PROMPT}, pictures="image_base64", form=True
+        )
     },
 )
+async def generate(
+    body: Annotated[GenerateRequest, Depends(body_as(GenerateRequest, files="image_base64"))], context: CurrentContext
+) -> Response:
+    """Generates images from text, or from text and images.
 
-
-def routes(services: Services) -> list[APIRoute]:
-    """Return the route."""
-    return [ENDPOINT.route(DIALECT, services)]
+    With `Accept: image/*` and one image, the response is the image file itself. With `Accept: text/event-stream` it is
+    server-sent events: `image` for each image when it is ready, `failed` for each that failed, then `done`.
+    """
+    return await ENDPOINT.respond(body, context)

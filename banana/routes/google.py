@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
 import msgspec
-from fastapi.routing import APIRoute
+from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -29,9 +29,10 @@ from banana.payload.lazyjson import InvalidJson, LazyJsonParser
 from banana.payload.pieces import Pieces, size_of
 from banana.results.works import Job, results_of
 from banana.routes import documentation
-from banana.routes.dialect import Dialect, DialectRoute, Handler, Services, under
+from banana.routes.deps import MAKES_IMAGES, MAKES_IMAGES_ONCE, Context, CurrentContext, Services, TaskFormat
+from banana.routes.dialect import Dialect, under
 from banana.routes.kept import preference_of
-from banana.routes.submission import TaskFormat, accepted, submission_of
+from banana.routes.submission import accepted, submission_of
 
 # Where clients of the Developer API and of Vertex' express mode look for it; LiteLLM leaves the version to the base URL.
 PREFIXES = ("/v1beta", "/v1", "/v1beta1/publishers/google", "/v1/publishers/google", "")
@@ -43,9 +44,9 @@ TOKEN_PARAMETER = "key"  # noqa: S105 # its name
 CREDENTIALS = (TOKEN_PARAMETER, "api_key", "access_token", "oauth_token", "$userproject", "userproject")
 # By which a caller would choose what of a response comes, the count of tokens too.
 SELECTIONS = ("fields", "$fields", "callback", "$callback")
-METHODS = (":generateContent", ":streamGenerateContent", ":countTokens")
+GENERATE, STREAM, COUNT_TOKENS = METHODS = (":generateContent", ":streamGenerateContent", ":countTokens")
 # By which the ledger knows what is passed on, below whatever prefix.
-JOB_ROUTE = METHODS[0]
+JOB_ROUTE = GENERATE
 STATUSES = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
@@ -104,8 +105,9 @@ def _error_body(exchange: Exchange, error: errors.BananaError, status: int) -> b
     return msgspec.json.encode({"error": body})
 
 
-async def call_of(request: Request, method: str, body: Pieces, services: Services, exchange: Exchange) -> Call:
+async def call_of(context: Context, method: str, body: Pieces) -> Call:
     """Return the call to Google that a request stands for. Raises ModelNotFound and InvalidRequest."""
+    request, exchange, services = context.request, context.exchange, context.services
     model = without_gateway(request.path_params.get("model", ""))
     if "model" in request.path_params and not is_model_name(model):
         raise errors.ModelNotFound(f"models/{model[:MAX_NAME_CHARACTERS]} is not a valid model name.")
@@ -143,39 +145,35 @@ def _call_to(
     )
 
 
-def forward_handler(method: str, services: Services) -> Handler:
-    """Return a handler that passes the call on to Google, and its response back."""
-
-    async def forward(request: Request, exchange: Exchange) -> Response:
-        body = await services.bodies.read_bytes(request, exchange.deadline)
-        call = await call_of(request, method, body, services, exchange)
-        response = await services.client.forward(call, exchange)
-        return PiecesResponse(response.pieces, response.content_type)
-
-    return forward
+async def forward(context: Context, method: str) -> Response:
+    """Pass the call on to Google, and its response back."""
+    body = await _body_of(context)
+    response = await context.services.client.forward(await call_of(context, method, body), context.exchange)
+    return PiecesResponse(response.pieces, response.content_type)
 
 
-def generate_handler(method: str, services: Services) -> Handler:
-    """Return a handler that does the same, once for each Idempotency-Key, or as a task where that is preferred."""
-    forward = forward_handler(method, services)
+async def _body_of(context: Context) -> Pieces:
+    """Return the body in the chunks it came in: it is passed on as it is, so nothing in it is parsed here."""
+    return await context.services.bodies.read_bytes(context.request, context.exchange.deadline)
 
-    async def generate(request: Request, exchange: Exchange) -> Response:
-        is_task = preference_of(request.headers).respond_async
-        if exchange.idempotency_key is None and not is_task:
-            return await forward(request, exchange)
-        body = await services.bodies.read_bytes(request, exchange.deadline)
-        call = await call_of(request, method, body, services, exchange)
-        job = job_of_call(call, await beside(size_of(body), _content_of, body), services)
-        if is_task:
-            return await accepted(request, exchange, job, task_format(services), services, as_links=False)
-        submission = submission_of(job, exchange, services)
-        await services.requests.submit(submission)
-        source = services.requests.outcomes(submission, with_content=True)
-        outcomes = Outcomes(results_of([outcome async for outcome in source if outcome is not None]))
-        response = _response_of(outcomes)
-        return PiecesResponse(response.pieces, response.content_type)
 
-    return generate
+async def _generate_content(context: CurrentContext) -> Response:
+    """The request is forwarded to Google unchanged, and so is the response."""
+    exchange, services = context.exchange, context.services
+    is_task = preference_of(context.request.headers).respond_async
+    if exchange.idempotency_key is None and not is_task:
+        return await forward(context, GENERATE)
+    body = await _body_of(context)
+    call = await call_of(context, GENERATE, body)
+    job = job_of_call(call, await beside(size_of(body), _content_of, body), services)
+    if is_task:
+        return await accepted(job, result, context, as_links=False)
+    submission = submission_of(job, context)
+    await services.requests.submit(submission)
+    source = services.requests.outcomes(submission, with_content=True)
+    outcomes = Outcomes(results_of([outcome async for outcome in source if outcome is not None]))
+    response = _response_of(outcomes)
+    return PiecesResponse(response.pieces, response.content_type)
 
 
 def job_of_call(call: Call, content: object, services: Services) -> Job:
@@ -213,16 +211,12 @@ def result(outcomes: Outcomes, *, as_links: bool) -> Pieces:
     return pieces
 
 
-def task_format(services: Services) -> TaskFormat:
-    """Return how tasks are carried out again, and what their results are."""
-
-    def job_of(order: bytes) -> Job:
-        head, _, body = order.partition(b"\n")
-        model, path = msgspec.json.decode(head)
-        call = _call_to(model, path.removeprefix(f"models/{quote(model, safe='')}"), [body], services.client)
-        return job_of_call(call, _content_of([body]), services)
-
-    return TaskFormat(job_of, result, DIALECT)
+def job_of(order: bytes, services: Services) -> Job:
+    """Return the job of a task that is carried out again."""
+    head, _, body = order.partition(b"\n")
+    model, path = msgspec.json.decode(head)
+    call = _call_to(model, path.removeprefix(f"models/{quote(model, safe='')}"), [body], services.client)
+    return job_of_call(call, _content_of([body]), services)
 
 
 def _response_of(outcomes: Outcomes) -> UpstreamResponse:
@@ -242,19 +236,21 @@ def _content_of(body: Pieces) -> object:
         return hashlib.sha256(b"".join(body)).hexdigest()
 
 
-def stream_handler(method: str, services: Services) -> Handler:
-    """Return a handler that passes the call on to Google, and each part of its response back as it arrives."""
+async def _stream_generate_content(context: CurrentContext) -> Response:
+    """The request is forwarded to Google unchanged, and so is each part of the response as it arrives."""
+    call = await call_of(context, STREAM, await _body_of(context))
+    parts = context.services.client.stream(call, context.exchange)
+    # The status is known with the first part: until then an error keeps its own.
+    first = await anext(parts, None)
+    if first is None:
+        raise errors.InvalidResponse("Google's response is empty.")
+    response = PiecesStreamResponse(_stream_parts(first, parts, context.exchange), first.content_type, parts)
+    return context.closed_at_the_end(response)
 
-    async def stream(request: Request, exchange: Exchange) -> Response:
-        body = await services.bodies.read_bytes(request, exchange.deadline)
-        parts = services.client.stream(await call_of(request, method, body, services, exchange), exchange)
-        # The status is known with the first part: until then an error keeps its own.
-        first = await anext(parts, None)
-        if first is None:
-            raise errors.InvalidResponse("Google's response is empty.")
-        return PiecesStreamResponse(_stream_parts(first, parts, exchange), first.content_type, parts)
 
-    return stream
+async def _count_tokens(context: CurrentContext) -> Response:
+    """The request is forwarded to Google unchanged, and so is the response."""
+    return await forward(context, COUNT_TOKENS)
 
 
 async def _stream_parts(
@@ -315,38 +311,24 @@ MODEL_PARAMETER = {
     "schema": {"type": "string", "pattern": r"^[A-Za-z0-9._-]+$"},
     "example": "gemini-3-pro-image",
 }
-_SUMMARIES = {
-    ":generateContent": "Generate content",
-    ":streamGenerateContent": "Generate content, as a stream",
-    ":countTokens": "Count tokens",
-}
 _EXAMPLE = {"contents": [{"role": "user", "parts": [{"text": "A banana on the moon"}]}]}
 _BODY = {"required": True, "content": {"application/json": {"schema": {"type": "object"}, "example": _EXAMPLE}}}
-
-
-def routes(services: Services) -> list[APIRoute]:
-    """Return the routes that make something, below every prefix; the first prefix stands in the documentation."""
-    return [_route(prefix, method, services) for prefix in PREFIXES for method in METHODS]
-
-
-def _route(prefix: str, method: str, services: Services) -> DialectRoute:
-    takes_key = method == METHODS[0]
-    handler = generate_handler if takes_key else stream_handler if method.startswith(":stream") else forward_handler
-    return DialectRoute(
-        f"{prefix}/models/{{model}}{method}",
-        handler(method, services),
-        (DIALECT,),
-        services,
-        takes_key=takes_key,
-        methods=["POST"],
-        include_in_schema=prefix == PREFIXES[0],
-        operation_id=method[1:],
-        tags=["Google"],
-        summary=_SUMMARIES[method],
-        description="The request is forwarded to Google unchanged, and so is the response.",
-        responses=(documentation.accepted() if takes_key else {}) | documentation.responses(CONTENT, ERROR_SCHEMA),
-        openapi_extra={
-            "requestBody": _BODY,
-            "parameters": [MODEL_PARAMETER, *(documentation.KEPT_PARAMETERS if takes_key else [])],
-        },
-    )
+TASK_FORMAT = TaskFormat(job_of, result, DIALECT)
+router = APIRouter(tags=["Google"])
+for _prefix in PREFIXES:
+    for _method, _endpoint, _dependencies, _summary in (
+        (GENERATE, _generate_content, MAKES_IMAGES_ONCE, "Generate content"),
+        (STREAM, _stream_generate_content, MAKES_IMAGES, "Generate content, as a stream"),
+        (COUNT_TOKENS, _count_tokens, MAKES_IMAGES, "Count tokens"),
+    ):
+        router.add_api_route(
+            f"{_prefix}/models/{{model:path}}{_method}",
+            _endpoint,
+            methods=["POST"],
+            dependencies=_dependencies,
+            include_in_schema=_prefix == PREFIXES[0],
+            operation_id=_method[1:],
+            summary=_summary,
+            responses=documentation.responses(CONTENT, ERROR_SCHEMA, or_task=_method == GENERATE),
+            openapi_extra={"requestBody": _BODY, "parameters": [MODEL_PARAMETER]},
+        )

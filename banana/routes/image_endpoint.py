@@ -4,7 +4,7 @@ The format itself is two pure parts: `order_of` reads a body into an order, and 
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from decimal import Decimal
@@ -14,7 +14,6 @@ import msgspec
 from msgspec.structs import replace
 from pydantic import BaseModel
 from starlette.datastructures import Headers
-from starlette.requests import Request
 from starlette.responses import Response
 
 from banana import errors
@@ -31,10 +30,10 @@ from banana.payload.pieces import Bytes, Pieces
 from banana.results.fingerprints import fields_of
 from banana.results.history import Said
 from banana.results.works import Job, results_of
-from banana.routes import documentation
-from banana.routes.dialect import Dialect, DialectRoute, Services, with_error_response
+from banana.routes.deps import Context, Result, Services, TaskFormat
+from banana.routes.dialect import Dialect, with_error_response
 from banana.routes.kept import preference_of
-from banana.routes.submission import Result, TaskFormat, accepted, check_kept, submission_of
+from banana.routes.submission import accepted, check_kept, submission_of
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -91,143 +90,96 @@ class ResponseWriter(ABC):
 
 @dataclass(frozen=True, slots=True)
 class ImageEndpoint(Generic[Body]):
-    """A route of an API format that makes images.
+    """What an API format's requests for images are.
 
     Attributes:
         path: of the route.
         body: what its body must be.
-        files: the body's field that holds pictures, where it may be a form.
         order_of: reads a body into an order.
         writer_for: chooses how to answer, by the body and the request's headers.
         result: the body of a response in JSON, and a task's result.
         explicit_base64: the value of `response_format` by which a task's result holds pictures instead of links; None
             where it always does.
-        documentation: for the OpenAPI document.
+        dialect: the API format.
         takes_key: whether there are keys and tasks.
 
     """
 
     path: str
     body: type[Body]
-    files: str | None
     order_of: Callable[[Body], Order]
-    writer_for: Callable[[Body, Order, Headers], ResponseWriter]
+    writer_for: Callable[[Body, Order, Headers, Services], ResponseWriter]
     result: Result
     explicit_base64: str | None
-    documentation: dict[str, Any]
+    dialect: Dialect
     takes_key: bool = True
 
-    def route(self, dialect: Dialect, services: Services) -> DialectRoute:
-        """Return the route."""
+    @property
+    def task_format(self) -> TaskFormat:
+        """How its tasks are carried out again, and what their results are."""
 
-        async def handler(request: Request, exchange: Exchange) -> Response:
-            body, writer = await self._read(request, exchange, services)
-            if self.takes_key and preference_of(request.headers).respond_async and not writer.streams:
-                return await self._accepted(body, writer, request, exchange, dialect, services)
-            if writer.needs_links:
-                services.requests.check_kept("response_format")
-            if writer.is_kept:
-                services.requests.check_kept("background" if writer.in_background else "store")
-            if writer.in_background and not writer.streams:
-                return await self._in_background(body, writer, exchange, dialect, services)
-            return await self._respond(body, writer, request, exchange, dialect, services)
-
-        return DialectRoute(
-            self.path, handler, (dialect,), services, takes_key=self.takes_key, methods=["POST"], **self._documented()
-        )
-
-    def async_route(self, dialect: Dialect, services: Services) -> DialectRoute:
-        """Return the route that answers with a task."""
-
-        async def handler(request: Request, exchange: Exchange) -> Response:
-            body, writer = await self._read(request, exchange, services)
-            if writer.streams:
-                raise errors.InvalidRequest.of_fields([("stream", "is not supported for tasks; poll the task instead")])
-            return await self._accepted(body, writer, request, exchange, dialect, services)
-
-        as_task = self._documented() | {
-            "operation_id": f"{self.documentation['operation_id']}Async",
-            "summary": f"{self.documentation['summary']}, as a task",
-            "description": "Returns a task at once. Poll its `poll_url` until its status is no longer `processing`.",
-        }
-        return DialectRoute(
-            f"{self.path}/async", handler, (dialect,), services, takes_key=True, methods=["POST"], **as_task
-        )
-
-    async def _read(self, request: Request, exchange: Exchange, services: Services) -> tuple[Body, ResponseWriter]:
-        """Return the body, with what stands in the path, and what writes the response. Raises as `BodyReader.read`."""
-        body = await services.bodies.read(
-            request, self.body, exchange.deadline, files=self.files, also=request.path_params
-        )
-        return body, self.writer_for(body, self.order_of(body), request.headers)
-
-    def _documented(self) -> dict[str, Any]:
-        """Return the documentation with what is the same for every route that takes a key."""
-        if not self.takes_key:
-            return self.documentation
-        extra = {"parameters": documentation.KEPT_PARAMETERS} | self.documentation.get("openapi_extra", {})
-        responses = documentation.accepted() | self.documentation.get("responses", {})
-        return self.documentation | {"openapi_extra": extra, "responses": responses}
-
-    def task_format(self, dialect: Dialect, services: Services) -> TaskFormat:
-        """Return how its tasks are carried out again, and what their results are."""
-
-        def job_of(order: bytes) -> Job:
+        def job_of(order: bytes, services: Services) -> Job:
             parser = LazyJsonParser()
             parser.feed(order)
-            return self._job(self.body.model_validate(parser.close(), strict=True), dialect, services)
+            return self._job(self.body.model_validate(parser.close(), strict=True), services)
 
-        return TaskFormat(job_of, self.result, dialect)
+        return TaskFormat(job_of, self.result, self.dialect)
 
-    async def _accepted(
-        self,
-        body: Body,
-        writer: ResponseWriter,
-        request: Request,
-        exchange: Exchange,
-        dialect: Dialect,
-        services: Services,
-    ) -> Response:
-        job, task_format = self._job(body, dialect, services), self.task_format(dialect, services)
-        return await accepted(request, exchange, job, task_format, services, as_links=writer.as_links)
+    async def respond(self, body: Body, context: Context) -> Response:
+        """Carry out a request; return its response: images, a stream of events, or a task where that is preferred."""
+        writer, services = self._writer(body, context), context.services
+        if self.takes_key and preference_of(context.request.headers).respond_async and not writer.streams:
+            return await self._accepted(body, writer, context)
+        if writer.needs_links:
+            services.requests.check_kept("response_format")
+        if writer.is_kept:
+            services.requests.check_kept("background" if writer.in_background else "store")
+        if writer.in_background and not writer.streams:
+            return await self._in_background(body, writer, context)
+        return context.closed_at_the_end(await self._respond(body, writer, context))
 
-    async def _in_background(
-        self, body: Body, writer: ResponseWriter, exchange: Exchange, dialect: Dialect, services: Services
-    ) -> Response:
-        submission = submission_of(self._job(body, dialect, services), exchange, services, is_task=True)
-        await services.requests.submit(submission)
+    async def respond_with_task(self, body: Body, context: Context) -> Response:
+        """Begin a task; return the response that names it."""
+        writer = self._writer(body, context)
+        if writer.streams:
+            raise errors.InvalidRequest.of_fields([("stream", "is not supported for tasks; poll the task instead")])
+        return await self._accepted(body, writer, context)
+
+    def _writer(self, body: Body, context: Context) -> ResponseWriter:
+        return self.writer_for(body, self.order_of(body), context.request.headers, context.services)
+
+    async def _accepted(self, body: Body, writer: ResponseWriter, context: Context) -> Response:
+        return await accepted(self._job(body, context.services), self.result, context, as_links=writer.as_links)
+
+    async def _in_background(self, body: Body, writer: ResponseWriter, context: Context) -> Response:
+        submission = submission_of(self._job(body, context.services), context, is_task=True)
+        await context.services.requests.submit(submission)
         assert submission.entry is not None
         check_kept(submission.entry)
         return writer.accepted(submission.entry)
 
-    async def _respond(
-        self,
-        body: Body,
-        writer: ResponseWriter,
-        request: Request,
-        exchange: Exchange,
-        dialect: Dialect,
-        services: Services,
-    ) -> Response:
+    async def _respond(self, body: Body, writer: ResponseWriter, context: Context) -> Response:
         """Carry out the request, and answer it: whole, or as events."""
+        exchange, services = context.exchange, context.services
         is_plain = exchange.idempotency_key is None and not (writer.as_links or writer.is_kept or writer.is_stored)
         if is_plain and not writer.streams:
             order, _ = await _looked_up(self.order_of(body), exchange, services)
-            return await self._whole(services.images.make(order, exchange), writer, exchange, dialect, services)
-        source = await self._source(body, writer, exchange, dialect, services)
+            return await _whole(services.images.make(order, exchange), writer, context)
+        source = await self._source(body, writer, context)
         if writer.as_links:
-            source = _linked(source, services, base_url_of(request, services.public_url))
+            source = _linked(source, services, base_url_of(context.request, services.public_url))
         if writer.streams:
             begun = await _begun(source) if writer.waits_for_outcome else source
             return PiecesStreamResponse(_events(begun, writer, exchange), "text/event-stream", source)
-        return await self._whole(_collected(source, exchange), writer, exchange, dialect, services)
+        return await _whole(_collected(source, exchange), writer, context)
 
     async def _source(
-        self, body: Body, writer: ResponseWriter, exchange: Exchange, dialect: Dialect, services: Services
+        self, body: Body, writer: ResponseWriter, context: Context
     ) -> AsyncGenerator[Outcome | None, None]:
         """Return the outcomes as they come: of a request with a key, of one with links, of any other."""
+        exchange, services = context.exchange, context.services
         if exchange.idempotency_key is not None or writer.is_kept:
-            submission = submission_of(self._job(body, dialect, services), exchange, services, is_task=writer.is_kept)
+            submission = submission_of(self._job(body, services), context, is_task=writer.is_kept)
             submission.is_followed = not writer.in_background
             await services.requests.submit(submission)
             source = services.requests.outcomes(submission, with_content=not writer.as_links)
@@ -239,23 +191,7 @@ class ImageEndpoint(Generic[Body]):
             return services.requests.keep_ended(outcomes, exchange, self.path, order.count)
         return services.requests.keep_unclaimed(outcomes, exchange) if writer.as_links else outcomes
 
-    async def _whole(
-        self,
-        outcomes: Any,
-        writer: ResponseWriter,
-        exchange: Exchange,
-        dialect: Dialect,
-        services: Services,
-    ) -> Response:
-        """Return the response when all outcomes are there; whitespace goes before it where that is set."""
-
-        async def work() -> Response:
-            return writer.response(await outcomes, exchange)
-
-        interval_seconds = services.keepalive_seconds if writer.allows_leading_whitespace else 0
-        return await KeepAliveResponse.respond_within(with_error_response(work(), dialect, exchange), interval_seconds)
-
-    def _job(self, body: Body, dialect: Dialect, services: Services) -> Job:
+    def _job(self, body: Body, services: Services) -> Job:
         order, fields = self.order_of(body), fields_of(body)
         return Job(
             route=self.path,
@@ -264,9 +200,22 @@ class ImageEndpoint(Generic[Body]):
             calls=order.count,
             limit=lambda: services.images.limit_of(order),
             has_links=self.explicit_base64 is not None and fields.get("response_format") != self.explicit_base64,
-            dialect=dialect.name,
+            dialect=self.dialect.name,
             outcomes=lambda exchange: _outcomes(order, exchange, services),
         )
+
+
+async def _whole(outcomes: Awaitable[Outcomes], writer: ResponseWriter, context: Context) -> Response:
+    """Return the response when all outcomes are there; whitespace goes before it where that is set."""
+    exchange = context.exchange
+
+    async def work() -> Response:
+        return writer.response(await outcomes, exchange)
+
+    interval_seconds = context.services.keepalive_seconds if writer.allows_leading_whitespace else 0
+    return await KeepAliveResponse.respond_within(
+        with_error_response(work(), context.dialect, exchange), interval_seconds
+    )
 
 
 def data_uri_of(outcome: Outcome) -> Pieces:

@@ -5,10 +5,10 @@ Source: Google's reference of Imagen, whose models were shut down in August 2026
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import msgspec
-from fastapi.routing import APIRoute
+from fastapi import APIRouter, Depends
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field
 from pydantic.json_schema import SkipJsonSchema
 from starlette.datastructures import Headers
@@ -22,7 +22,7 @@ from banana.http.responses import PiecesResponse
 from banana.images import Failure, Order, Outcome, Outcomes
 from banana.payload.pieces import Bytes, Pieces
 from banana.routes import documentation, google
-from banana.routes.dialect import Services
+from banana.routes.deps import MAKES_IMAGES, CurrentContext, Services, body_as
 from banana.routes.fields import MAX_IMAGES, REFUSED, Integer, ModelName, Pictures, Prompt, Text, refusal
 from banana.routes.image_endpoint import ImageEndpoint, ResponseWriter
 from banana.routes.shape import AspectRatio, ImageSize, Seed
@@ -135,40 +135,43 @@ def result(outcomes: Outcomes, *, as_links: bool) -> Pieces:
     return [*pieces, b"]}"]
 
 
-def _writer_for(body: PredictRequest, order: Order, headers: Headers) -> PredictWriter:
+def _writer_for(body: PredictRequest, order: Order, headers: Headers, _: Services) -> PredictWriter:
     return PredictWriter()
 
 
 DIALECT = google.DIALECT
+ENDPOINT: ImageEndpoint[PredictRequest] = ImageEndpoint(
+    path=METHOD,
+    body=PredictRequest,
+    order_of=order_of,
+    writer_for=_writer_for,
+    result=result,
+    explicit_base64=None,
+    dialect=DIALECT,
+    takes_key=False,
+)
 _EXAMPLE = {"instances": [{"prompt": documentation.EXAMPLE_PROMPT}], "parameters": {"sampleCount": 1}}
-
-_DOCUMENTATION: dict[str, Any] = {
-    "operation_id": METHOD[1:],
-    "tags": ["Google"],
-    "summary": "Generate images (Imagen)",
-    "description": "For programs written for Imagen. The images are made by Gemini's image models.",
-    "responses": documentation.responses({"application/json": {"schema": {}}}, google.ERROR_SCHEMA),
-    "openapi_extra": {
-        "requestBody": documentation.request_body(PredictRequest, _EXAMPLE),
-        "parameters": [google.MODEL_PARAMETER],
-    },
-}
+router = APIRouter(tags=["Google"], dependencies=MAKES_IMAGES)
 
 
-def _endpoint(prefix: str) -> ImageEndpoint[PredictRequest]:
-    return ImageEndpoint(
-        path=f"{prefix}/models/{{model}}{METHOD}",
-        body=PredictRequest,
-        files=None,
-        order_of=order_of,
-        writer_for=_writer_for,
-        result=result,
-        explicit_base64=None,
-        takes_key=False,
-        documentation=_DOCUMENTATION | {"include_in_schema": prefix == google.PREFIXES[0]},
+async def _predict(
+    body: Annotated[PredictRequest, Depends(body_as(PredictRequest))], context: CurrentContext
+) -> Response:
+    """For programs written for Imagen. The images are made by Gemini's image models."""
+    return await ENDPOINT.respond(body, context)
+
+
+for _prefix in google.PREFIXES:
+    router.add_api_route(
+        f"{_prefix}/models/{{model:path}}{METHOD}",
+        _predict,
+        methods=["POST"],
+        include_in_schema=_prefix == google.PREFIXES[0],
+        operation_id=METHOD[1:],
+        summary="Generate images (Imagen)",
+        responses=documentation.responses({"application/json": {"schema": {}}}, google.ERROR_SCHEMA),
+        openapi_extra={
+            "requestBody": documentation.request_body(PredictRequest, _EXAMPLE),
+            "parameters": [google.MODEL_PARAMETER],
+        },
     )
-
-
-def routes(services: Services) -> list[APIRoute]:
-    """Return the route below every prefix; the first stands in the documentation."""
-    return [_endpoint(prefix).route(DIALECT, services) for prefix in google.PREFIXES]

@@ -4,18 +4,15 @@ Source: https://openrouter.ai/docs/api-reference/limits; amounts are in USD, win
 """
 
 from decimal import Decimal
-from functools import partial
 
-from fastapi.routing import APIRoute
+from fastapi import APIRouter
 from pydantic import BaseModel
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
-from banana.exchange import Exchange
 from banana.ledger.spend import Window
 from banana.money import rounded, usd
-from banana.routes import documentation, openai, openai_images
-from banana.routes.dialect import DialectRoute, Services
+from banana.routes import documentation, openai
+from banana.routes.deps import MAKES_NOTHING, CurrentContext
 
 # As OpenRouter names the windows.
 RESETS = {Window.DAY: "daily", Window.MONTH: "monthly"}
@@ -40,41 +37,32 @@ class KeyResponse(BaseModel):
     data: Key
 
 
-def routes(services: Services) -> list[APIRoute]:
-    """Return the route."""
+router = APIRouter(tags=["key"], dependencies=MAKES_NOTHING)
 
-    async def key(request: Request, exchange: Exchange) -> Response:
-        assert exchange.caller is not None
-        standing = await services.budgets.standing_of(exchange.caller)
-        budget, spent = standing.budget, standing.spent
-        data = Key(
-            label=exchange.caller,
-            limit=_number(budget.limit if budget else None),
-            limit_remaining=_number(standing.remaining),
-            limit_reset=RESETS[budget.window] if budget else None,
-            usage=rounded(usd(spent.ever)),
-            usage_daily=rounded(usd(spent.day)),
-            usage_weekly=rounded(usd(spent.week)),
-            usage_monthly=rounded(usd(spent.month)),
-        )
-        return JSONResponse(KeyResponse(data=data).model_dump(), headers={"Cache-Control": "no-store"})
 
-    content = {"application/json": {"schema": partial(documentation.schema_of, KeyResponse)}}
-    return [
-        DialectRoute(
-            "/v1/key",
-            key,
-            (openai_images.DIALECT,),
-            services,
-            makes_nothing=True,
-            methods=["GET"],
-            operation_id="getKey",
-            tags=["key"],
-            summary="Your budget and spending",
-            description="Your budget, what is left of it, and what you have spent, in USD. OpenRouter's API format.",
-            responses=documentation.responses(content, openai.ERROR_SCHEMA),
-        )
-    ]
+@router.get(
+    "/v1/key",
+    operation_id="getKey",
+    summary="Your budget and spending",
+    response_model=KeyResponse,
+    responses=documentation.responses({}, openai.ERROR_SCHEMA),
+)
+async def key(context: CurrentContext, response: Response) -> KeyResponse:
+    """Your budget, what is left of it, and what you have spent, in USD. OpenRouter's API format."""
+    response.headers["Cache-Control"] = "no-store"
+    standing = await context.services.budgets.standing_of(context.caller)
+    budget, spent = standing.budget, standing.spent
+    data = Key(
+        label=context.caller,
+        limit=_number(budget.limit if budget else None),
+        limit_remaining=_number(standing.remaining),
+        limit_reset=RESETS[budget.window] if budget else None,
+        usage=rounded(usd(spent.ever)),
+        usage_daily=rounded(usd(spent.day)),
+        usage_weekly=rounded(usd(spent.week)),
+        usage_monthly=rounded(usd(spent.month)),
+    )
+    return KeyResponse(data=data)
 
 
 def _number(amount: Decimal | None) -> float | None:

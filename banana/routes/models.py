@@ -7,64 +7,36 @@ references of both.
 from dataclasses import replace
 
 import msgspec
-from fastapi.routing import APIRoute
-from starlette.requests import Request
+from fastapi import APIRouter
 from starlette.responses import Response
 
 from banana import errors
-from banana.exchange import Exchange
 from banana.google.capabilities import image_model
 from banana.google.client import Call
 from banana.google.models import without_gateway
 from banana.google.prices import MILLION, TIERS
 from banana.routes import documentation, google, openai_images
-from banana.routes.dialect import DialectRoute, Handler, Services
+from banana.routes.deps import MAKES_IMAGES, Context, CurrentContext, Services
 
 DIALECT = replace(openai_images.DIALECT, claims=google.is_openai_models)
 
 
-def routes(services: Services) -> list[APIRoute]:
-    """Return the routes below every prefix."""
-    pairs = [(prefix, path) for prefix in google.PREFIXES for path in ("/models", "/models/{model}")]
-    return [_route(prefix, path, services) for prefix, path in pairs]
+async def _models(context: CurrentContext) -> Response:
+    """Google's API format."""
+    return await google.forward(context, "")
 
 
-def _route(prefix: str, path: str, services: Services) -> DialectRoute:
-    in_google_shape = google.forward_handler("", services)
-    shared = prefix == "/v1"
-    one = "{model}" in path
-    return DialectRoute(
-        prefix + path,
-        _shared_handler(in_google_shape, services) if shared else in_google_shape,
-        (DIALECT, google.DIALECT) if shared else (google.DIALECT,),
-        services,
-        methods=["GET"],
-        include_in_schema=prefix in ("/v1beta", "/v1"),
-        operation_id=f"{'either' if shared else 'google'}Model{'' if one else 's'}",
-        tags=["models"],
-        summary=f"{'Get a model' if one else 'List models'} ({'OpenAI' if shared else 'Google'})",
-        description="OpenAI's API format; with the header `x-goog-api-key`, Google's."
-        if shared
-        else "Google's API format.",
-        responses=documentation.responses(google.CONTENT, google.ERROR_SCHEMA),
-        openapi_extra={"parameters": [google.MODEL_PARAMETER] if one else []},
-    )
+async def _models_in_either_format(context: CurrentContext) -> Response:
+    """OpenAI's API format; with the header `x-goog-api-key`, Google's."""
+    if context.dialect is google.DIALECT:
+        return await google.forward(context, "")
+    return await _in_openai_shape(context)
 
 
-def _shared_handler(in_google_shape: Handler, services: Services) -> Handler:
-    """Return a handler that answers OpenAI's clients in OpenAI's shape, and Google's in Google's."""
-
-    async def either(request: Request, exchange: Exchange) -> Response:
-        if exchange.dialect == google.DIALECT.name:
-            return await in_google_shape(request, exchange)
-        return await _in_openai_shape(request, exchange, services)
-
-    return either
-
-
-async def _in_openai_shape(request: Request, exchange: Exchange, services: Services) -> Response:
+async def _in_openai_shape(context: Context) -> Response:
     """Return Google's image models in OpenAI's shape. Raises BananaError."""
-    response = await services.client.forward(Call("", "models?pageSize=1000", (), "GET"), exchange)
+    request, services = context.request, context.services
+    response = await services.client.forward(Call("", "models?pageSize=1000", (), "GET"), context.exchange)
     default = services.models.resolve(None)
     models = [_described(name, name == default, services) for name in image_models(b"".join(response.pieces))]
     if "model" not in request.path_params:
@@ -116,3 +88,22 @@ def _described(name: str, is_default: bool, services: Services) -> dict[str, obj
 
 def _json(document: object) -> Response:
     return Response(msgspec.json.encode(document), media_type="application/json")
+
+
+router = APIRouter(tags=["models"], dependencies=MAKES_IMAGES)
+for _prefix in google.PREFIXES:
+    _is_shared = _prefix == "/v1"
+    for _path, _parameters, _what in (
+        ("/models", [], "List models"),
+        ("/models/{model:path}", [google.MODEL_PARAMETER], "Get a model"),
+    ):
+        router.add_api_route(
+            _prefix + _path,
+            _models_in_either_format if _is_shared else _models,
+            methods=["GET"],
+            include_in_schema=_prefix in ("/v1beta", "/v1"),
+            operation_id=f"{'either' if _is_shared else 'google'}Model{'' if _parameters else 's'}",
+            summary=f"{_what} ({'OpenAI' if _is_shared else 'Google'})",
+            responses=documentation.responses(google.CONTENT, google.ERROR_SCHEMA),
+            openapi_extra={"parameters": _parameters},
+        )

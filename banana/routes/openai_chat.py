@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 import msgspec
-from fastapi.routing import APIRoute
+from fastapi import APIRouter, Depends
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, WithJsonSchema
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -28,7 +28,8 @@ from banana.images import Failure, Order, Outcome, Outcomes
 from banana.payload.lazyjson import LongString
 from banana.payload.pieces import Bytes, Pieces
 from banana.routes import documentation, openai
-from banana.routes.dialect import Dialect, Services, under
+from banana.routes.deps import MAKES_IMAGES_ONCE, CurrentContext, Services, body_as
+from banana.routes.dialect import Dialect, under
 from banana.routes.fields import (
     MAX_IMAGES,
     MAX_TEXT_BYTES,
@@ -382,38 +383,36 @@ _CONTENT_TYPES = {
     "text/event-stream": {"schema": {}},
 }
 
-_DOCUMENTATION: dict[str, Any] = {
-    "operation_id": "createChatCompletion",
-    "tags": ["OpenAI"],
-    "summary": "Chat with images",
-    "description": (
-        "OpenAI's API format for chat, for chat applications: text and images in, text and images (`images[]`) out, as JSON"
-        " or as server-sent events with `stream`. Functions are accepted and never called. Fields that cannot be supported,"
-        " such as `audio`, return an error that names them. Other fields, such as `temperature`, are accepted and ignored."
-    ),
-    "responses": documentation.responses(_CONTENT_TYPES, openai.ERROR_SCHEMA),
-    "openapi_extra": {"requestBody": documentation.request_body(ChatRequest, _EXAMPLE)},
-}
+
+def _writer_for(body: ChatRequest, order: Order, _: Headers, services: Services) -> ChatWriter:
+    return ChatWriter(body, order, as_links=services.chat_images_as_links)
 
 
-def endpoint(services: Services) -> ImageEndpoint[ChatRequest]:
-    """Return the endpoint."""
-
-    def writer_for(body: ChatRequest, order: Order, _: Headers) -> ChatWriter:
-        return ChatWriter(body, order, as_links=services.chat_images_as_links)
-
-    return ImageEndpoint(
-        path=PATH,
-        body=ChatRequest,
-        files=None,
-        order_of=order_of,
-        writer_for=writer_for,
-        result=result,
-        explicit_base64="",
-        documentation=_DOCUMENTATION,
-    )
+ENDPOINT: ImageEndpoint[ChatRequest] = ImageEndpoint(
+    path=PATH,
+    body=ChatRequest,
+    order_of=order_of,
+    writer_for=_writer_for,
+    result=result,
+    explicit_base64="",
+    dialect=DIALECT,
+)
+router = APIRouter(tags=["OpenAI"], dependencies=MAKES_IMAGES_ONCE)
 
 
-def routes(services: Services) -> list[APIRoute]:
-    """Return the route."""
-    return [endpoint(services).route(DIALECT, services)]
+@router.post(
+    PATH,
+    operation_id="createChatCompletion",
+    summary="Chat with images",
+    responses=documentation.responses(_CONTENT_TYPES, openai.ERROR_SCHEMA, or_task=True),
+    openapi_extra={"requestBody": documentation.request_body(ChatRequest, _EXAMPLE)},
+)
+async def create_chat_completion(
+    body: Annotated[ChatRequest, Depends(body_as(ChatRequest))], context: CurrentContext
+) -> Response:
+    """OpenAI's API format for chat, for chat applications.
+
+    Text and images in, text and images (`images[]`) out, as JSON or as server-sent events with `stream`. Functions are accepted and never called. Fields that cannot be supported, such as `audio`, return an error that names
+    them. Other fields, such as `temperature`, are accepted and ignored.
+    """
+    return await ENDPOINT.respond(body, context)

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 import msgspec
-from fastapi.routing import APIRoute
+from fastapi import APIRouter, Depends
 from pydantic import ConfigDict, Field, ValidationInfo, field_validator
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -22,7 +22,8 @@ from banana.http.responses import PiecesResponse, one_line
 from banana.images import Failure, Order, Outcome, Outcomes
 from banana.payload.pieces import Bytes, Pieces
 from banana.routes import documentation, openai
-from banana.routes.dialect import Dialect, Services, under
+from banana.routes.deps import MAKES_IMAGES_ONCE, CurrentContext, Services, body_as
+from banana.routes.dialect import Dialect, under
 from banana.routes.fields import (
     MAX_IMAGES,
     REFUSED,
@@ -204,57 +205,77 @@ def _image_field(outcome: Outcome, image: Image, *, as_links: bool) -> list[Byte
     return [b'"url":"', *([outcome.url.encode()] if outcome.url else data_uri_of(outcome)), b'"']
 
 
-def _writer_for(event_name: str) -> Callable[[ImagesRequest, Order, Headers], ImagesWriter]:
-    return lambda body, order, _: ImagesWriter(body, order, event_name)
-
-
-def _documentation(model: type[ImagesRequest], summary: str, operation_id: str) -> dict[str, Any]:
-    example = {"prompt": documentation.EXAMPLE_PROMPT}
-    if model is EditRequest:
-        example["image"] = documentation.EXAMPLE_PICTURE
-    return {
-        "operation_id": operation_id,
-        "tags": ["OpenAI"],
-        "summary": summary,
-        "description": "OpenAI's API format. The response is JSON, or server-sent events with `stream`.",
-        "responses": documentation.responses(CONTENT, openai.ERROR_SCHEMA),
-        "openapi_extra": {
-            "requestBody": documentation.request_body(model, example, pictures="image", form=model is EditRequest),
-        },
-    }
+def _writer_for(event_name: str) -> Callable[[ImagesRequest, Order, Headers, Services], ImagesWriter]:
+    return lambda body, order, _, __: ImagesWriter(body, order, event_name)
 
 
 CONTENT = {
     "application/json": {"schema": {"type": "object", "required": ["created", "data"]}},
     "text/event-stream": {"schema": {}},
 }
-DIALECT = Dialect("openai-images", under("/v1/images"), openai.error_response)
+DIALECT = Dialect("openai-images", under("/v1/images", "/v1/key"), openai.error_response)
 GENERATIONS: ImageEndpoint[ImagesRequest] = ImageEndpoint(
     path="/v1/images/generations",
     body=ImagesRequest,
-    files="image",
     order_of=order_of,
     writer_for=_writer_for("image_generation"),
     result=result,
     explicit_base64="b64_json",
-    documentation=_documentation(ImagesRequest, "Generate images", "createImage"),
+    dialect=DIALECT,
 )
 EDITS: ImageEndpoint[EditRequest] = ImageEndpoint(
     path="/v1/images/edits",
     body=EditRequest,
-    files="image",
     order_of=order_of,
     writer_for=_writer_for("image_edit"),
     result=result,
     explicit_base64="b64_json",
-    documentation=_documentation(EditRequest, "Edit images", "createImageEdit"),
+    dialect=DIALECT,
 )
 
 
-def routes(services: Services) -> list[APIRoute]:
-    """Return both routes, and both as tasks."""
-    endpoints: tuple[ImageEndpoint[Any], ...] = (GENERATIONS, EDITS)
-    return [
-        *(endpoint.route(DIALECT, services) for endpoint in endpoints),
-        *(endpoint.async_route(DIALECT, services) for endpoint in endpoints),
-    ]
+ImagesBody = Annotated[ImagesRequest, Depends(body_as(ImagesRequest, files="image"))]
+EditBody = Annotated[EditRequest, Depends(body_as(EditRequest, files="image"))]
+_EXAMPLE = {"prompt": documentation.EXAMPLE_PROMPT}
+_IMAGES_BODY = {"requestBody": documentation.request_body(ImagesRequest, _EXAMPLE)}
+_EDIT_BODY = {
+    "requestBody": documentation.request_body(
+        EditRequest, _EXAMPLE | {"image": documentation.EXAMPLE_PICTURE}, pictures="image", form=True
+    )
+}
+_RESPONSES = documentation.responses(CONTENT, openai.ERROR_SCHEMA, or_task=True)
+router = APIRouter(tags=["OpenAI"], dependencies=MAKES_IMAGES_ONCE, responses=_RESPONSES)
+
+
+@router.post(GENERATIONS.path, operation_id="createImage", summary="Generate images", openapi_extra=_IMAGES_BODY)
+async def create_image(body: ImagesBody, context: CurrentContext) -> Response:
+    """OpenAI's API format. The response is JSON, or server-sent events with `stream`."""
+    return await GENERATIONS.respond(body, context)
+
+
+@router.post(EDITS.path, operation_id="createImageEdit", summary="Edit images", openapi_extra=_EDIT_BODY)
+async def create_image_edit(body: EditBody, context: CurrentContext) -> Response:
+    """OpenAI's API format. The response is JSON, or server-sent events with `stream`."""
+    return await EDITS.respond(body, context)
+
+
+@router.post(
+    f"{GENERATIONS.path}/async",
+    operation_id="createImageAsync",
+    summary="Generate images, as a task",
+    openapi_extra=_IMAGES_BODY,
+)
+async def create_image_task(body: ImagesBody, context: CurrentContext) -> Response:
+    """Returns a task at once. Poll its `poll_url` until its status is no longer `processing`."""
+    return await GENERATIONS.respond_with_task(body, context)
+
+
+@router.post(
+    f"{EDITS.path}/async",
+    operation_id="createImageEditAsync",
+    summary="Edit images, as a task",
+    openapi_extra=_EDIT_BODY,
+)
+async def create_image_edit_task(body: EditBody, context: CurrentContext) -> Response:
+    """Returns a task at once. Poll its `poll_url` until its status is no longer `processing`."""
+    return await EDITS.respond_with_task(body, context)

@@ -12,10 +12,9 @@ from contextlib import suppress
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from fastapi.routing import APIRoute
+from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 from starlette.datastructures import Headers
-from starlette.requests import Request
 from starlette.responses import Response
 
 from banana import errors
@@ -30,7 +29,8 @@ from banana.results.documents import error_in
 from banana.results.history import PICTURE_PREFIX, RESPONSE_PREFIX
 from banana.results.links import expired
 from banana.routes import documentation, openai
-from banana.routes.dialect import Dialect, DialectRoute, Handler, Services, under
+from banana.routes.deps import MAKES_IMAGES_ONCE, MAKES_NOTHING, Context, CurrentContext, Services, body_as
+from banana.routes.dialect import Dialect, under
 from banana.routes.fields import REFUSED, ModelName, ServiceTier, ShortText, Text, read_picture, read_text, refusal
 from banana.routes.image_endpoint import ImageEndpoint, ResponseWriter
 from banana.routes.openai_chat import read_content, turn_parts
@@ -492,85 +492,101 @@ _CONTENT = {
 }
 _EXAMPLE = {"input": documentation.EXAMPLE_PROMPT, "tools": [{"type": TOOL}]}
 
-_DOCUMENTATION: dict[str, Any] = {
-    "operation_id": "createResponse",
-    "tags": ["OpenAI"],
-    "summary": "Create a response with an image",
-    "description": (
-        "OpenAI's API format for responses, with the tool `image_generation`: as JSON, as server-sent events with `stream`,"
-        " or in the background with `background`. Fields that cannot be supported return an error that names them. Other"
-        " fields are accepted and ignored."
-    ),
-    "responses": documentation.responses(_CONTENT, openai.ERROR_SCHEMA),
-    "openapi_extra": {"requestBody": documentation.request_body(ResponsesRequest, _EXAMPLE)},
-}
+
+def _writer_for(body: ResponsesRequest, order: Order, _: Headers, services: Services) -> ResponsesWriter:
+    model = services.models.resolve(order.model_name)
+    return ResponsesWriter(body, order, model, keeps=services.requests.keeps)
 
 
-def endpoint(services: Services) -> ImageEndpoint[ResponsesRequest]:
-    """Return the endpoint that makes one."""
-
-    def writer_for(body: ResponsesRequest, order: Order, _: Headers) -> ResponsesWriter:
-        model = services.models.resolve(order.model_name)
-        return ResponsesWriter(body, order, model, keeps=services.requests.keeps)
-
-    return ImageEndpoint(
-        path=PATH,
-        body=ResponsesRequest,
-        files=None,
-        order_of=order_of,
-        writer_for=writer_for,
-        result=result,
-        explicit_base64=None,
-        documentation=_DOCUMENTATION,
-    )
+ENDPOINT: ImageEndpoint[ResponsesRequest] = ImageEndpoint(
+    path=PATH,
+    body=ResponsesRequest,
+    order_of=order_of,
+    writer_for=_writer_for,
+    result=result,
+    explicit_base64=None,
+    dialect=DIALECT,
+)
+_STORED = documentation.responses({"application/json": {"schema": {"type": "object"}}}, openai.ERROR_SCHEMA)
+ResponseId = Annotated[str, Path(alias="id", description="The `id` of a stored response.")]
+router = APIRouter(tags=["OpenAI"])
 
 
-def routes(services: Services) -> list[APIRoute]:
-    """Return the routes: make, get, cancel and delete a response."""
+@router.post(
+    PATH,
+    operation_id="createResponse",
+    summary="Create a response with an image",
+    dependencies=MAKES_IMAGES_ONCE,
+    responses=documentation.responses(_CONTENT, openai.ERROR_SCHEMA, or_task=True),
+    openapi_extra={"requestBody": documentation.request_body(ResponsesRequest, _EXAMPLE)},
+)
+async def create_response(
+    body: Annotated[ResponsesRequest, Depends(body_as(ResponsesRequest))], context: CurrentContext
+) -> Response:
+    """OpenAI's API format for responses, with the tool `image_generation`.
 
-    async def get(request: Request, exchange: Exchange) -> Response:
-        if request.query_params.get("stream") == "true":
-            raise errors.InvalidRequest.of_fields(
-                [("stream", "is not supported for an existing response; poll it without stream")]
-            )
-        assert exchange.caller is not None
-        entry = await _entry_of(request, exchange, services)
-        return await _response_of(entry, exchange, services)
-
-    async def cancel(request: Request, exchange: Exchange) -> Response:
-        assert exchange.caller is not None
-        found = await _entry_of(request, exchange, services)
-        entry = await services.requests.cancel_task(found.id, exchange.caller)
-        return await _response_of(entry, exchange, services)
-
-    async def delete(request: Request, exchange: Exchange) -> Response:
-        assert exchange.caller is not None
-        found = await _entry_of(request, exchange, services)
-        await services.requests.delete_task(found.id, exchange.caller)
-        document = {"id": request.path_params["id"], "object": "response", "deleted": True}
-        return Response(one_line(document), media_type="application/json")
-
-    one = f"{PATH}/{{id}}"
-    return [
-        endpoint(services).route(DIALECT, services),
-        _route(one, "GET", get, services, "getResponse", "Read a stored response"),
-        _route(f"{one}/cancel", "POST", cancel, services, "cancelResponse", "Cancel a background response"),
-        _route(one, "DELETE", delete, services, "deleteResponse", "Delete a stored response"),
-    ]
+    The response is JSON, server-sent events with `stream`, or in the background with `background`. Fields that cannot be supported return an error that names them. Other fields are accepted and ignored.
+    """
+    return await ENDPOINT.respond(body, context)
 
 
-async def _entry_of(request: Request, exchange: Exchange, services: Services) -> Entry:
+@router.get(
+    f"{PATH}/{{id}}",
+    operation_id="getResponse",
+    summary="Read a stored response",
+    dependencies=MAKES_NOTHING,
+    responses=_STORED,
+)
+async def get_response(
+    response_id: ResponseId, context: CurrentContext, stream: Annotated[str, Query()] = ""
+) -> Response:
+    """Returns the response, with its status while it runs in the background."""
+    if stream == "true":
+        problem = "is not supported for an existing response; poll it without stream"
+        raise errors.InvalidRequest.of_fields([("stream", problem)])
+    return await _response_of(await _entry_of(response_id, context), context)
+
+
+@router.post(
+    f"{PATH}/{{id}}/cancel",
+    operation_id="cancelResponse",
+    summary="Cancel a background response",
+    dependencies=MAKES_NOTHING,
+    responses=_STORED,
+)
+async def cancel_response(response_id: ResponseId, context: CurrentContext) -> Response:
+    """Cancels a response that runs in the background, and returns it."""
+    found = await _entry_of(response_id, context)
+    entry = await context.services.requests.cancel_task(found.id, context.caller)
+    return await _response_of(entry, context)
+
+
+@router.delete(
+    f"{PATH}/{{id}}",
+    operation_id="deleteResponse",
+    summary="Delete a stored response",
+    dependencies=MAKES_NOTHING,
+    responses=_STORED,
+)
+async def delete_response(response_id: ResponseId, context: CurrentContext) -> Response:
+    """Deletes a response and its images."""
+    found = await _entry_of(response_id, context)
+    await context.services.requests.delete_task(found.id, context.caller)
+    return Response(one_line({"id": response_id, "object": "response", "deleted": True}), media_type="application/json")
+
+
+async def _entry_of(name: str, context: Context) -> Entry:
     """Return the entry of a response of the caller's. Raises NotFound, also for what is another format's task."""
-    assert exchange.caller is not None
-    name: str = request.path_params["id"]
+    requests = context.services.requests
     with suppress(errors.NotFound):
         if name.startswith(RESPONSE_PREFIX):
-            return await services.requests.response(name.removeprefix(RESPONSE_PREFIX), exchange.caller, PATH)
+            return await requests.response(name.removeprefix(RESPONSE_PREFIX), context.caller, PATH)
     raise errors.NotFound(f"Response {name[:100]} was not found. It may have expired, or belong to another caller.")
 
 
-async def _response_of(entry: Entry, exchange: Exchange, services: Services) -> Response:
+async def _response_of(entry: Entry, context: Context) -> Response:
     """Return an entry as the response that it is. Raises Expired."""
+    exchange, services = context.exchange, context.services
     exchange.kept_id = entry.id
     if entry.state is State.COMPLETED:
         outcomes = await services.requests.outcomes_of(entry, "", as_links=False)
@@ -582,28 +598,3 @@ async def _response_of(entry: Entry, exchange: Exchange, services: Services) -> 
     model = services.models.resolve(None)
     document = _document(entry.id, int(entry.created_at), _STATUSES[entry.state], model, _FORGOTTEN, error=error)
     return PiecesResponse(document, "application/json")
-
-
-_ID = {
-    "name": "id",
-    "in": "path",
-    "required": True,
-    "description": "The `id` of a stored response.",
-    "schema": {"type": "string"},
-}
-
-
-def _route(path: str, method: str, handler: Handler, services: Services, name: str, summary: str) -> DialectRoute:
-    return DialectRoute(
-        path,
-        handler,
-        (DIALECT,),
-        services,
-        makes_nothing=True,
-        methods=[method],
-        operation_id=name,
-        tags=["OpenAI"],
-        summary=summary,
-        responses=documentation.responses({"application/json": {"schema": {"type": "object"}}}, openai.ERROR_SCHEMA),
-        openapi_extra={"parameters": [_ID]},
-    )

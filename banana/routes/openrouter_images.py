@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi.routing import APIRoute
+from fastapi import APIRouter, Depends
 from pydantic import BeforeValidator, Field
 from starlette.datastructures import Headers
 from starlette.responses import Response
@@ -14,7 +14,7 @@ from banana.images import Order, Outcomes
 from banana.payload.lazyjson import with_texts
 from banana.payload.pieces import Pieces
 from banana.routes import documentation, openai, openai_images
-from banana.routes.dialect import Services
+from banana.routes.deps import MAKES_IMAGES_ONCE, CurrentContext, Services, body_as
 from banana.routes.fields import Pictures
 from banana.routes.image_endpoint import ImageEndpoint
 from banana.routes.openai_images import ImagesRequest, ImagesWriter, address_in, order_with
@@ -54,7 +54,7 @@ class OpenRouterWriter(ImagesWriter):
         return PiecesResponse(result(outcomes, as_links=self.as_links), "application/json")
 
 
-def _writer_for(body: OpenRouterRequest, order: Order, _: Headers) -> OpenRouterWriter:
+def _writer_for(body: OpenRouterRequest, order: Order, _: Headers, __: Services) -> OpenRouterWriter:
     return OpenRouterWriter(body, order, "image_generation")
 
 
@@ -68,24 +68,26 @@ DIALECT = openai_images.DIALECT
 ENDPOINT: ImageEndpoint[OpenRouterRequest] = ImageEndpoint(
     path="/v1/images",
     body=OpenRouterRequest,
-    files=None,
     order_of=order_of,
     writer_for=_writer_for,
     result=result,
     explicit_base64="b64_json",
-    documentation={
-        "operation_id": "createOpenRouterImage",
-        "tags": ["OpenAI"],
-        "summary": "Generate or edit images (OpenRouter)",
-        "description": "OpenRouter's API format: one route, with or without input images (`input_references`).",
-        "responses": documentation.responses(openai_images.CONTENT, openai.ERROR_SCHEMA),
-        "openapi_extra": {
-            "requestBody": documentation.request_body(OpenRouterRequest, {"prompt": documentation.EXAMPLE_PROMPT})
-        },
+    dialect=DIALECT,
+)
+router = APIRouter(tags=["OpenAI"], dependencies=MAKES_IMAGES_ONCE)
+
+
+@router.post(
+    ENDPOINT.path,
+    operation_id="createOpenRouterImage",
+    summary="Generate or edit images (OpenRouter)",
+    responses=documentation.responses(openai_images.CONTENT, openai.ERROR_SCHEMA, or_task=True),
+    openapi_extra={
+        "requestBody": documentation.request_body(OpenRouterRequest, {"prompt": documentation.EXAMPLE_PROMPT})
     },
 )
-
-
-def routes(services: Services) -> list[APIRoute]:
-    """Return the route."""
-    return [ENDPOINT.route(DIALECT, services)]
+async def create_openrouter_image(
+    body: Annotated[OpenRouterRequest, Depends(body_as(OpenRouterRequest))], context: CurrentContext
+) -> Response:
+    """OpenRouter's API format: one route, with or without input images (`input_references`)."""
+    return await ENDPOINT.respond(body, context)

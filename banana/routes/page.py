@@ -6,12 +6,11 @@ It is a client of `/generate`, of its tasks and of `/v1/models` like any other.
 import gzip
 import hashlib
 from collections.abc import Awaitable, Callable
-from functools import cache
 from pathlib import Path
 
+from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
 
 FOLDER = Path(__file__).with_name("static")
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
@@ -27,13 +26,6 @@ HEADERS = {
 }
 
 
-def routes() -> list[BaseRoute]:
-    """Return the page at `/`, and its parts under `/page/`."""
-    files = [path for path in FOLDER.iterdir() if path.suffix in TYPES]
-    return [Route("/" if path.name == "index.html" else f"/page/{path.name}", _file_handler(path)) for path in files]
-
-
-@cache
 def _file_handler(path: Path) -> Callable[[Request], Awaitable[Response]]:
     content = path.read_bytes()
     # By whether the client takes gzip: each is a representation of its own, with its own entity tag.
@@ -52,3 +44,11 @@ def _file_handler(path: Path) -> Callable[[Request], Awaitable[Response]]:
         return Response(bodies[is_compressed], media_type=TYPES[path.suffix], headers=headers[is_compressed])
 
     return serve
+
+
+router = APIRouter(include_in_schema=False)
+for _path in FOLDER.iterdir():
+    if _path.suffix in TYPES:
+        # HEAD as well, as Starlette's own files have it.
+        _name = "/" if _path.name == "index.html" else f"/page/{_path.name}"
+        router.add_api_route(_name, _file_handler(_path), methods=["GET", "HEAD"])

@@ -7,20 +7,19 @@ import os
 import re
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import anyio
-from fastapi import APIRouter
+from fastapi import APIRouter, Depends, Query
 from starlette.requests import Request
 from starlette.responses import FileResponse, RedirectResponse, Response
-from starlette.routing import BaseRoute
 
 from banana import errors
-from banana.admission.rate import RateLimit
 from banana.admission.tokens import address_of
 from banana.http.middleware import exchange_of
-from banana.results.files import EXTENSIONS, Files, Presigned
-from banana.results.links import Links, expired
+from banana.results.files import EXTENSIONS, Presigned
+from banana.results.links import expired
+from banana.routes.deps import Services, services_of
 
 TYPES = {extension: mime_type for mime_type, extension in EXTENSIONS.items()}
 _NAME = re.compile(r"[0-9a-f]{32}-[0-9]{1,2}\.(" + "|".join(TYPES) + ")")
@@ -28,44 +27,56 @@ _NAME = re.compile(r"[0-9a-f]{32}-[0-9]{1,2}\.(" + "|".join(TYPES) + ")")
 _RANGE = re.compile(r"\s*([0-9]{1,18})-([0-9]{0,18})\s*|\s*-[0-9]{1,18}\s*")
 
 
-def routes(files: Files, links: Links, rate_limit: RateLimit) -> list[BaseRoute]:
-    """Return the route. It needs no token: the link is the permission."""
-    router = APIRouter(tags=["tasks"])
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The image.", "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}},
+    302: {"description": "The image is at this address, for at most an hour."},
+    206: {"description": "The requested range."},
+    304: {"description": "Not changed."},
+    403: {"description": "The signature of the link is wrong."},
+    404: {"description": "There is no such image."},
+    410: {"description": "The image is no longer kept."},
+    416: {"description": "The range is outside the image."},
+    429: {"description": "Too many requests."},
+}
+router = APIRouter(tags=["tasks"])  # no token is needed: the link is the permission
 
-    @router.head("/results/{name}", include_in_schema=False)
-    @router.get(
-        "/results/{name}",
-        operation_id="result",
-        summary="Open a link to an image",
-        response_class=Response,
-        responses=_RESPONSES,
-        openapi_extra={"parameters": _PARAMETERS},
-    )
-    async def picture(request: Request) -> Response:
-        """Return a kept image. Open the link that the service gave: it has `exp` and `sig`."""
-        name, query = request.path_params["name"], request.query_params
-        if not _NAME.fullmatch(name):
-            raise errors.NotFound("There is no such image.")
-        exchange_of(request.scope).caller = address_of(request)
-        await rate_limit.admit_replay(request)
-        left_seconds = links.check(name, query.get("exp", ""), query.get("sig", ""))
-        try:
-            location = await files.location(name, request.method)
-        except FileNotFoundError:
-            raise expired() from None
-        except OSError as error:
-            raise errors.LedgerUnavailable from error
-        if isinstance(location, Presigned):
-            return _redirect(location, left_seconds)
-        try:
-            status = await anyio.to_thread.run_sync(os.stat, location)
-        except OSError:
-            raise expired() from None
-        if not stat.S_ISREG(status.st_mode):
-            raise expired()
-        return _response(request, name, location, status, left_seconds)
 
-    return list(router.routes)
+@router.head("/results/{name}", include_in_schema=False)
+@router.get(
+    "/results/{name}",
+    operation_id="result",
+    summary="Open a link to an image",
+    response_class=Response,
+    responses=_RESPONSES,
+)
+async def stored_image(
+    name: str,
+    request: Request,
+    services: Annotated[Services, Depends(services_of)],
+    exp: Annotated[str, Query(description="Part of the link.")] = "",
+    sig: Annotated[str, Query(description="Part of the link.")] = "",
+) -> Response:
+    """Returns a stored image. Open the link that the service gave: it has `exp` and `sig`."""
+    if not _NAME.fullmatch(name):
+        raise errors.NotFound("There is no such image.")
+    exchange_of(request.scope).caller = address_of(request)
+    await services.rate_limit.admit_replay(request)
+    left_seconds = services.links.check(name, exp, sig)
+    try:
+        location = await services.files.location(name, request.method)
+    except FileNotFoundError:
+        raise expired() from None
+    except OSError as error:
+        raise errors.LedgerUnavailable from error
+    if isinstance(location, Presigned):
+        return _redirect(location, left_seconds)
+    try:
+        status = await anyio.to_thread.run_sync(os.stat, location)
+    except OSError:
+        raise expired() from None
+    if not stat.S_ISREG(status.st_mode):
+        raise expired()
+    return _response(request, name, location, status, left_seconds)
 
 
 def _redirect(location: Presigned, left_seconds: int) -> Response:
@@ -100,21 +111,3 @@ def _is_range(value: str) -> bool:
 def _is_known(if_none_match: str, etag: str) -> bool:
     given = [tag.strip().removeprefix("W/") for tag in if_none_match.split(",")]
     return etag in given or "*" in given
-
-
-# For the documentation alone: for a parameter of its own FastAPI imports all of pydantic's old version, 20 ms.
-_PARAMETERS = [
-    {"name": "name", "in": "path", "required": True, "schema": {"type": "string"}},
-    *({"name": name, "in": "query", "required": False, "schema": {"type": "string"}} for name in ("exp", "sig")),
-]
-_RESPONSES: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The image.", "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}},
-    302: {"description": "The image is at this address, for at most an hour."},
-    206: {"description": "The requested range."},
-    304: {"description": "Not changed."},
-    403: {"description": "The signature of the link is wrong."},
-    404: {"description": "There is no such image."},
-    410: {"description": "The image is no longer kept."},
-    416: {"description": "The range is outside the image."},
-    429: {"description": "Too many requests."},
-}

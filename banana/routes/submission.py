@@ -1,24 +1,17 @@
 """Requests that become tasks, in every API format: how they are begun, and how the response says so."""
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
 
 import msgspec
-from starlette.requests import Request
 from starlette.responses import Response
 
-from banana.exchange import Exchange
 from banana.http.addresses import base_url_of
 from banana.http.responses import PiecesResponse
-from banana.images import Outcomes
 from banana.ledger.ledger import Entry, State
-from banana.payload.pieces import Pieces
 from banana.results.links import expired
 from banana.results.requests import RETRY_AFTER_SECONDS, Submission
 from banana.results.works import Job
-from banana.routes.dialect import Dialect, Services
+from banana.routes.deps import Context, Result
 from banana.routes.kept import preference_of
 
 TASKS_PATH = "/v1/images/tasks"
@@ -31,32 +24,9 @@ STATUSES = {
 }
 
 
-class Result(Protocol):
-    """Writes the body of a response in JSON, with pictures or with links to them."""
-
-    def __call__(self, outcomes: Outcomes, *, as_links: bool) -> Pieces:
-        """Return the body in pieces."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class TaskFormat:
-    """What a route's tasks are.
-
-    Attributes:
-        job_of: reads an order as the job wrote it.
-        result: the body that the route would have answered with.
-        dialect: of the route, for errors.
-
-    """
-
-    job_of: Callable[[bytes], Job]
-    result: Result
-    dialect: Dialect
-
-
-def submission_of(job: Job, exchange: Exchange, services: Services, *, is_task: bool = False) -> Submission:
+def submission_of(job: Job, context: Context, *, is_task: bool = False) -> Submission:
     """Return what a request submits."""
+    exchange, services = context.exchange, context.services
 
     async def admit(is_new: bool) -> None:
         """Count a request with a key, which was not counted before; begin no task that there is no room or budget for."""
@@ -69,24 +39,22 @@ def submission_of(job: Job, exchange: Exchange, services: Services, *, is_task: 
     return Submission(job, exchange, exchange.idempotency_key, is_task, admit)
 
 
-async def accepted(
-    request: Request, exchange: Exchange, job: Job, task_format: TaskFormat, services: Services, *, as_links: bool
-) -> Response:
-    """Begin a task; return 202 with its address, or its result when it ends as soon as `Prefer: wait` says."""
-    submission = submission_of(job, exchange, services, is_task=True)
+async def accepted(job: Job, result: Result, context: Context, *, as_links: bool) -> Response:
+    """Begin a task; return 202 with its address, or its `result` when it ends as soon as `Prefer: wait` says."""
+    request, exchange, services = context.request, context.exchange, context.services
+    submission = submission_of(job, context, is_task=True)
     await services.requests.submit(submission)
     entry = submission.entry
     assert entry is not None
-    assert exchange.caller is not None
     check_kept(entry)
     base_url = base_url_of(request, services.public_url)
     left_seconds = max(0, exchange.deadline - asyncio.get_running_loop().time() - 1)
     if wait_seconds := min(preference_of(request.headers).wait_seconds, left_seconds):
-        entry = await services.requests.task(entry.id, exchange.caller, wait_seconds)
+        entry = await services.requests.task(entry.id, context.caller, wait_seconds)
         if entry.state in (State.COMPLETED, State.FAILED):
             outcomes = await services.requests.outcomes_of(entry, base_url, as_links=as_links)
             exchange.cost_usd = None if submission.is_replay else outcomes.cost_usd
-            return PiecesResponse(task_format.result(outcomes, as_links=as_links), "application/json")
+            return PiecesResponse(result(outcomes, as_links=as_links), "application/json")
     document = msgspec.json.encode(_accepted_fields(entry, base_url))
     return Response(document, 202, _ACCEPTED_HEADERS | {"Location": poll_url(entry, base_url)}, "application/json")
 

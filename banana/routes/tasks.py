@@ -3,12 +3,10 @@
 Source: the `/async` contract that clients of sub2api speak; tasks of every API format are polled here.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from fastapi.routing import APIRoute
-from starlette.requests import Request
+from fastapi import APIRouter, Header, Path, Query
 from starlette.responses import Response
 
 from banana import errors
@@ -20,10 +18,11 @@ from banana.ledger.ledger import Entry, State
 from banana.money import rounded
 from banana.results.documents import error_in, summary_of
 from banana.results.links import expired
-from banana.routes import documentation, openai, openai_images
-from banana.routes.dialect import Dialect, DialectRoute, Handler, Services
+from banana.routes import documentation, openai
+from banana.routes.deps import MAKES_NOTHING, Context, CurrentContext
+from banana.routes.dialect import Dialect
 from banana.routes.kept import MAX_WAIT_SECONDS
-from banana.routes.submission import TASKS_PATH, TaskFormat, task_fields
+from banana.routes.submission import TASKS_PATH, task_fields
 
 DEFAULT_LIMIT, MAX_LIMIT = 20, 100
 # A task changes, and what a cache would keep is nobody else's to see.
@@ -31,62 +30,106 @@ HEADERS = {"Cache-Control": "no-store"}
 # A task's entity tag says whether it has ended.
 PROCESSING, ENDED = '"processing"', '"ended"'
 
-
-def routes(services: Services, formats: Mapping[str, TaskFormat]) -> list[APIRoute]:
-    """Return the routes; `formats` are those of every route that has tasks."""
-
-    async def poll(request: Request, exchange: Exchange) -> Response:
-        assert exchange.caller is not None
-        wait_seconds = _number(request, "wait", 0, MAX_WAIT_SECONDS)
-        entry = await services.requests.task(request.path_params["id"], exchange.caller, wait_seconds)
-        exchange.kept_id = entry.id
-        return await _task_response(entry, request, exchange, services, formats)
-
-    async def listing(request: Request, exchange: Exchange) -> Response:
-        assert exchange.caller is not None
-        limit = _number(request, "limit", DEFAULT_LIMIT, MAX_LIMIT)
-        if not limit:
-            raise errors.InvalidRequest.of_fields([("limit", "must be at least 1")])
-        after = request.query_params.get("after")
-        found = await services.requests.tasks(exchange.caller, limit + 1, after)
-        base_url = base_url_of(request, services.public_url)
-        document = {
-            "object": "list",
-            "data": [_fields(entry, base_url, exchange, formats) for entry in found[:limit]],
-            "has_more": len(found) > limit,
-        }
-        return Response(msgspec.json.encode(document), 200, HEADERS, "application/json")
-
-    async def delete(request: Request, exchange: Exchange) -> Response:
-        assert exchange.caller is not None
-        only_active = _is_only_active(request.headers.get("if-match"))
-        await services.requests.delete_task(request.path_params["id"], exchange.caller, only_active=only_active)
-        return Response(status_code=204, headers=HEADERS)
-
-    one = f"{TASKS_PATH}/{{id}}"
-    return [
-        _route(one, "GET", poll, services, "getImageTask", "Poll a task", [_ID, _WAIT, _ACCEPT]),
-        _route(TASKS_PATH, "GET", listing, services, "listImageTasks", "List your tasks", [_LIMIT, _AFTER]),
-        _route(one, "DELETE", delete, services, "deleteImageTask", "Cancel or delete a task", [_ID, _IF_MATCH]),
-    ]
+_FILE = {"schema": {"type": "string", "format": "binary"}}
+TaskId = Annotated[str, Path(alias="id", description="The `id` of one of your tasks.")]
+router = APIRouter(tags=["tasks"], dependencies=MAKES_NOTHING)
 
 
-async def _task_response(
-    entry: Entry, request: Request, exchange: Exchange, services: Services, formats: Mapping[str, TaskFormat]
+def _responses(content: dict[str, Any], *, is_delete: bool = False) -> dict[int | str, dict[str, Any]]:
+    found = documentation.responses(content, openai.ERROR_SCHEMA)
+    if is_delete:
+        del found[200]
+        found[204] = {"description": "It was cancelled or deleted."}
+        found[412] = found[404] | {"description": "It has already ended; it was not deleted."}
+    return found
+
+
+@router.get(
+    f"{TASKS_PATH}/{{id}}",
+    operation_id="getImageTask",
+    summary="Poll a task",
+    responses=_responses({"application/json": {"schema": documentation.TASK_SCHEMA}, "image/*": _FILE}),
+)
+async def poll(
+    task_id: TaskId,
+    context: CurrentContext,
+    wait: Annotated[
+        int, Query(ge=0, description="Waits up to this many seconds, at most 60, for the task to end.")
+    ] = 0,
+    accept: Annotated[
+        str,
+        Header(
+            description="`image/*`: the image file itself, once a task with one image is completed.",
+            examples=["image/*"],
+        ),
+    ] = "",
 ) -> Response:
+    """Returns the task, and what became of it once it has ended."""
+    entry = await context.services.requests.task(task_id, context.caller, min(wait, MAX_WAIT_SECONDS))
+    context.exchange.kept_id = entry.id
+    return await _task_response(entry, context, accept)
+
+
+@router.get(
+    TASKS_PATH,
+    operation_id="listImageTasks",
+    summary="List your tasks",
+    responses=_responses({"application/json": {"schema": documentation.TASK_LIST_SCHEMA}}),
+)
+async def list_tasks(
+    context: CurrentContext,
+    limit: Annotated[int, Query(ge=1)] = DEFAULT_LIMIT,
+    after: Annotated[str | None, Query(description="The `id` of the last task of the page before.")] = None,
+) -> Response:
+    """Returns your tasks, newest first, at most 100 at once."""
+    limit = min(limit, MAX_LIMIT)
+    found = await context.services.requests.tasks(context.caller, limit + 1, after)
+    document = {
+        "object": "list",
+        "data": [_fields(entry, context) for entry in found[:limit]],
+        "has_more": len(found) > limit,
+    }
+    return Response(msgspec.json.encode(document), 200, HEADERS, "application/json")
+
+
+@router.delete(
+    f"{TASKS_PATH}/{{id}}",
+    operation_id="deleteImageTask",
+    summary="Cancel or delete a task",
+    status_code=204,
+    responses=_responses({}, is_delete=True),
+)
+async def delete_task(
+    task_id: TaskId,
+    context: CurrentContext,
+    if_match: Annotated[
+        str | None,
+        Header(
+            description="Cancel the task only while it is processing. A task that has ended is not deleted: 412.",
+            json_schema_extra={"enum": [PROCESSING]},
+        ),
+    ] = None,
+) -> Response:
+    """Cancels a task that is processing; deletes one that has ended, with its images."""
+    only_active = _is_only_active(if_match)
+    await context.services.requests.delete_task(task_id, context.caller, only_active=only_active)
+    return Response(status_code=204, headers=HEADERS)
+
+
+async def _task_response(entry: Entry, context: Context, accept: str) -> Response:
     """Return a task, with what became of it when it has ended. Raises Expired when that is gone."""
-    base_url = base_url_of(request, services.public_url)
-    fields = _fields(entry, base_url, exchange, formats)
+    services = context.services
+    fields = _fields(entry, context)
     headers = HEADERS | {"ETag": PROCESSING if entry.state.is_active else ENDED}
     if entry.state is not State.COMPLETED:
         return Response(msgspec.json.encode(fields), 200, headers, "application/json")
-    as_picture = entry.calls == 1 and preferred_media_type(request.headers.get("accept", "")).startswith("image/")
+    as_picture = entry.calls == 1 and preferred_media_type(accept).startswith("image/")
     as_links = entry.has_links and not as_picture
-    outcomes = await services.requests.outcomes_of(entry, base_url, as_links=as_links)
+    outcomes = await services.requests.outcomes_of(entry, _base_url(context), as_links=as_links)
     if as_picture and outcomes.images:
         image = outcomes.images[0]
         return PiecesResponse(list(image.picture.decoded()), image.mime_type, headers)
-    result = formats[entry.route].result(outcomes, as_links=as_links)
+    result = services.task_formats[entry.route].result(outcomes, as_links=as_links)
     if outcomes.failures:
         fields["failed"] = [
             {"index": failure.index, "code": failure.error.code, "message": failure.error.message}
@@ -96,9 +139,13 @@ async def _task_response(
     return PiecesResponse([head[:-1], b',"result":', *result, b"}"], "application/json", headers)
 
 
-def _fields(entry: Entry, base_url: str, exchange: Exchange, formats: Mapping[str, TaskFormat]) -> dict[str, object]:
+def _base_url(context: Context) -> str:
+    return base_url_of(context.request, context.services.public_url)
+
+
+def _fields(entry: Entry, context: Context) -> dict[str, object]:
     """Return what is said of a task, all but its result."""
-    fields = task_fields(entry, base_url)
+    fields = task_fields(entry, _base_url(context))
     if entry.state.is_active:
         return fields
     match entry.state:
@@ -108,7 +155,7 @@ def _fields(entry: Entry, base_url: str, exchange: Exchange, formats: Mapping[st
             fields["http_status"] = CALLER_LEFT
         case State.FAILED:
             error = error_in(entry) or expired()
-            fields |= _failure(error, exchange, formats[entry.route].dialect)
+            fields |= _failure(error, context.exchange, context.services.task_formats[entry.route].dialect)
     return fields | _summary(entry)
 
 
@@ -140,62 +187,3 @@ def _failure(error: errors.BananaError, exchange: Exchange, dialect: Dialect) ->
     except (msgspec.MsgspecError, LookupError, TypeError):  # what Google answered is not in its own shape
         inner = openai.error_object(exchange, error)
     return {"http_status": response.status_code, "error": inner}
-
-
-def _number(request: Request, name: str, default: int, largest: int) -> int:
-    """Return a whole number of the query, at most `largest`. Raises InvalidRequest."""
-    text = request.query_params.get(name, str(default))
-    if not (text.isascii() and text.isdecimal() and len(text) <= 9):
-        raise errors.InvalidRequest.of_fields([(name, "must be a whole number")])
-    return min(int(text), largest)
-
-
-def _responses(content: dict[str, Any], method: str) -> dict[int | str, dict[str, Any]]:
-    found = documentation.responses(content, openai.ERROR_SCHEMA)
-    if method == "DELETE":
-        del found[200]
-        found[204] = {"description": "It was cancelled or deleted."}
-        found[412] = found[404] | {"description": "It has already ended; it was not deleted."}
-    return found
-
-
-def _parameter(name: str, place: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"name": name, "in": place, "required": place == "path", "schema": schema}
-
-
-_ID = _parameter("id", "path", {"type": "string"}) | {"description": "The `id` of one of your tasks."}
-_WAIT = _parameter("wait", "query", {"type": "integer", "minimum": 0, "default": 0}) | {
-    "description": "Waits up to this many seconds, at most 60, for the task to end."
-}
-_LIMIT = _parameter("limit", "query", {"type": "integer", "minimum": 1, "default": DEFAULT_LIMIT})
-_AFTER = _parameter("after", "query", {"type": "string"}) | {
-    "description": "The `id` of the last task of the page before."
-}
-_ACCEPT = _parameter("Accept", "header", {"type": "string", "example": "image/*"}) | {
-    "description": "`image/*`: the image file itself, once a task with one image is completed."
-}
-_IF_MATCH = _parameter("If-Match", "header", {"enum": [PROCESSING]}) | {
-    "description": "Cancel the task only while it is processing. A task that has ended is not deleted: 412."
-}
-
-
-def _route(
-    path: str, method: str, handler: Handler, services: Services, name: str, summary: str, parameters: list[Any]
-) -> DialectRoute:
-    schema = documentation.TASK_SCHEMA if path != TASKS_PATH else documentation.TASK_LIST_SCHEMA
-    content = {"application/json": {"schema": schema}}
-    if _ACCEPT in parameters:
-        content["image/*"] = {"schema": {"type": "string", "format": "binary"}}
-    return DialectRoute(
-        path,
-        handler,
-        (openai_images.DIALECT,),
-        services,
-        makes_nothing=True,
-        methods=[method],
-        operation_id=name,
-        tags=["tasks"],
-        summary=summary,
-        responses=_responses(content, method),
-        openapi_extra={"parameters": parameters},
-    )

@@ -2,10 +2,11 @@
 
 from collections.abc import AsyncIterator
 from decimal import Decimal
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
 import pytest
+from fastapi import APIRouter, Depends
 from pydantic import BaseModel
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, Response
@@ -18,7 +19,8 @@ from banana.google.wire import Image
 from banana.images import Failure, Order, Outcome, Outcomes
 from banana.payload.pieces import Pieces
 from banana.routes import generate
-from banana.routes.dialect import Dialect, DialectRoute, under
+from banana.routes.deps import MAKES_IMAGES_ONCE, CurrentContext, Services, body_as
+from banana.routes.dialect import Dialect, under
 from banana.routes.fields import Prompt
 from banana.routes.image_endpoint import ImageEndpoint, ResponseWriter
 from standin.server import StandIn
@@ -36,7 +38,7 @@ class Wish(BaseModel):
 
 
 class WishWriter(ResponseWriter):
-    def __init__(self, body: Wish, order: Order, headers: Headers) -> None:
+    def __init__(self, body: Wish, order: Order, headers: Headers, services: Services) -> None:
         self.streams = body.live
 
     def response(self, outcomes: Outcomes, exchange: Exchange) -> Response:
@@ -56,21 +58,25 @@ DIALECT = Dialect("wishes", under("/wish"), generate.error_response)
 ENDPOINT: ImageEndpoint[Wish] = ImageEndpoint(
     path="/wish",
     body=Wish,
-    files="pictures",
     order_of=lambda body: Order([user_turn(body.wish)], count=body.count),
     writer_for=WishWriter,
     result=lambda outcomes, *, as_links: [b"{}"],
     explicit_base64="b64",
-    documentation={},
+    dialect=DIALECT,
 )
+router = APIRouter(dependencies=MAKES_IMAGES_ONCE)
+
+
+@router.post("/wish")
+async def wish(body: Annotated[Wish, Depends(body_as(Wish))], context: CurrentContext) -> Response:
+    return await ENDPOINT.respond(body, context)
 
 
 @pytest.fixture
 async def wishes(stand_in: StandIn) -> AsyncIterator[httpx.AsyncClient]:
-    """A service that speaks one format more: one value, and one route."""
+    """A service that speaks one format more: one value, and one router."""
     app = create_app(settings_for(stand_in, keepalive_seconds=0.05, request_timeout_seconds=3))
-    existing = next(route for route in app.router.routes if isinstance(route, DialectRoute))
-    app.router.routes.append(ENDPOINT.route(DIALECT, existing.services))
+    app.include_router(router)
     async with client_of(app) as client:
         yield client
 

@@ -15,6 +15,7 @@ from banana import images
 from banana.app import create_app
 from banana.payload.lazyjson import LazyJsonParser
 from banana.results.fingerprints import fields_of, fingerprint_of
+from banana.routes.deps import Context
 from banana.routes.image_endpoint import order_pieces
 from banana.routes.openai_chat import ChatRequest, order_of
 from standin import faults
@@ -569,12 +570,12 @@ async def test_a_caller_who_leaves_before_the_first_byte_leaves_nothing_behind(
     """A stream that has begun, and is not sent any more: its calls end, and its budget is settled."""
     reached = asyncio.Event()
 
-    async def slow(self: Any, exchange: Any) -> None:
-        if exchange.path == CHAT:
+    async def slow(context: Context) -> None:
+        if context.exchange.path == CHAT:
             reached.set()
             await asyncio.sleep(30)
 
-    monkeypatch.setattr("banana.routes.dialect.DialectRoute._write_cost_headers", slow)
+    monkeypatch.setattr("banana.routes.deps._write_price", slow)
     stand_in.plan.append("hang")
     async with (
         served(create_app(settings_for(stand_in, budgets="*=5/day"))) as address,

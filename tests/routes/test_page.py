@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from banana import errors
-from banana.routes.page import FOLDER, TYPES, routes
+from banana.routes.page import FOLDER, TYPES, router
 
 pytestmark = pytest.mark.anyio
 # Keys that are put together: `error_` and a code, `state_` and a state.
@@ -16,7 +16,7 @@ NOT_OF_PICTURES = {
     "unauthorized", "rate_limited", "idempotency_mismatch", "in_progress", "precondition_failed", "not_found",
     "method_not_allowed", "bad_signature",
 }  # fmt: skip
-PATHS = [route.path for route in routes()]  # type: ignore[attr-defined]
+PATHS = [route.path for route in router.routes]  # type: ignore[attr-defined]
 
 
 def codes(kind: type[errors.BananaError] = errors.BananaError) -> set[str]:

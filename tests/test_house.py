@@ -14,6 +14,7 @@ ROOT = Path(__file__).parent.parent
 # Each floor imports from the floors below it; a room with several modules also from itself.
 FLOORS = [
     {"main"},
+    {"banana.launcher"},
     {"banana.app"},
     {"banana.routes"},
     {"banana.results"},
@@ -100,18 +101,18 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_foreign_parts_stay_in_their_rooms(path: Path) -> None:
-    """Only the two ends know HTTP's parser, only main and app the settings, and nobody the stand-in."""
+    """Only the two ends know HTTP's parser, only the launcher and app the settings, and nobody the stand-in."""
     name, top_level = name_of(path), {imported.split(".")[0] for imported in imports_of(path)}
 
     assert "aiohttp" not in top_level
     assert name in ("banana.google.connection", "banana.http.protocol") or "httptools" not in top_level
-    assert name in ("main", "banana.app") or "config" not in top_level
+    assert name in ("banana.launcher", "banana.app") or "config" not in top_level
     assert "standin" not in top_level
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_the_environment_is_read_in_one_place(path: Path) -> None:
-    """Nobody but config reads the environment; main writes to it, for its workers, and reads nothing."""
+    """Nobody but config reads the environment; the launcher writes to it, for its workers, and reads nothing."""
     text = path.read_text(encoding="utf-8")
 
     assert not re.search(r"getenv|environ\.get|environ\[[^]]+\](?! = )|dotenv", text) or name_of(path) == "config"

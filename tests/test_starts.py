@@ -25,8 +25,8 @@ OF_WORKERS = {
 }
 # What few requests need, or only other settings: 0.2 s.
 OF_NEITHER = {"redis", "PIL", "obstore", "aiohttp", "moto", "banana.ledger.redis", "banana.results.s3"}
-LAUNCHER = "import config, main; main.check_store(config.read())"
-WORKER = "import main; main.application()"
+LAUNCHER = "import config; from banana import launcher; launcher.check_store(config.read())"
+WORKER = "import main; main.app"
 
 
 def modules_after(statements: str, folder: Path) -> set[str]:

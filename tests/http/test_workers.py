@@ -72,7 +72,7 @@ def story(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def supervisor(count: int) -> Workers:
-    settings = uvicorn.Config("main:application", workers=count, log_config=None)
+    settings = uvicorn.Config("main:app", workers=count, log_config=None)
     return Workers(settings, [], SimpleNamespace(value=0), lambda why: None)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-import main
+from banana import launcher
 from tests.redis_server import RedisServer
 from tests.services import ROOT, free_port, needs
 
@@ -91,7 +91,7 @@ def test_callers_who_come_together_are_accepted_together() -> None:
 
     async def serve() -> None:
         loop = asyncio.get_running_loop()
-        listeners = main.copies_of(socket.create_server(("127.0.0.1", 0), backlog=100))
+        listeners = launcher.copies_of(socket.create_server(("127.0.0.1", 0), backlog=100))
         callers = [socket.create_connection(listeners[0].getsockname()) for _ in range(40)]
         servers = [await loop.create_server(Caller, sock=listener) for listener in listeners]
         while sum(accepted) < len(callers):
@@ -104,4 +104,4 @@ def test_callers_who_come_together_are_accepted_together() -> None:
 
     uvloop.run(asyncio.wait_for(serve(), 30))
 
-    assert max(accepted) == main.ACCEPTED_AT_ONCE
+    assert max(accepted) == launcher.ACCEPTED_AT_ONCE

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs every check: format, lint, types, shell, JavaScript, workflows, tests. Installs what it needs into .venv.
+# Runs every check: format, lint, types, shell, JavaScript, workflows, tests. Installs what it needs into venv.
 #
 #   ./check.sh           everything
 #   ./check.sh --fix     fixes format and lint first
@@ -14,7 +14,7 @@ source scripts/environment.sh
 help_if_wanted "$@"
 ensure_environment requirements-dev.txt
 ensure_javascript tests/npm
-export PATH=$PWD/.venv/bin:$PWD/.venv/javascript/node_modules/.bin:$PATH
+export PATH=$PWD/$venv/bin:$PWD/$venv/javascript/node_modules/.bin:$PATH
 
 step() {
   printf '\n== %s\n' "$*"

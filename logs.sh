@@ -15,4 +15,4 @@ source scripts/environment.sh
 
 help_if_wanted "$@"
 require_installed
-exec .venv/bin/python -m scripts.read_log "$@"
+exec "$venv/bin/python" -m scripts.read_log "$@"

@@ -24,7 +24,7 @@ if ! pid=$(running_pid); then
 fi
 
 ensure_environment "$(requirements_file)"
-python=$PWD/.venv/bin/python
+python=$PWD/$venv/bin/python
 old_arguments=$(arguments_of "$pid")
 old_launch=$(sed -n 3p "$PID_FILE" 2>/dev/null) || old_launch=unknown
 arguments=("$@")

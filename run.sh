@@ -16,4 +16,4 @@ require_writable
 make_env_file
 require_key "$@"
 ensure_environment "$(requirements_file)"
-exec .venv/bin/python main.py --reload "$@"
+exec "$venv/bin/python" main.py --reload "$@"

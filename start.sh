@@ -40,7 +40,7 @@ if pid=$(running_pid); then
   read -ra arguments <<<"$(arguments_of "$pid")"
   say "The service is already running (pid $pid). To stop it: ./stop.sh   To restart it: ./restart.sh"
   if [[ " $* " == *" --demo "* ]]; then arguments+=(--wants-demo); fi
-  exec .venv/bin/python -m scripts.status --running "${#workers[@]}" ${arguments[@]+"${arguments[@]}"}
+  exec "$venv/bin/python" -m scripts.status --running "${#workers[@]}" ${arguments[@]+"${arguments[@]}"}
 fi
 if [[ -n $(left_over) ]]; then
   die "the main process was killed and its workers are still running. Run ./stop.sh, then start again"
@@ -48,7 +48,7 @@ fi
 make_env_file
 require_key "$@"
 ensure_environment "$(requirements_file)"
-python=$PWD/.venv/bin/python
+python=$PWD/$venv/bin/python
 
 "$python" main.py --check "$@" || exit 1
 

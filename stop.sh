@@ -13,7 +13,7 @@ help_if_wanted "$@"
 accept_only "" "$@"
 require_own_state
 # Beyond the deadline of any request and the grace that the workers have after it (main.py).
-stop_seconds=$(.venv/bin/python -m scripts.probe --stop-seconds 2>/dev/null) || stop_seconds=610
+stop_seconds=$("$venv/bin/python" -m scripts.probe --stop-seconds 2>/dev/null) || stop_seconds=610
 
 if pid=$(running_pid); then
   if unit=$(unit_of "$pid"); then

@@ -12,4 +12,4 @@ source scripts/environment.sh
 help_if_wanted "$@"
 accept_only "" "$@"
 require_installed
-exec .venv/bin/python -m scripts.request_pictures "$@"
+exec "$venv/bin/python" -m scripts.request_pictures "$@"

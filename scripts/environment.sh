@@ -8,6 +8,10 @@ trap '' PIPE
 say() { printf '%s\n' "$*" 2>/dev/null || true; }
 progress() { printf '%s' "$*" 2>/dev/null || true; }
 
+# The virtual environment: made by ensure_environment or by hand. Earlier releases made .venv, which is used where it is.
+venv=venv
+if [[ ! -d venv && -d .venv ]]; then venv=.venv; fi
+
 die() {
   printf 'error: %s\n' "$*" >&2
   exit 1
@@ -71,11 +75,17 @@ requirements_file() {
   fi
 }
 
+# has_packages REQUIREMENTS: the environment has exactly these packages, whoever installed them.
+has_packages() {
+  "$venv/bin/python" -m scripts.installed "$1" 2>/dev/null
+}
+
 # require_installed: the packages are there, and this user can run them.
 require_installed() {
-  [[ -e .venv/installed-requirements.txt || -e .venv/installed-requirements-s3.txt || -e .venv/installed-requirements-dev.txt ]] ||
+  [[ ! -e $venv || -x $venv/bin/python ]] || die "$(id -un) cannot run $PWD/$venv/bin/python. Run this as the user who installed it"
+  [[ -e $venv/installed-requirements.txt || -e $venv/installed-requirements-s3.txt || -e $venv/installed-requirements-dev.txt ]] ||
+    has_packages requirements.txt ||
     die "the packages are not installed yet, or their installation failed. Run ./start.sh or ./start.sh --demo first"
-  [[ -x .venv/bin/python ]] || die "$(id -un) cannot run $PWD/.venv/bin/python. Run this as the user who installed it"
 }
 
 # with_progress LOG COMMAND...: run it with its output in LOG, a dot every second; its exit status.
@@ -105,62 +115,67 @@ find_python() {
   return 1
 }
 
-# ensure_environment REQUIREMENTS: .venv has exactly these packages; nothing happens when it has them already.
+# ensure_environment REQUIREMENTS: the environment has exactly these packages; nothing happens when it has them already.
 ensure_environment() {
-  local requirements=$1 stamp=.venv/installed-$1 log
+  local requirements=$1 stamp=$venv/installed-$1 log
   require_writable
-  if cmp -s "$requirements" "$stamp" && .venv/bin/python -c "" 2>/dev/null; then
+  if cmp -s "$requirements" "$stamp" && "$venv/bin/python" -c "" 2>/dev/null; then
     return
   fi
-  if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then
+  if has_packages "$requirements"; then
+    cp "$requirements" "$stamp"
+    return
+  fi
+  if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     local python
     python=$(find_python) || die "Python 3.11 or newer was not found. Install it (Debian, Ubuntu: sudo apt-get install python3 python3-venv; others: https://www.python.org/downloads/) and try again"
-    say "Creating the virtual environment .venv"
-    rm -rf .venv
-    if ! log=$("$python" -m venv .venv 2>&1); then
-      rm -rf .venv
+    say "Creating the virtual environment $venv"
+    rm -rf "$venv"
+    if ! log=$("$python" -m venv "$venv" 2>&1); then
+      rm -rf "$venv"
       printf '%s\n' "$log" >&2
       die "'$python -m venv' failed. On Debian and Ubuntu: sudo apt-get install python3-venv, then try again"
     fi
   fi
   if ! cmp -s "$requirements" "$stamp"; then
     progress "Installing packages from $requirements (about a minute) "
-    if ! with_progress .venv/install.log .venv/bin/python -m pip install --disable-pip-version-check -r "$requirements"; then
-      tail -n 15 .venv/install.log >&2
-      die "the packages could not be installed. The whole output is in .venv/install.log"
+    if ! with_progress "$venv/install.log" "$venv/bin/python" -m pip install --disable-pip-version-check -r "$requirements"; then
+      tail -n 15 "$venv/install.log" >&2
+      die "the packages could not be installed. The whole output is in $venv/install.log"
     fi
     cp "$requirements" "$stamp"
   fi
 }
 
-# ensure_clients FOLDER: its requirements.txt is installed into .venv/clients; nothing happens when it is already.
-# Needs .venv.
+# ensure_clients FOLDER: its requirements.txt is installed into the environment's clients; nothing happens when it is
+# already. Needs the environment.
 ensure_clients() {
-  local folder=$1 target=$PWD/.venv/clients
+  local folder=$1 target=$PWD/$venv/clients
   if ! cmp -s "$folder/requirements.txt" "$target/installed-requirements.txt"; then
     progress "Installing packages from $folder/requirements.txt "
     rm -rf "$target"
-    .venv/bin/python -m venv "$target"
-    if ! with_progress .venv/clients.log "$target/bin/python" -m pip install --disable-pip-version-check -r "$folder/requirements.txt"; then
-      tail -n 15 .venv/clients.log >&2
-      die "the packages could not be installed. The whole output is in .venv/clients.log"
+    "$venv/bin/python" -m venv "$target"
+    if ! with_progress "$venv/clients.log" "$target/bin/python" -m pip install --disable-pip-version-check -r "$folder/requirements.txt"; then
+      tail -n 15 "$venv/clients.log" >&2
+      die "the packages could not be installed. The whole output is in $venv/clients.log"
     fi
     cp "$folder/requirements.txt" "$target/installed-requirements.txt"
   fi
 }
 
-# ensure_javascript FOLDER: its package-lock.json is installed into .venv/javascript; nothing happens when it is already.
+# ensure_javascript FOLDER: its package-lock.json is installed into the environment's javascript; nothing happens when it
+# is already.
 # Needs the environment of requirements-dev.txt, which has node and npm.
 ensure_javascript() {
-  local folder=$1 target=$PWD/.venv/javascript
+  local folder=$1 target=$PWD/$venv/javascript
   if ! cmp -s "$folder/package-lock.json" "$target/installed-package-lock.json"; then
     progress "Installing JavaScript packages from $folder "
     mkdir -p "$target"
     cp "$folder/package.json" "$folder/package-lock.json" "$target/"
     # Not npm ci: the lock has the formatter's program for the system it was made on alone.
-    if ! PATH=$PWD/.venv/bin:$PATH with_progress .venv/javascript.log npm install --prefix "$target" --no-audit --no-fund; then
-      tail -n 15 .venv/javascript.log >&2
-      die "the packages could not be installed. The whole output is in .venv/javascript.log"
+    if ! PATH=$PWD/$venv/bin:$PATH with_progress "$venv/javascript.log" npm install --prefix "$target" --no-audit --no-fund; then
+      tail -n 15 "$venv/javascript.log" >&2
+      die "the packages could not be installed. The whole output is in $venv/javascript.log"
     fi
     cp "$folder/package-lock.json" "$target/installed-package-lock.json"
   fi

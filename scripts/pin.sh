@@ -14,7 +14,7 @@ if [[ ${1-} == --help ]]; then
   sed -n '2,/^[^#]/s/^# \{0,1\}//p' scripts/pin.sh
   exit 0
 fi
-command -v uv >/dev/null || die "uv is needed: .venv/bin/python -m pip install uv, then: PATH=.venv/bin:\$PATH scripts/pin.sh"
+command -v uv >/dev/null || die "uv is needed: $venv/bin/python -m pip install uv, then: PATH=$venv/bin:\$PATH scripts/pin.sh"
 for file in requirements*.txt tests/clients/requirements.txt; do
   IFS= read -r first <"$file"
   read -ra compile <<<"${first#*: }"

@@ -40,9 +40,9 @@ is_our_python() {
   local command
   command=$(command_of "$1") || return 1
   if [[ -d /proc/self ]]; then
-    [[ $command == *.venv/bin/python* && /proc/$1/cwd -ef . ]]
+    [[ $command == *venv/bin/python* && /proc/$1/cwd -ef . ]]
   else
-    [[ $command == "$PWD/.venv/bin/python"* || $command == ".venv/bin/python"* ]]
+    [[ $command == "$PWD/"*venv/bin/python* || $command == venv/bin/python* || $command == .venv/bin/python* ]]
   fi
 }
 

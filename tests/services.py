@@ -66,6 +66,7 @@ def project_files() -> list[str]:
         return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     made = {
         ".git",
+        "venv",
         ".venv",
         ".state",
         "test_pictures",
@@ -95,12 +96,12 @@ class Service:
         self._link_environment()
 
     def _link_environment(self) -> None:
-        """Make a .venv whose python is another name for the one that runs the tests."""
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(self.folder / ".venv")], check=True)
+        """Make a venv whose python is another name for the one that runs the tests."""
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(self.folder / "venv")], check=True)
         site = next(Path(sys.prefix).glob("lib/python*/site-packages"))
-        next((self.folder / ".venv").glob("lib/python*/site-packages")).joinpath("tests.pth").write_text(str(site))
+        next((self.folder / "venv").glob("lib/python*/site-packages")).joinpath("tests.pth").write_text(str(site))
         for name in ("requirements.txt", "requirements-s3.txt"):
-            shutil.copy2(ROOT / name, self.folder / f".venv/installed-{name}")
+            shutil.copy2(ROOT / name, self.folder / f"venv/installed-{name}")
 
     def set(self, **settings: object) -> None:
         """Write the settings to .env."""
@@ -146,7 +147,7 @@ class Service:
                 command = (entry / "cmdline").read_bytes()
             except OSError:
                 continue
-            if command.startswith(str(self.folder / ".venv/bin/python").encode()):
+            if command.startswith(str(self.folder / "venv/bin/python").encode()):
                 mine.append(int(entry.name))
         return mine
 

@@ -1,6 +1,7 @@
 """Python clients that want an environment of their own, unmodified: LiteLLM's and LangChain's."""
 
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ def installed() -> Path:
     command = "source scripts/environment.sh && ensure_clients tests/clients"
     ran = subprocess.run(["bash", "-euc", command], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    return ROOT / ".venv/clients/bin/python"
+    return Path(sys.prefix) / "clients/bin/python"
 
 
 def test_litellm_and_langchain_chat_and_raise_their_own_exceptions(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ def installed() -> Path:
     command = "source scripts/environment.sh && ensure_javascript tests/npm"
     ran = subprocess.run(["bash", "-euc", command], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    return ROOT / ".venv/javascript/node_modules"
+    return Path(sys.prefix) / "javascript/node_modules"
 
 
 @pytest.mark.parametrize(

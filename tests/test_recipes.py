@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,7 +67,7 @@ def test_a_recipe_edits_its_own_result(recipe: Recipe, demo: Service, tmp_path: 
     else:
         (tmp_path / "node_modules").symlink_to(javascript_installed())
         (tmp_path / "recipe.mjs").write_text(code, encoding="utf-8")
-        command = [ROOT / ".venv/bin/node", "recipe.mjs"]
+        command = [Path(sys.prefix) / "bin/node", "recipe.mjs"]
     before = len(calls(demo))
     # Nothing is asked of another host.
     environment = os.environ | {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "AI_SDK_LOG_WARNINGS": "false"}

@@ -10,6 +10,7 @@ import sys
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -161,17 +162,42 @@ def test_a_failed_start_shows_the_end_of_the_log(service: Service) -> None:
 
 def test_a_python_without_venv_is_said(service: Service, tmp_path: Path) -> None:
     """Debian ships Python without venv; the script names the package and leaves no half-made environment."""
-    shutil.rmtree(service.folder / ".venv")
+    shutil.rmtree(service.folder / "venv")
     fake = tmp_path / "fake"
     fake.mkdir()
-    (fake / "python3").write_text(f'#!/bin/sh\n[ "$2" = venv ] && mkdir .venv && exit 1\nexec {sys.executable} "$@"\n')
+    (fake / "python3").write_text(f'#!/bin/sh\n[ "$2" = venv ] && mkdir venv && exit 1\nexec {sys.executable} "$@"\n')
     (fake / "python3").chmod(0o755)
 
     ran = service.run("start.sh", "--demo", PATH=f"{fake}:/usr/bin:/bin")
 
     assert ran.returncode == 1
     assert "python3-venv" in ran.stderr
-    assert not (service.folder / ".venv").exists()
+    assert not (service.folder / "venv").exists()
+
+
+@pytest.mark.parametrize("name", ["venv", ".venv"])
+def test_an_environment_that_was_made_by_hand_is_used(service: Service, name: str) -> None:
+    """Nothing is installed twice, and no second environment made; so is one of an earlier release, where that is there."""
+    made, requirements = service.folder / name, service.folder / "requirements.txt"
+    (service.folder / "venv").rename(made)
+    for stamp in made.glob("installed-*"):
+        stamp.unlink()
+    # The tests' own environment has other versions of a few.
+    here = {
+        (package.metadata["Name"].lower().replace("_", "-"), package.version) for package in metadata.distributions()
+    }
+    lines = requirements.read_text().splitlines()
+    requirements.write_text(
+        "\n".join(line for line in lines if ";" not in line and tuple(line.partition("=="))[::2] in here)
+    )
+
+    started = service.run("start.sh", "--demo")
+    tested = service.run("test_request.sh")
+    stopped = service.run("stop.sh")
+
+    assert (started.returncode, tested.returncode, stopped.returncode) == (0, 0, 0), started.stderr + tested.stderr
+    assert "Installing" not in started.stdout
+    assert not (service.folder / ({"venv", ".venv"} - {name}).pop()).exists()
 
 
 def test_stopping_lets_the_request_in_flight_finish(service: Service) -> None:
@@ -281,7 +307,7 @@ def test_the_foreground_follows_changes(service: Service) -> None:
 def test_a_fresh_clone_needs_one_command(tmp_path: Path) -> None:
     """With no virtual environment and an empty home, ./start.sh --demo installs everything and serves."""
     fresh = Service(tmp_path / "clone", workers=1)
-    shutil.rmtree(fresh.folder / ".venv")
+    shutil.rmtree(fresh.folder / "venv")
     home = tmp_path / "home"
     home.mkdir()
     pip = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
@@ -309,7 +335,7 @@ def test_two_starts_at_the_same_moment_are_one_service(service: Service) -> None
 
 def test_two_parents_cannot_listen_on_one_port(service: Service) -> None:
     """Also without the scripts: the second `python main.py` ends with one line."""
-    command = [".venv/bin/python", "main.py", "--demo"]
+    command = ["venv/bin/python", "main.py", "--demo"]
     with subprocess.Popen(command, cwd=service.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as first:
         until(lambda: listens(service.port))
         second = subprocess.run(command, cwd=service.folder, capture_output=True, text=True, timeout=30, check=False)
@@ -405,12 +431,12 @@ def test_the_last_words_say_what_matters(service: Service) -> None:
 
 def test_a_key_is_asked_for_before_anything_is_installed(service: Service) -> None:
     """And where one is had."""
-    shutil.rmtree(service.folder / ".venv")
+    shutil.rmtree(service.folder / "venv")
     ran = service.run("start.sh")
 
     assert ran.returncode == 1
     assert "https://aistudio.google.com/apikey" in ran.stderr
-    assert not (service.folder / ".venv").exists()
+    assert not (service.folder / "venv").exists()
 
 
 def test_the_requests_script_uses_a_token_and_knows_an_installation_that_failed(service: Service) -> None:
@@ -419,7 +445,7 @@ def test_the_requests_script_uses_a_token_and_knows_an_installation_that_failed(
     assert service.run("start.sh", "--demo").returncode == 0
     ran = service.run("test_request.sh")
     service.run("stop.sh")
-    (service.folder / ".venv/installed-requirements.txt").unlink()
+    (service.folder / "venv/installed-requirements.txt").unlink()
     without = service.run("test_request.sh")
 
     assert ran.returncode == 0, ran.stderr

@@ -5,7 +5,6 @@ with it (RFC 9112, section 9.6); a caller who does not read would keep what it i
 """
 
 import asyncio
-import os
 import socket
 import struct
 from collections.abc import Callable
@@ -16,14 +15,8 @@ LINGER_SECONDS = 5
 LINGER_BYTES = 8 << 20
 # How often unsent bytes are looked at while a caller does not read, as a part of the seconds it may take.
 _CHECKS = 10
-# After a caller stopped sending: when the connection is looked at, doubled each time up to the last…
-_FIRST_CHECK_SECONDS = 0.02
-_LAST_CHECK_SECONDS = 0.2
-# …and when an interim response is sent, which a proxy passes on where it does not pass on the first probe.
-INTERIM_SECONDS = 2
 # struct linger: on, for no seconds (socket(7)).
 _RESET = struct.pack("ii", 1, 0)
-_INTERIM_RESPONSE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class CallerTransport(asyncio.Transport):
@@ -116,28 +109,6 @@ class CallerTransport(asyncio.Transport):
         """End the watch; the timer finds out by itself, because a large response waits a hundred times."""
         self._waits_for_caller = False
 
-    def watch_half_closed(self, may_interim: Callable[[], bool]) -> None:
-        """Find out whether a caller who stopped sending only did that, or left; abort when it left.
-
-        Both look the same until something is sent: a caller who left resets the connection then. One byte of TCP's
-        urgent data is sent, which a caller who reads does not see (RFC 6093: it is not part of the stream); after a
-        while also an interim response, where `may_interim` says so, because a proxy on the way swallows the byte.
-        """
-        try:
-            probe = socket.socket(fileno=os.dup(self._transport.get_extra_info("socket").fileno()))
-        except OSError:  # no descriptor is left
-            self.abort()
-            return
-        try:
-            probe.send(b"\0", socket.MSG_OOB)
-        except BlockingIOError:
-            pass  # a response is under way, which finds out as well
-        except OSError:
-            probe.close()
-            self.abort()
-            return
-        self._check_half_closed_later(probe, _FIRST_CHECK_SECONDS, self._loop.time() + INTERIM_SECONDS, may_interim)
-
     def lost(self) -> None:
         """End everything: the connection is gone."""
         self._lost = True
@@ -171,23 +142,3 @@ class CallerTransport(asyncio.Transport):
             self.abort()
         elif unsent_bytes:
             self._check_unsent_later()
-
-    def _check_half_closed_later(
-        self, probe: socket.socket, seconds: float, interim_at: float, may_interim: Callable[[], bool]
-    ) -> None:
-        def check() -> None:
-            nonlocal interim_at
-            if self._lost or self.is_closing():
-                probe.close()
-            elif probe.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-                probe.close()
-                self.abort()
-            else:
-                if self._loop.time() >= interim_at and may_interim():
-                    self.write(_INTERIM_RESPONSE)
-                    interim_at = float("inf")
-                later = min(seconds * 2, _LAST_CHECK_SECONDS)
-                self._check_half_closed_later(probe, later, interim_at, may_interim)
-
-        # Not among the timers that `lost` cancels: this one closes the probe.
-        self._loop.call_later(seconds, check)

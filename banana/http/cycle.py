@@ -58,6 +58,11 @@ class Cycle(RequestResponseCycle):
         if self._on_disconnect is not None:
             self._on_disconnect()
 
+    @property
+    def is_on_its_way(self) -> bool:
+        """Whether a response with a length is being sent."""
+        return self.response_started and not self.response_complete and self.chunked_encoding is False
+
     async def send(self, message: Any) -> None:
         """Send a message of ASGI, or pieces. Raises RuntimeError for what is not to come now."""
         if self.flow.write_paused and not self.disconnected:

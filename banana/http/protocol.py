@@ -7,7 +7,7 @@ What is different from uvicorn's own:
 - A head of more than `MAX_HEAD_BYTES` is refused as it arrives, and one that is not whole in time is ended.
 - Connections are limited; the one that has waited longest for a request goes first, so that a new one is always served.
 - An `Upgrade` is ignored, as RFC 9110 (section 7.8) allows: the body is the body. httptools takes it for the next request.
-- A caller who only stopped sending is still answered. Trailers are not headers.
+- The end of the client's stream is a disconnect, unless a response is on its way. Trailers are not headers.
 - How a response is sent is in `http/cycle`.
 """
 
@@ -147,13 +147,20 @@ class ServerProtocol(HttpToolsProtocol):
             self._limit_head_time()
 
     def eof_received(self) -> bool:  # type: ignore[override] # uvicorn keeps none
-        """Keep the connection for a response that is still to come; return whether it is kept."""
+        """Take the end of the client's stream for a disconnect, as nginx does; return whether the connection is kept.
+
+        It is kept for a response whose length was sent: it is on its way whole, and may have been paid for.
+        """
         cycle = self._answering
-        if self.transport.is_closing() or cycle is None or cycle.response_complete or cycle.more_body:
+        if cycle is None or self.transport.is_closing():
             return False
-        self._end_after_whole_requests()
-        self._caller.watch_half_closed(self._may_send_interim)
-        return True
+        if cycle.is_on_its_way:
+            self._reads_no_more = True
+            self.pipeline.clear()
+            cycle.keep_alive = False
+            return True
+        cycle.disconnect()
+        return False
 
     def on_message_begin(self) -> None:
         """Begin a request."""
@@ -276,10 +283,6 @@ class ServerProtocol(HttpToolsProtocol):
 
     def _wait_for_end(self) -> None:
         self._of_worker.lingering[self] = None
-
-    def _may_send_interim(self) -> bool:
-        cycle = self._answering
-        return cycle is not None and not cycle.response_started and cycle.scope["http_version"] != "1.0"
 
     def _end_after_whole_requests(self) -> None:
         """Read nothing more, and close when the requests that came whole are answered."""

@@ -14,7 +14,7 @@ from banana.http.protocol import Connections
 from standin import faults
 from standin.server import StandIn
 from tests.conftest import served, settings_for
-from tests.patience import eventually, logged
+from tests.patience import eventually, logged, soon
 
 pytestmark = pytest.mark.anyio
 HOST = "Host: 127.0.0.1\r\n"
@@ -46,29 +46,34 @@ def state_of(tcp_socket: socket.socket) -> int:
     return tcp_socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
 
 
-async def test_a_caller_who_only_stops_sending_gets_its_response(stand_in: StandIn) -> None:
-    """The sending side is shut after a whole request: the picture arrives, and then the end."""
+@pytest.mark.parametrize("behind", [b"", generate({})], ids=["nothing", "another request"])
+@pytest.mark.parametrize("head", ["", "Accept: text/event-stream\r\n"], ids=["whole", "events"])
+async def test_a_client_that_stops_sending_has_left(stand_in: StandIn, head: str, behind: bytes) -> None:
+    """The end of its stream is a disconnect: the call is cancelled at once, and nothing is sent to find out."""
+    stand_in.plan.append("hang")
+    async with served(create_app(settings_for(stand_in))) as address, connected(address) as (reader, writer):
+        writer.write(generate({}, head) + behind)
+        while not stand_in.calls:
+            await asyncio.sleep(0.01)
+        writer.write_eof()
+        received = await asyncio.wait_for(reader.read(), 10)
+        await soon(lambda: stand_in.calls[0].aborted, 5)
+
+    assert received == b""
+    assert len(stand_in.calls) == 1
+
+
+async def test_a_client_that_stops_sending_while_it_is_answered_gets_its_response(stand_in: StandIn) -> None:
+    """A response whose length was sent is whole, and paid for."""
+    stand_in.plan.append(large(12 << 20))
     async with served(create_app(settings_for(stand_in))) as address, connected(address) as (reader, writer):
         writer.write(generate({}))
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
         writer.write_eof()
-        response = await asyncio.wait_for(reader.read(), 10)
+        body = await asyncio.wait_for(reader.read(), 10)
 
-    assert response.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert len(json.loads(response.partition(b"\r\n\r\n")[2])["images"]) == 1
-
-
-async def test_a_caller_who_only_stops_sending_waits_as_long_as_any(
-    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A response that takes long is preceded by an interim one, which every client of HTTP/1.1 passes over."""
-    monkeypatch.setattr(connection, "INTERIM_SECONDS", 0.05)
-    stand_in.latency_seconds = 0.5
-    async with served(create_app(settings_for(stand_in))) as address, connected(address) as (reader, writer):
-        writer.write(generate({}))
-        writer.write_eof()
-        response = await asyncio.wait_for(reader.read(), 10)
-
-    assert response.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert body.endswith(b'"metadata":null}')
 
 
 async def test_half_a_request_that_ends_is_a_caller_who_left(stand_in: StandIn) -> None:

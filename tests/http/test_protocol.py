@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from banana.app import create_app
-from banana.http import connection, protocol
+from banana.http import protocol
 from banana.http.protocol import ServerProtocol
 from standin import faults
 from standin.server import StandIn
@@ -326,42 +326,6 @@ async def test_a_broken_request_behind_one_that_is_answered_waits(stand_in: Stan
     assert b'"images":["' in received
     assert received.count(b"HTTP/1.1 ") == 1
     assert "internal_error" not in Path("logs/app.log").read_text(encoding="utf-8")
-
-
-@pytest.mark.parametrize(
-    "behind", [b"", HEALTH, HEALTH[:20], POST[:-5]], ids=["nothing", "whole", "half a head", "half a body"]
-)
-async def test_what_came_whole_before_the_caller_stopped_sending_is_answered(stand_in: StandIn, behind: bytes) -> None:
-    """Whatever stands behind it; what came half is not."""
-    stand_in.latency_seconds = 0.2
-    async with served(create_app(settings_for(stand_in))) as address:
-        reader, writer = await connected(address)
-        writer.write(POST + behind)
-        writer.write_eof()
-        received = await asyncio.wait_for(reader.read(), 10)
-        writer.transport.abort()
-
-    assert received.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert b'"images":["' in received
-    assert received.count(b"HTTP/1.1 ") == (2 if behind == HEALTH else 1)
-
-
-async def test_no_interim_response_stands_inside_another(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Events that take long, another request behind them, and a caller who stops sending."""
-    monkeypatch.setattr(connection, "INTERIM_SECONDS", 0.05)
-    stand_in.latency_seconds = 0.5
-    events = POST.replace(b"Host", b"Accept: text/event-stream\r\nHost")
-    monkeypatch.setattr("banana.images.SILENCE_SECONDS", 0.1)  # the response begins early
-    async with served(create_app(settings_for(stand_in))) as address:
-        reader, writer = await connected(address)
-        writer.write(events + HEALTH)
-        await reader.readuntil(b"keep-alive")
-        writer.write_eof()
-        received = await asyncio.wait_for(reader.read(), 10)
-        writer.transport.abort()
-
-    assert b"100 Continue\r\n" not in received.partition(b"event: done")[0]
-    assert received.endswith(b'"version":"1.0.0"}')
 
 
 @pytest.mark.parametrize("behind", [HEALTH, POST])

@@ -20,9 +20,15 @@ IN_MEMORY = ":memory:"
 
 # Workers of earlier releases count in other tables of the same file while they are being replaced.
 _SCHEMA = """
-CREATE TABLE IF NOT EXISTS requests (key TEXT NOT NULL, at REAL NOT NULL);
-CREATE INDEX IF NOT EXISTS requests_by_key ON requests (key, at);
+CREATE TABLE IF NOT EXISTS requests (
+    key TEXT NOT NULL, number INTEGER NOT NULL, at REAL NOT NULL, PRIMARY KEY (key, number)
+) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS requests_by_time ON requests (at);
+"""
+# The requests of a key are numbered, so that the first and the last of a window tell how many there are.
+_WINDOW = """
+SELECT number, at, (SELECT max(number) FROM requests WHERE key = ?1)
+FROM requests WHERE key = ?1 ORDER BY number LIMIT 1
 """
 
 
@@ -76,13 +82,13 @@ class SQLiteStorage(MovingWindowStorage):
         with self._database.transaction() as (execute, now):
             # Also what a clock that was ahead has left. One that is set back by less than a window makes no room.
             execute("DELETE FROM requests WHERE at <= ? OR at > ?", now - expiry, now + expiry)
-            ((count, oldest),) = execute("SELECT count(*), min(at) FROM requests WHERE key = ?", key)
-            is_allowed = count + amount <= limit
+            first, oldest, last = next(iter(execute(_WINDOW, key)), (1, now, 0))
+            is_allowed = last - first + 1 + amount <= limit
             if is_allowed:
                 for _ in range(amount):
-                    execute("INSERT INTO requests VALUES (?, ?)", key, now)
-                count += amount
-            return is_allowed, now if oldest is None else oldest, count
+                    last += 1
+                    execute("INSERT INTO requests VALUES (?, ?, ?)", key, last, now)
+            return is_allowed, oldest, last - first + 1
 
     def acquire_entry(self, key: str, limit: int, expiry: int, amount: int = 1) -> bool:
         """Take `amount` of `limit` in the last `expiry` seconds; return whether there was room."""
@@ -96,7 +102,7 @@ class SQLiteStorage(MovingWindowStorage):
         """Return whether the storage can be written to."""
         try:
             with self._database.transaction() as (execute, _):  # a full disk lets a transaction begin
-                execute("INSERT INTO requests VALUES ('', 0)")
+                execute("INSERT INTO requests VALUES ('', 0, 0)")
                 execute("DELETE FROM requests WHERE key = ''")
             return True
         except (sqlite3.Error, OSError):

@@ -21,6 +21,8 @@ Headers = list[tuple[bytes, bytes]]
 MAX_HEAD_BYTES = 64 * 1024
 # Of a body that nobody reads yet; then the socket is left alone.
 MAX_UNREAD_BYTES = 2 << 20
+# So much of a body with a length is there before its reader is woken, or its end.
+WAKE_BYTES = 1 << 20
 # Up to this the chunks of a body are sent as one.
 SMALL_BODY_BYTES = 64 * 1024
 # What is read at once, where it is not known how much there will be: of a head, of a body in chunks.
@@ -49,12 +51,14 @@ class ResponseStream(httpx.AsyncByteStream):
     Attributes:
         status: of HTTP; 0 until the head is there.
         headers: as they came, their names in lower case.
+        wake_bytes: so much is there before the reader is woken, unless the body ends or fails before.
 
     """
 
     def __init__(self, connection: "Connection") -> None:
         self.status = 0
         self.headers: Headers = []
+        self.wake_bytes = 0
         self._connection = connection
         self._chunks: deque[Chunk] = deque()
         self._unread_bytes = 0
@@ -104,7 +108,8 @@ class ResponseStream(httpx.AsyncByteStream):
         """Add a chunk; return whether more should come before this one is read."""
         self._chunks.append(chunk)
         self._unread_bytes += len(chunk)
-        self._wake()
+        if self._unread_bytes >= self.wake_bytes:
+            self._wake()
         return self._unread_bytes < MAX_UNREAD_BYTES
 
     def end(self) -> None:
@@ -374,7 +379,7 @@ class Connection(asyncio.BufferedProtocol):
             if data:
                 self.close()
         elif self._left_bytes > 0 and 200 <= response.status < 300 and not _is_stream(response):
-            self._begin_blocks(memoryview(data))
+            self._begin_blocks(response, memoryview(data))
         elif data:
             self._take(response, data)
 
@@ -408,9 +413,10 @@ class Connection(asyncio.BufferedProtocol):
         if not self._left_bytes:
             self._end()
 
-    def _begin_blocks(self, start: memoryview) -> None:
+    def _begin_blocks(self, response: ResponseStream, start: memoryview) -> None:
         """Read a body with a length in blocks, of which the `start` is here."""
         self._reads_blocks = True
+        response.wake_bytes = WAKE_BYTES
         if len(start) > self._left_bytes:  # more than was announced
             self._keeps_alive = False
         if start:

@@ -8,7 +8,6 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
-from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 
@@ -22,6 +21,25 @@ CONNECT_SECONDS = 10
 _URLS = 256
 
 
+class _NoCookies(httpx.Cookies):
+    def extract_cookies(self, response: httpx.Response) -> None:
+        """Take none: a jar that refuses them would be handed each response as one of urllib's."""
+
+
+_NO_COOKIES = _NoCookies()
+
+
+class _Client(httpx.AsyncClient):
+    @property
+    def cookies(self) -> httpx.Cookies:
+        """None. httpx' own property makes a jar of whatever it is given."""
+        return _NO_COOKIES
+
+    @cookies.setter
+    def cookies(self, cookies: object) -> None:
+        raise AttributeError("this client has no cookies")
+
+
 def open_client(
     limits: httpx.Limits, proxy: str | None = None, transport: httpx.AsyncBaseTransport | None = None
 ) -> httpx.AsyncClient:
@@ -31,11 +49,10 @@ def open_client(
     given a transport, so the transport is given them too; `Slots` sees to it that `max_connections` is never exceeded.
     `httpx.AsyncHTTPTransport(limits=limits)` works as `transport` as well.
     """
-    client = httpx.AsyncClient(
+    client = _Client(
         transport=transport or BlockTransport(limits=limits, proxy=httpx.Proxy(proxy) if proxy else None),
         limits=limits,
         timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),
-        cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
         follow_redirects=False,
         trust_env=False,
         auth=httpx.Auth(),  # none, whatever the URL says

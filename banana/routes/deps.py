@@ -200,36 +200,45 @@ async def context(request: Request, services: Annotated[Services, Depends(servic
     try:
         async with AsyncExitStack() as closing:
             closing.push_async_callback(spending.settle)
-            yield Context(request, exchange, services, dialect, spending, closing)
+            request.state.context = Context(request, exchange, services, dialect, spending, closing)
+            yield request.state.context
     finally:
         # Circles of references, which would keep its bodies for a while.
+        del request.state.context
         exchange.before_sending, exchange.admit_claim = nothing_before_sending, None
 
 
 CurrentContext = Annotated[Context, Depends(context)]
 
 
-async def authenticated(context: CurrentContext) -> None:
+def context_of(request: Request) -> Context:
+    """Return the context of a request: FastAPI would solve `context` again for each dependency that names it."""
+    found: Context = request.state.context
+    return found
+
+
+async def authenticated(request: Request) -> None:
     """Find out who calls. Raises Unauthorized; RateLimited when too many such requests came from the address."""
+    context = context_of(request)
     exchange, services = context.exchange, context.services
     try:
-        exchange.caller = services.auth.caller_of(context.request, context.dialect.token_parameter)
+        exchange.caller = services.auth.caller_of(request, context.dialect.token_parameter)
     except errors.Unauthorized:
-        exchange.caller = address_of(context.request)
-        await services.rate_limit.count_refusal(context.request)
+        exchange.caller = address_of(request)
+        await services.rate_limit.count_refusal(request)
         raise
     if services.auth.needs_token:
         exchange.caller_label = exchange.caller
 
 
-async def priced(context: CurrentContext) -> AsyncIterator[None]:
+async def priced(request: Request) -> AsyncIterator[None]:
     """Let the response say which model answered, what it cost, and what is left of the caller's budget."""
     try:
         yield
     except errors.BananaError:
-        await _write_price(context)
+        await _write_price(context_of(request))
         raise
-    await _write_price(context)
+    await _write_price(context_of(request))
 
 
 async def _write_price(context: Context) -> None:
@@ -247,20 +256,20 @@ async def _write_price(context: Context) -> None:
                     exchange.response_headers["X-Budget-Remaining-USD"] = written(standing.remaining or Decimal(0))
 
 
-async def counted(context: CurrentContext) -> None:
+async def counted(request: Request) -> None:
     """Count a request that makes images against the rate limit. Raises RateLimited."""
-    _refuse_key(context.request)
-    await context.services.rate_limit.admit(context.request)
+    _refuse_key(request)
+    await context_of(request).services.rate_limit.admit(request)
 
 
-async def counted_as_replay(context: CurrentContext) -> None:
+async def counted_as_replay(request: Request) -> None:
     """Count a request that makes nothing against the rate limit of replays. Raises RateLimited."""
-    _refuse_key(context.request)
-    await context.services.rate_limit.admit_replay(context.request)
+    _refuse_key(request)
+    await context_of(request).services.rate_limit.admit_replay(request)
 
 
 async def counted_once(
-    context: CurrentContext,
+    request: Request,
     idempotency_key: Annotated[
         str | None,
         Header(
@@ -280,7 +289,8 @@ async def counted_once(
 
     Raises RateLimited, and InvalidRequest for a key that is none.
     """
-    request, exchange, services = context.request, context.exchange, context.services
+    context = context_of(request)
+    exchange, services = context.exchange, context.services
     rate_limit = services.rate_limit
     key = key_of(request.headers)
     if key is None:
@@ -304,14 +314,15 @@ def _refuse_key(request: Request) -> None:
         raise key_refused()
 
 
-def body_as(model: type[Model], files: str | None = None) -> Callable[[Request, Context], Awaitable[Model]]:
+def body_as(model: type[Model], files: str | None = None) -> Callable[[Request], Awaitable[Model]]:
     """Return a dependency that returns the request's body as `model`; `files` is the field of a form that holds images.
 
     It reads the body in FastAPI's place, because the megabytes of base64 in it are to stay where they arrived, and FastAPI
     reads a body before it asks any dependency. Raises as `BodyReader.read`.
     """
 
-    async def read(request: Request, context: CurrentContext) -> Model:
+    async def read(request: Request) -> Model:
+        context = context_of(request)
         return await context.services.bodies.read(
             request, model, context.exchange.deadline, files=files, also=request.path_params
         )
@@ -320,7 +331,7 @@ def body_as(model: type[Model], files: str | None = None) -> Callable[[Request, 
 
 
 # The dependencies of routes, by what their requests do. `priced` is asked for before the response is sent, and again behind it.
-_CALLER = [Depends(authenticated), Depends(priced, scope="function")]
+_CALLER = [Depends(context), Depends(authenticated), Depends(priced, scope="function")]
 MAKES_IMAGES = [*_CALLER, Depends(counted)]
 MAKES_IMAGES_ONCE = [*_CALLER, Depends(counted_once)]
 MAKES_NOTHING = [*_CALLER, Depends(counted_as_replay)]

@@ -281,6 +281,7 @@ async def counted_once(
     prefer: Annotated[
         str | None,
         Header(
+            alias="Prefer",
             description="`respond-async`: returns a task at once. `respond-async, wait=10`: waits up to 10 s for it to end first."
         ),
     ] = None,

@@ -36,6 +36,7 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
     404: {"description": "There is no such image."},
     410: {"description": "The image is no longer kept."},
     416: {"description": "The range is outside the image."},
+    422: {"description": "A parameter is wrong."},
     429: {"description": "Too many requests."},
 }
 router = APIRouter(tags=["tasks"])  # no token is needed: the link is the permission

@@ -59,6 +59,7 @@ async def poll(
     accept: Annotated[
         str,
         Header(
+            alias="Accept",
             description="`image/*`: the image file itself, once a task with one image is completed.",
             examples=["image/*"],
         ),
@@ -105,6 +106,7 @@ async def delete_task(
     if_match: Annotated[
         str | None,
         Header(
+            alias="If-Match",
             description="Cancel the task only while it is processing. A task that has ended is not deleted: 412.",
             json_schema_extra={"enum": [PROCESSING]},
         ),

@@ -70,7 +70,7 @@ async def test_what_fastapi_documents_is_what_is_asked(client: httpx.AsyncClient
     operations = (await client.get("/openapi.json")).json()["paths"]
     names = {parameter["name"] for parameter in operations["/generate"]["post"]["parameters"]}
 
-    assert names == {"Idempotency-Key", "prefer"}
+    assert names == {"Idempotency-Key", "Prefer"}
     assert "parameters" not in operations["/health"]["get"]
     assert "security" not in operations["/generate"]["post"]
 

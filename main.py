@@ -16,7 +16,6 @@ except ModuleNotFoundError as error:
 
 if __name__ == "__main__":
     launcher.main()
-elif (
-    __name__ != "__mp_main__"
-):  # as multiprocessing names this file where it starts a worker, which imports `main` itself
+elif __name__ != "__mp_main__":
+    # Imported, by uvicorn for `main:app`. Under multiprocessing's name a worker runs this file once more, and builds nothing.
     app = launcher.application()

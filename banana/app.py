@@ -430,7 +430,6 @@ def _lifespan(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         # What lives as long as the process is not looked at again by the garbage collector: its longest pause was 13 ms.
         gc.freeze()
-        gc.enable()
         log.info(
             "started",
             version=__version__,

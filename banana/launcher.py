@@ -65,8 +65,11 @@ def application() -> "FastAPI":
     """Build the application; each worker calls this, and so reads the settings for itself. Exits 1 with one line if it cannot."""
     folder = _metrics_folder()
     # Not at the top: prometheus-client is imported after its files are there, and the launcher needs nothing of it.
+    from banana.admission.storage import StoreError
     from banana.app import create_app
+    from banana.ledger.ledger import LedgerError
     from banana.payload import memory
+    from banana.results.storage import ResultsError
 
     memory.keep_pages()
     try:
@@ -75,7 +78,10 @@ def application() -> "FastAPI":
         sys.exit(f"error: {printable(str(error))}")
     if settings.demo and settings.gemini_base_url == config.Settings.model_fields["gemini_base_url"].default:
         sys.exit("error: DEMO needs `python main.py --demo` or ./start.sh --demo, which start the simulator")
-    return create_app(settings, metrics_folder=folder, degraded=[] if folder else ["metrics"])
+    try:
+        return create_app(settings, metrics_folder=folder, degraded=[] if folder else ["metrics"])
+    except (StoreError, LedgerError, ResultsError, logs.LogFileError) as error:
+        sys.exit(f"error: {error}")
 
 
 def _metrics_folder() -> Path | None:
@@ -106,7 +112,7 @@ def main() -> None:
     except config.SettingsError as error:
         sys.exit(f"error: {printable(str(error))}")
     if arguments.launch_settings:
-        print(settings.workers, settings.demo, _server_options(settings))
+        print(settings.workers, settings.demo, sys.prefix, _server_options(settings))
         return
     _require_writable(settings)
     if arguments.check:

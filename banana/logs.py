@@ -70,7 +70,7 @@ def configure(
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("slowapi").setLevel(logging.ERROR)  # each 429 has a line of ours already
-    logging.getLogger("uvicorn.access").propagate = False  # each request has a line of ours already
+    logging.getLogger("uvicorn.access").disabled = True  # each request has a line of ours, without what may be a token
     return sink
 
 

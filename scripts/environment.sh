@@ -75,7 +75,7 @@ requirements_file() {
   fi
 }
 
-# has_packages REQUIREMENTS: the environment has exactly these packages, whoever installed them.
+# has_packages REQUIREMENTS: the environment has these packages in these versions, whoever installed them.
 has_packages() {
   "$venv/bin/python" -m scripts.installed "$1" 2>/dev/null
 }
@@ -115,7 +115,7 @@ find_python() {
   return 1
 }
 
-# ensure_environment REQUIREMENTS: the environment has exactly these packages; nothing happens when it has them already.
+# ensure_environment REQUIREMENTS: the environment has these packages in these versions; nothing happens when it has them already.
 ensure_environment() {
   local requirements=$1 stamp=$venv/installed-$1 log
   require_writable
@@ -125,6 +125,9 @@ ensure_environment() {
   if has_packages "$requirements"; then
     cp "$requirements" "$stamp"
     return
+  fi
+  if "$venv/bin/python" -c "" 2>/dev/null && ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+    "$venv/bin/python" -m ensurepip >/dev/null 2>&1 || true # uv makes environments without it
   fi
   if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
     local python

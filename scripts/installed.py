@@ -17,16 +17,17 @@ def missing(requirements: Path) -> list[str]:
         from packaging.markers import Marker  # pinned itself: where it is not there, nothing is
     except ModuleNotFoundError:
         return requirements.read_text(encoding="utf-8").splitlines()
-    wanted = []
+    left = []
     for line in requirements.read_text(encoding="utf-8").splitlines():
         pin = _PIN.fullmatch(line.strip())
-        if (
-            pin
-            and (pin["marker"] is None or Marker(pin["marker"]).evaluate())
-            and _version(pin["name"]) != pin["version"]
-        ):
-            wanted.append(line)
-    return wanted
+        if pin is None:
+            is_met = not line.strip() or line.startswith("#")
+        else:
+            is_asked_for = pin["marker"] is None or Marker(pin["marker"]).evaluate()
+            is_met = not is_asked_for or _version(pin["name"]) == pin["version"]
+        if not is_met:
+            left.append(line)
+    return left
 
 
 def _version(name: str) -> str | None:

@@ -19,6 +19,7 @@ HTTPX = f"httpx=={metadata.version('httpx')}"
         ("no-such-package==1.0", ["no-such-package==1.0"]),
         ("no-such-package==1.0 ; python_version < '3'", []),
         ("no-such-package==1.0 ; python_version > '3'", ["no-such-package==1.0 ; python_version > '3'"]),
+        ("httpx>=0.1", ["httpx>=0.1"]),
         (f"uvicorn[standard]=={metadata.version('uvicorn')}", []),
     ],
 )

@@ -1,16 +1,10 @@
 """What a start does without, because it would be waited for: the modules that the launcher and a worker do not import."""
 
-import gc
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from banana.app import create_app
-from standin.server import StandIn
-from tests.conftest import client_of, settings_for
 from tests.services import ROOT
 
 # What answers requests, and no launcher: half a second.
@@ -53,10 +47,18 @@ def test_a_worker_imports_what_its_requests_need(tmp_path: Path) -> None:
     assert modules & OF_NEITHER == set()
 
 
-@pytest.mark.anyio
-async def test_the_garbage_collector_goes_on_when_a_worker_is_ready(stand_in: StandIn) -> None:
-    """It rests while a worker starts, and does not look again at what was there by then."""
-    gc.disable()
-    async with client_of(create_app(settings_for(stand_in))):
-        assert gc.isenabled()
-        assert gc.get_freeze_count() > 0
+def test_what_cannot_be_used_is_said_in_one_line(tmp_path: Path) -> None:
+    """Also where nobody has checked it before: `uvicorn main:app`."""
+    environment = os.environ | {
+        "GEMINI_API_KEY": "k",
+        "PYTHONPATH": str(ROOT),
+        "STORE_URL": "sqlite:////proc/no/store.db",
+    }
+    ran = subprocess.run(
+        [sys.executable, "-c", "import main"],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("error: STORE_URL cannot be used")
+    assert ran.stderr.count("\n") == 1

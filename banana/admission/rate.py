@@ -89,29 +89,27 @@ class RateLimit:
         """Let slowapi decide; what it raises becomes ours here, and nowhere else."""
         # slowapi counts a request once, and marks it in its state: one with a key is counted as two things.
         unmarked = Request(dict(request.scope, state=dict(request.scope["state"])))
+        refused = False
         try:
             await limited(unmarked)
         except RateLimitExceeded:
-            decision = self._decision()
-            if limited is self._refusals:
-                message = f"More than {decision.limit} requests without a valid access token came from this address in"
-                raise _limited(f"{message} {WINDOW_SECONDS} seconds.", decision) from None
-            metrics.limited.inc()
-            message = f"Rate limit exceeded: {decision.limit} requests in {WINDOW_SECONDS} seconds."
-            raise _limited(f"{message} Nothing was sent to Google.", decision) from None
-        finally:
-            if limited is self._images:
-                decision = self._decision()
-                exchange_of(request.scope).response_headers |= {
-                    "X-RateLimit-Limit": str(decision.limit),
-                    "X-RateLimit-Remaining": str(decision.remaining),
-                    "X-RateLimit-Reset": str(math.ceil(decision.reset_at)),
-                }
-
-    def _decision(self) -> Decision:
-        """Return the decision that was just made: nothing else has run since."""
-        assert self._storage.decision is not None
-        return self._storage.decision
+            refused = True
+        decision = self._storage.decision  # that was just made: nothing else has run since
+        assert decision is not None
+        if limited is self._images:
+            exchange_of(request.scope).response_headers |= {
+                "X-RateLimit-Limit": str(decision.limit),
+                "X-RateLimit-Remaining": str(decision.remaining),
+                "X-RateLimit-Reset": str(math.ceil(decision.reset_at)),
+            }
+        if not refused:
+            return
+        if limited is self._refusals:
+            message = f"More than {decision.limit} requests without a valid access token came from this address in"
+            raise _limited(f"{message} {WINDOW_SECONDS} seconds.", decision)
+        metrics.limited.inc()
+        message = f"Rate limit exceeded: {decision.limit} requests in {WINDOW_SECONDS} seconds."
+        raise _limited(f"{message} Nothing was sent to Google.", decision)
 
 
 def _caller_of(request: Request) -> str:
@@ -144,5 +142,5 @@ async def _arrivals(request: Request) -> Response:
 
 
 async def _refusals(request: Request) -> Response:
-    """Answer a request without a valid access token."""
+    """Admit a request without a valid access token to its 401."""
     return Response()

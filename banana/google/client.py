@@ -61,6 +61,7 @@ class Call(Struct, frozen=True):
         path: below the API's address, with its query.
         body: in pieces; they are sent again when the call is retried.
         method: of HTTP.
+        in_blocks: whether a response with a length is read in blocks, and not as it arrives.
         other_quota: what it is, where it does not count against the model's quota of images.
         limit: returns what it may cost at the most, in USD; None where that is not known.
         tier: returns the service tier that it asks for, where Google does not say which one served it.
@@ -79,6 +80,7 @@ class Call(Struct, frozen=True):
     tier: Callable[[], str] = lambda: ""
     signed_anew: "Callable[[], Call] | None" = None
     for_model: "Callable[[str], Call] | None" = None
+    in_blocks: bool = True
 
     @property
     def is_billed(self) -> bool:
@@ -341,7 +343,12 @@ class GeminiClient:
     async def _attempt(self, key: Key, call: Call, exchange: Exchange, read: Reader[T], sending: "_Sending") -> T:
         """Send `call` once with `key`."""
         response = await self._google.send(
-            call.method, call.path, _headers(key, exchange.deadline), call.body, sending.before_send
+            call.method,
+            call.path,
+            _headers(key, exchange.deadline),
+            call.body,
+            sending.before_send,
+            in_blocks=call.in_blocks,
         )
         try:
             if not 200 <= response.status_code < 300:

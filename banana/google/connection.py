@@ -6,6 +6,7 @@ the socket into the blocks that are handed on. Errors are httpx's. Source: RFC 9
 
 import asyncio
 import enum
+import select
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Callable
 from typing import cast
@@ -155,6 +156,7 @@ class Connection(asyncio.BufferedProtocol):
         self._waiter: asyncio.Future[None] | None = None  # for the response's head, or for the peer to read
         self._error: httpx.TransportError | None = None
         self._has_eof = False  # whether the peer said that it sends no more; an encrypted connection can be cut without
+        self._may_read_blocks = True
         self._block: bytearray | None = None  # of a body with a length, that is read into
         self._block_bytes = 0  # that are in it
         self._expect_head()
@@ -164,6 +166,16 @@ class Connection(asyncio.BufferedProtocol):
         """Whether a request can be sent on it."""
         return self.state is State.IDLE and self._transport is not None and not self._transport.is_closing()
 
+    @property
+    def is_reusable(self) -> bool:
+        """Whether another request can be sent on it: nothing has come since the last response, also not unseen by the loop."""
+        tcp_socket = self._transport.get_extra_info("socket") if self.is_idle and self._transport is not None else None
+        if tcp_socket is None:
+            return False
+        poll = select.poll()
+        poll.register(tcp_socket.fileno(), select.POLLIN)
+        return not poll.poll(0)
+
     def open(self, transport: asyncio.Transport) -> None:
         """Give it to the pool: `transport` is connected whole, through a proxy and encrypted where that is so."""
         if self.state is State.CONNECTING:
@@ -172,9 +184,10 @@ class Connection(asyncio.BufferedProtocol):
         else:
             transport.abort()
 
-    async def send(self, head: bytes, body: AsyncIterable[Bytes]) -> ResponseStream:
+    async def send(self, head: bytes, body: AsyncIterable[Bytes], *, in_blocks: bool = True) -> ResponseStream:
         """Send a request; return its response when the head is there.
 
+        Unless `in_blocks`, no part of the response's body waits for a block to be full.
         The first byte is written after `body` has given its first chunk. Raises httpx.ConnectError if the connection is not
         idle, httpx.WriteError if a part of the request was never handed to it, httpx.ReadError if it ended before there was
         a response, httpx.RemoteProtocolError if what came is not HTTP, and what `body` raises. Cancelled, it closes the
@@ -185,6 +198,7 @@ class Connection(asyncio.BufferedProtocol):
             raise httpx.ConnectError(f"the connection is {state}")
         self.state = State.BUSY
         response = self._response = ResponseStream(self)
+        self._may_read_blocks = in_blocks
         self._expect_head()
         try:
             await self._write(head, body, response)
@@ -378,7 +392,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._response is None:
             if data:
                 self.close()
-        elif self._left_bytes > 0 and 200 <= response.status < 300 and not _is_stream(response):
+        elif self._left_bytes > 0 and self._may_read_blocks and 200 <= response.status < 300:
             self._begin_blocks(response, memoryview(data))
         elif data:
             self._take(response, data)
@@ -478,8 +492,3 @@ class Connection(asyncio.BufferedProtocol):
             self._error = error
         response.fail(error)
         self._wake()
-
-
-def _is_stream(response: ResponseStream) -> bool:
-    """Return whether no part of a body is to wait for a block to be full."""
-    return response.header(b"content-type").lower().startswith(b"text/event-stream")

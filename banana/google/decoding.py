@@ -5,7 +5,7 @@ that was cut for whole. Source: RFC 9110, section 8.4.
 """
 
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 
 import httpx
@@ -17,16 +17,32 @@ MAX_CODINGS = 2
 _GZIP_MAGIC = b"\x1f\x8b"
 # What is decompressed at once: a small response may stand for gigabytes, and is counted on the way.
 _DECODED_BYTES = 256 * 1024
-Unread = Callable[[], list[Chunk]]
+Unread = Callable[[], Iterable[Chunk]]
 
 
 def codings_of(headers: Sequence[tuple[bytes, bytes]]) -> list[bytes]:
-    """Return the codings in the order in which they were applied. Raises httpx.DecodingError for more than `MAX_CODINGS`."""
+    """Return the codings in the order in which they were applied."""
     listed = b",".join(value for name, value in headers if name == b"content-encoding").lower()
-    codings = [name for coding in listed.split(b",") if (name := coding.strip())]
-    if len(codings) > MAX_CODINGS:
+    return [name for coding in listed.split(b",") if (name := coding.strip())]
+
+
+class UndecodableStream(httpx.AsyncByteStream):
+    """The body of `stream`, which has more than `MAX_CODINGS`."""
+
+    def __init__(self, stream: httpx.AsyncByteStream) -> None:
+        self._stream = stream
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Raise httpx.DecodingError."""
         raise httpx.DecodingError(f"more than {MAX_CODINGS} content codings")
-    return codings
+
+    async def aclose(self) -> None:
+        """Discard the body."""
+        await self._stream.aclose()
+
+    def unread(self) -> list[Chunk]:
+        """Return nothing."""
+        return []
 
 
 class DecodedStream(httpx.AsyncByteStream):
@@ -62,14 +78,12 @@ class DecodedStream(httpx.AsyncByteStream):
         """Discard the rest."""
         await self._stream.aclose()
 
-    def unread(self) -> list[Chunk]:
-        """Return what has arrived and was not read."""
-        decoded: list[Chunk] = []
+    def unread(self) -> Iterator[Chunk]:
+        """Yield what has arrived and was not read, decoded a part at a time."""
         with suppress(httpx.DecodingError):
             for chunk in self._unread():
-                decoded += self._decoder.decode(bytes(chunk))
-            decoded.append(self._decoder.flush())
-        return decoded
+                yield from self._decoder.decode(bytes(chunk))
+            yield self._decoder.flush()
 
 
 class _Decoder:

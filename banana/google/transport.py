@@ -17,7 +17,7 @@ import certifi
 import httpx
 
 from banana.google.connection import READ_BYTES, Connection, ResponseStream
-from banana.google.decoding import DecodedStream, codings_of
+from banana.google.decoding import MAX_CODINGS, DecodedStream, UndecodableStream, codings_of
 from banana.google.tunnel import Tunnel
 
 # Of several addresses of one name the next is tried after this (RFC 8305).
@@ -30,14 +30,16 @@ DEFAULT_LIMITS = httpx.Limits(max_connections=100, max_keepalive_connections=100
 
 
 class BlockTransport(httpx.AsyncBaseTransport):
-    """HTTP/1.1 for `httpx.AsyncClient`; the arguments are those of `httpx.AsyncHTTPTransport`.
+    """HTTP/1.1 for `httpx.AsyncClient`, as far as it is needed here: no HEAD, no upgrades.
 
+    `verify`, `limits` and `proxy` are what they are to `httpx.AsyncHTTPTransport`; without `verify` the certificates are certifi's.
     Nothing queues in it: whoever sends bounds the number of requests at once to `limits.max_connections`, as `Slots` does
     (https://github.com/encode/httpcore/issues/1093). `limits.keepalive_expiry` is how long an unused connection is kept. A
     request that meets a connection as the peer closes it fails and is not sent again, because it may have been carried out:
     so it is to be shorter than any peer's.
 
-    A response has the extension `unread`, which returns the chunks of the body that have arrived and were not read.
+    A request may have the extension `in_blocks`: if false, no part of the response's body waits for a block to be full. A
+    response has the extension `unread`, which returns the chunks of the body that have arrived and were not read.
     """
 
     def __init__(
@@ -59,8 +61,7 @@ class BlockTransport(httpx.AsyncBaseTransport):
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send `request`; return its response when the head is there.
 
-        Raises httpx.TransportError, and httpx.DecodingError for a body that nobody can decode. A GET is sent again if its
-        connection was closed meanwhile.
+        Raises httpx.TransportError. A GET is sent again if its connection was closed meanwhile.
         """
         origin = _Origin.of(request.url)
         connection = self._kept(origin) or await self._connected(origin, request)
@@ -83,7 +84,8 @@ class BlockTransport(httpx.AsyncBaseTransport):
 
     async def _send(self, request: httpx.Request, origin: "_Origin", connection: Connection) -> ResponseStream:
         assert isinstance(request.stream, httpx.AsyncByteStream)
-        return await connection.send(self._head(request, origin), request.stream)
+        in_blocks = request.extensions.get("in_blocks", True)
+        return await connection.send(self._head(request, origin), request.stream, in_blocks=in_blocks)
 
     def _head(self, request: httpx.Request, origin: "_Origin") -> bytes:
         """Return the request line and the headers."""
@@ -108,7 +110,7 @@ class BlockTransport(httpx.AsyncBaseTransport):
             if connection.origin != origin:
                 continue
             del self._idle[connection]
-            if since > oldest and connection.is_idle:
+            if since > oldest and connection.is_reusable:
                 return connection
             self._drop(connection)
         return None
@@ -226,13 +228,11 @@ class _Origin(NamedTuple):
 
 
 def _response(stream: ResponseStream) -> httpx.Response:
-    """Return httpx's response, whose body is decoded. Raises httpx.DecodingError."""
-    try:
-        codings = codings_of(stream.headers)
-    except httpx.DecodingError:
-        stream.discard()
-        raise
-    decoded: ResponseStream | DecodedStream = stream
+    """Return httpx's response, whose body is decoded as it is read."""
+    decoded: ResponseStream | DecodedStream | UndecodableStream = stream
+    codings = codings_of(stream.headers)
+    if len(codings) > MAX_CODINGS:
+        decoded, codings = UndecodableStream(stream), []
     for coding in reversed(codings):
         if coding in (b"gzip", b"x-gzip", b"deflate"):
             decoded = DecodedStream(decoded, decoded.unread)

@@ -5,7 +5,7 @@ Every call of this service to Google is one that an `Upstream` sends.
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 
@@ -47,8 +47,11 @@ def open_client(
 
     Time limits are the caller's (`asyncio.timeout_at`), but for that of connecting. httpx does not read `limits` if it is
     given a transport, so the transport is given them too; `Slots` sees to it that `max_connections` is never exceeded.
-    `httpx.AsyncHTTPTransport(limits=limits)` works as `transport` as well.
+    `httpx.AsyncHTTPTransport(limits=limits, trust_env=False)` works as `transport` as well. Raises ValueError for a transport and
+    a proxy, which is the transport's own.
     """
+    if transport is not None and proxy is not None:
+        raise ValueError("a transport has its proxy from whoever made it")
     client = _Client(
         transport=transport or BlockTransport(limits=limits, proxy=httpx.Proxy(proxy) if proxy else None),
         limits=limits,
@@ -57,13 +60,15 @@ def open_client(
         trust_env=False,
         auth=httpx.Auth(),  # none, whatever the URL says
     )
-    if "opentelemetry.sdk" in sys.modules:  # traces are collected
+    if "opentelemetry.sdk" in sys.modules and not isinstance(
+        transport, httpx.AsyncHTTPTransport
+    ):  # traces are collected
         _let_trace(client)
     return client
 
 
 def _let_trace(client: httpx.AsyncClient) -> None:
-    """Let OpenTelemetry see each request, if its instrumentation of httpx is installed: it knows only stock transports."""
+    """Let OpenTelemetry see each request, if its instrumentation of httpx is installed: by itself it sees stock transports."""
     with suppress(ModuleNotFoundError):
         from opentelemetry.instrumentation.httpx import HTTPXClientInstrumentor
 
@@ -103,15 +108,21 @@ class Upstream:
         headers: Sequence[tuple[bytes, bytes]] = (),
         body: Pieces = (),
         before_send: Callable[[], object] = lambda: None,
+        *,
+        in_blocks: bool = True,
     ) -> httpx.Response:
         """Send a request; return its response when the head is there.
 
-        `path` is below the base URL, with its query. Raises NotConnected, ConnectionLost, InvalidResponse, CutResponse and what
+        `path` is below the base URL, with its query. Unless `in_blocks`, each part of the body is read as it arrives. Raises NotConnected, ConnectionLost, InvalidResponse, CutResponse and what
         `before_send` raises.
         """
         own = ((b"Host", self._host), *headers, (b"Content-Length", b"%d" % size_of(body)))
-        request = httpx.Request(method, _url(self._base_url, path), headers=own, stream=Body(body, before_send))
+        stream, extensions = Body(body, before_send), {"in_blocks": in_blocks}
+        if not body:  # which other transports do not read before the request is whole
+            before_send()
         try:
+            url = _url(self._base_url, path)
+            request = httpx.Request(method, url, headers=own, stream=stream, extensions=extensions)
             return await self._client.send(request, stream=True)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise _sending_failed(error) from None
@@ -132,7 +143,7 @@ async def read(response: httpx.Response, sink: Callable[[Chunk], object], deadli
             async for chunk in response.aiter_bytes():
                 sink(chunk)
     except TimeoutError:
-        unread: Callable[[], list[Chunk]] = response.extensions.get("unread", list)
+        unread: Callable[[], Iterable[Chunk]] = response.extensions.get("unread", list)
         for rest in unread():
             sink(rest)
         error = errors.DeadlineExceeded("Google's response was not whole before the deadline; the call was cancelled.")
@@ -165,7 +176,7 @@ def _sending_failed(error: Exception) -> errors.UpstreamError:
     ReadError, ReadTimeout, and whatever there may be beside     sent             ConnectionLost
     ============================================================ ================ ================
     """
-    error.__traceback__ = None  # its frames hold the body
+    error.__traceback__ = None  # its frames hold the body, until ours is `without_frames`
     match error:
         case (
             httpx.ConnectError()
@@ -182,7 +193,7 @@ def _sending_failed(error: Exception) -> errors.UpstreamError:
                 "The connection to Google was lost before the whole request was sent; it was not processed."
             )
         case httpx.RemoteProtocolError():
-            return errors.CutResponse(f"Google's response is not HTTP ({error}).")
+            return errors.CutResponse(f"Google's response was cut short, or is not HTTP ({error}).")
         case httpx.DecodingError():
             return errors.InvalidResponse(f"Google's response cannot be decompressed ({error}).")
     why = str(error) or type(error).__name__

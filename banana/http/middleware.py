@@ -274,9 +274,10 @@ class CancelOnDisconnect:
                 await self._watching(scope, receive, send, leave)
             else:
                 await self._called(scope, receive, send, leave, extension["set"])
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             if not exchange.caller_left:
                 raise
+            error.__traceback__ = None  # its frames hold the body, and they it
             task.uncancel()
 
     async def _called(

@@ -152,14 +152,14 @@ class ServerProtocol(HttpToolsProtocol):
         It is kept for a response whose length was sent: it is on its way whole, and may have been paid for.
         """
         cycle = self._answering
-        if cycle is None or self.transport.is_closing():
-            return False
-        if cycle.is_on_its_way:
+        if cycle is not None and cycle.is_on_its_way and not self.transport.is_closing():
             self._reads_no_more = True
             self.pipeline.clear()
             cycle.keep_alive = False
             return True
-        cycle.disconnect()
+        if cycle is not None:
+            cycle.disconnect()
+        self._caller.close()  # which watches what is not sent yet
         return False
 
     def on_message_begin(self) -> None:

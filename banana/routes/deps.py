@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Protocol, TypeVar
 
 from fastapi import Depends, Header
+from fastapi.exceptions import RequestValidationError
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel
 from starlette.requests import Request
@@ -235,7 +236,7 @@ async def priced(request: Request) -> AsyncIterator[None]:
     """Let the response say which model answered, what it cost, and what is left of the caller's budget."""
     try:
         yield
-    except errors.BananaError:
+    except (errors.BananaError, RequestValidationError):
         await _write_price(context_of(request))
         raise
     await _write_price(context_of(request))
@@ -282,7 +283,7 @@ async def counted_once(
         str | None,
         Header(
             alias="Prefer",
-            description="`respond-async`: returns a task at once. `respond-async, wait=10`: waits up to 10 s for it to end first."
+            description="`respond-async`: returns a task at once. `respond-async, wait=10`: waits up to 10 s for it to end first.",
         ),
     ] = None,
 ) -> None:
@@ -331,7 +332,8 @@ def body_as(model: type[Model], files: str | None = None) -> Callable[[Request],
     return read
 
 
-# The dependencies of routes, by what their requests do. `priced` is asked for before the response is sent, and again behind it.
+# The dependencies of routes, by what their requests do. `priced` ends before the response is sent, so that its headers are in
+# it; `context` ends behind it.
 _CALLER = [Depends(context), Depends(authenticated), Depends(priced, scope="function")]
 MAKES_IMAGES = [*_CALLER, Depends(counted)]
 MAKES_IMAGES_ONCE = [*_CALLER, Depends(counted_once)]

@@ -142,6 +142,7 @@ def _call_to(
         client.limit_of(model, basis),
         lambda: basis().tier,
         for_model=lambda other: _call_to(other, tail, body, client, http_method, other_quota),
+        in_blocks=not tail.startswith(STREAM),
     )
 
 

@@ -27,11 +27,12 @@ STATUSES = {
 def submission_of(job: Job, context: Context, *, is_task: bool = False) -> Submission:
     """Return what a request submits."""
     exchange, services = context.exchange, context.services
+    admit_claim = exchange.admit_claim  # the client may disconnect before it is asked
 
     async def admit(is_new: bool) -> None:
         """Count a request with a key, which was not counted before; begin no task that there is no room or budget for."""
-        if exchange.admit_claim is not None:
-            await exchange.admit_claim(is_new)
+        if admit_claim is not None:
+            await admit_claim(is_new)
         if is_new and is_task:
             services.client.check_room()
             await services.budgets.check(exchange, job.limit)

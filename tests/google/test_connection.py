@@ -2,6 +2,8 @@
 
 import asyncio
 import ssl
+import threading
+import time
 import tracemalloc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -19,7 +21,6 @@ from tests.google.test_transport import OK, answering, listening
 from tests.patience import eventually
 
 pytestmark = pytest.mark.anyio
-STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
 HELLO = OK + b"Content-Length: 5\r\n\r\nhello"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n3;x=y\r\nhel\r\n2\r\nlo\r\n0\r\nX-Trailer: 1\r\n\r\n"
 
@@ -95,11 +96,11 @@ async def test_a_chunk_that_is_none_cuts_the_response() -> None:
 
 @pytest.mark.parametrize("length", [1, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 3 * BLOCK_BYTES + 7])
 @pytest.mark.parametrize("step", [1000, 100_000, 10**9])
-@pytest.mark.parametrize("head", [OK, STREAM], ids=["blocks", "events"])
-async def test_a_body_is_read_whole_whatever_its_length(length: int, step: int, head: bytes) -> None:
+@pytest.mark.parametrize("in_blocks", [True, False])
+async def test_a_body_is_read_whole_whatever_its_length(length: int, step: int, in_blocks: bool) -> None:
     """In blocks, or in the parts that came; the connection serves the next request."""
     content = bytes(number % 251 for number in range(length))
-    response = head + b"Content-Length: %d\r\n\r\n" % length + content
+    response = OK + b"Content-Length: %d\r\n\r\n" % length + content
 
     async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.readline():
@@ -112,17 +113,17 @@ async def test_a_body_is_read_whole_whatever_its_length(length: int, step: int, 
         google = way_to(url)
         for _ in range(2):
             taken: list[Chunk] = []
-            await read(await google.send(*GET), taken.append)
+            await read(await google.send(*GET, in_blocks=in_blocks), taken.append)
             assert b"".join(taken) == content
         await google.aclose()
 
 
-@pytest.mark.parametrize("head", [OK, STREAM], ids=["blocks", "events"])
-async def test_what_came_before_a_cut_is_handed_on(head: bytes) -> None:
+@pytest.mark.parametrize("in_blocks", [True, False])
+async def test_what_came_before_a_cut_is_handed_on(in_blocks: bool) -> None:
     """Also what does not fill a block: the image may be whole in it."""
     taken: list[Chunk] = []
     start = b"x" * (BLOCK_BYTES + 5)
-    async with listening(answering(head + b"Content-Length: 9999999\r\n\r\n" + start)) as url:
+    async with listening(answering(OK + b"Content-Length: 9999999\r\n\r\n" + start)) as url:
         google = way_to(url)
         response = await google.send(*POST)
         with pytest.raises(errors.CutResponse):
@@ -198,7 +199,7 @@ async def test_a_part_of_a_stream_does_not_wait_for_a_block() -> None:
 
     async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(STREAM + b"Content-Length: 10\r\n\r\nhel")
+        writer.write(OK + b"Content-Length: 10\r\n\r\nhel")
         await arrived.wait()
         writer.write(b"lo")
         await ends.wait()
@@ -212,7 +213,7 @@ async def test_a_part_of_a_stream_does_not_wait_for_a_block() -> None:
 
     async with listening(peer) as url:
         google = way_to(url)
-        response = await google.send(*POST)
+        response = await google.send(*POST, in_blocks=False)
         await asyncio.wait_for(read(response, take), 10)
         await google.aclose()
 
@@ -239,6 +240,48 @@ async def test_a_length_that_is_only_announced_takes_no_memory() -> None:
 
     assert announced_bytes < BLOCK_BYTES / 10
     assert BLOCK_BYTES <= read_bytes < 2 * BLOCK_BYTES
+
+
+async def test_what_came_while_the_loop_was_busy_is_nobodys_response() -> None:
+    """It lies in the system's buffer when the connection is looked at: another is made."""
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readline():
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(HELLO)
+            await writer.drain()
+            await asyncio.to_thread(surplus.wait)
+            with suppress(ConnectionError):
+                writer.write(HELLO.replace(b"hello", b"evil!"))
+                await writer.drain()
+            sent.set()
+
+    surplus, sent, done = threading.Event(), threading.Event(), threading.Event()
+    ready: list[str] = []
+
+    def serve() -> None:  # in a loop of its own, because ours is busy
+        async def run() -> None:
+            async with listening(peer) as url:
+                ready.append(url)
+                await asyncio.to_thread(done.wait)
+
+        asyncio.run(run())
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    await eventually(lambda: ready)
+    google = way_to(ready[0])
+    first = await body_of(await google.send(*GET))
+    surplus.set()
+    sent.wait(10)
+    time.sleep(0.05)  # noqa: ASYNC251 # the loop is busy, and sees nothing of it
+    second = await google.send(*GET)
+    contents = [first, await body_of(second)]
+    await google.aclose()
+    done.set()
+    thread.join(10)
+
+    assert contents == [b"hello", b"hello"]
 
 
 @pytest.mark.parametrize("surplus", [b"x", b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"])

@@ -76,6 +76,20 @@ async def test_a_client_that_stops_sending_while_it_is_answered_gets_its_respons
     assert body.endswith(b'"metadata":null}')
 
 
+async def test_a_client_that_stops_sending_and_never_reads_is_let_go(stand_in: StandIn) -> None:
+    """What waits to be sent to it is watched as any other response."""
+    stand_in.plan.append(large(12 << 20))
+    async with served(create_app(settings_for(stand_in, idle_seconds=1)), http=Connections(idle_seconds=1)) as address:
+        client = socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2])))
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.sendall(generate({}))
+        while not stand_in.calls or not stand_in.calls[0].ended:
+            await asyncio.sleep(0.01)
+        client.shutdown(socket.SHUT_WR)
+        await eventually(lambda: state_of(client) == 7, 20)
+        client.close()
+
+
 async def test_half_a_request_that_ends_is_a_caller_who_left(stand_in: StandIn) -> None:
     """The connection ends in the middle of a body: there is nothing to answer, and nothing is asked of Google."""
     async with served(create_app(settings_for(stand_in))) as address, connected(address) as (reader, writer):

@@ -1,11 +1,13 @@
 """What every route asks before it does anything, and in which order."""
 
+import asyncio
+
 import httpx
 import pytest
 
 from banana.app import create_app
 from standin.server import StandIn
-from tests.conftest import client_of, settings_for
+from tests.conftest import client_of, served, settings_for
 from tests.routes.test_dialect import ROUTES, shape_of
 
 pytestmark = pytest.mark.anyio
@@ -82,3 +84,29 @@ async def test_a_token_is_documented_where_one_is_needed(stand_in: StandIn) -> N
 
     assert operations["/generate"]["post"]["security"] == [{"HTTPBearer": []}]
     assert "security" not in operations["/health"]["get"]
+
+
+async def test_a_parameter_that_is_none_tells_the_budget_too(stand_in: StandIn) -> None:
+    """What is left of it stands on every answer to a caller who has one."""
+    async with client_of(create_app(settings_for(stand_in, budgets="*=5/day"))) as client:
+        response = await client.get("/v1/images/tasks?limit=many")
+
+    assert response.headers["x-budget-remaining-usd"] == "5.000000"
+
+
+async def test_who_leaves_while_its_key_is_claimed_is_counted(stand_in: StandIn) -> None:
+    """The job runs on for whoever repeats the key, and it is one of the rate limit's."""
+    app = create_app(settings_for(stand_in, rate_limit_per_minute=3))
+    async with served(app) as address:
+        for number in range(30):
+            body = b'{"prompt":"x"}'
+            head = f"POST /generate HTTP/1.1\r\nHost: 127.0.0.1\r\nIdempotency-Key: {number}\r\nContent-Length: {len(body)}\r\n\r\n"
+            _, writer = await asyncio.open_connection("127.0.0.1", int(address.rpartition(":")[2]))
+            writer.write(head.encode() + body)
+            await asyncio.sleep(0.002 + number % 5 / 1000)
+            writer.transport.abort()
+        async with httpx.AsyncClient(base_url=address) as client:
+            limited = await client.post("/generate", json={"prompt": "x"})
+
+    assert len(stand_in.calls) <= 3
+    assert limited.status_code in (200, 429)  # or nobody's key was claimed in so short a time

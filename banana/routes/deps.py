@@ -191,7 +191,7 @@ class Context:
         return response
 
 
-async def context(request: Request, services: Annotated[Services, Depends(services_of)]) -> AsyncIterator[Context]:
+async def context(request: Request) -> AsyncIterator[Context]:
     """Yield the context of a request; when its response was sent, close what it left, and settle what it spent."""
     services = await services_of(request)
     exchange, dialect = exchange_of(request.scope), dialect_of(request, services.dialects)

@@ -27,8 +27,8 @@ CREATE INDEX IF NOT EXISTS requests_by_time ON requests (at);
 """
 # The requests of a key are numbered, so that the first and the last of a window tell how many there are.
 _WINDOW = """
-SELECT number, at, (SELECT max(number) FROM requests WHERE key = ?1)
-FROM requests WHERE key = ?1 ORDER BY number LIMIT 1
+SELECT number, at, (SELECT max(number) FROM requests WHERE key = ?)
+FROM requests WHERE key = ? ORDER BY number LIMIT 1
 """
 
 
@@ -82,7 +82,7 @@ class SQLiteStorage(MovingWindowStorage):
         with self._database.transaction() as (execute, now):
             # Also what a clock that was ahead has left. One that is set back by less than a window makes no room.
             execute("DELETE FROM requests WHERE at <= ? OR at > ?", now - expiry, now + expiry)
-            first, oldest, last = next(iter(execute(_WINDOW, key)), (1, now, 0))
+            first, oldest, last = next(iter(execute(_WINDOW, key, key)), (1, now, 0))
             is_allowed = last - first + 1 + amount <= limit
             if is_allowed:
                 for _ in range(amount):

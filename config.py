@@ -152,6 +152,16 @@ def _amount(text: str) -> Decimal:
     return amount
 
 
+def _check_for_httpx(address: str) -> None:
+    """Return if httpx, which calls it, can read an address. Raises ValueError."""
+    import httpx  # not at the top: few set an address, and the launcher would wait for it
+
+    try:
+        httpx.URL(address)
+    except httpx.InvalidURL as error:
+        raise ValueError(f"is not an address: {error}") from None
+
+
 def _has_possible_port(parts: SplitResult) -> bool:
     try:
         return parts.port != 0
@@ -341,6 +351,7 @@ class Settings(BaseSettings):
                 )
             if parts.scheme not in ("http", "https") or not parts.hostname or not _has_possible_port(parts):
                 raise ValueError("is not an http:// or https:// address")
+            _check_for_httpx(value)
         return value
 
     @field_validator("gemini_api_key", "access_tokens", "metrics_token")

@@ -47,6 +47,10 @@ def test_dotenv_is_read_and_the_environment_wins(monkeypatch: pytest.MonkeyPatch
         ("REQUEST_TIMEOUT_SECONDS=2m", "REQUEST_TIMEOUT_SECONDS: '2m' must be a number"),
         ("RATE_LIMIT_PER_MINUTE=0", "RATE_LIMIT_PER_MINUTE: '0'"),
         ("GEMINI_BASE_URL=google", "GEMINI_BASE_URL: 'google' is not an http:// or https:// address"),
+        (
+            "GEMINI_BASE_URL=http://999.1.1.1/v1",
+            "GEMINI_BASE_URL: 'http://999.1.1.1/v1' is not an address: Invalid IPv4 address: '999.1.1.1'",
+        ),
         ("UPSTREAM_PROXY=localhost:7890", "UPSTREAM_PROXY"),
         ("GEMINI_BASE_URL=http://google:99999/v1", "GEMINI_BASE_URL: 'http://google:99999/v1' is not an http://"),
         ("MODEL_ALIASES=a-b", "MODEL_ALIASES: 'a-b' must be written old=new,old=new"),

@@ -98,8 +98,9 @@ class Upstream:
 
     def __init__(self, client: httpx.AsyncClient, base_url: str) -> None:
         self._client = client
-        self._base_url = base_url
-        self._host = httpx.URL(base_url).netloc
+        base = httpx.URL(base_url).copy_with(query=None, fragment=None)
+        self._base_url = str(base).rstrip("/")
+        self._host = base.netloc
 
     async def send(
         self,

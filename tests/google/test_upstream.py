@@ -62,6 +62,21 @@ async def test_every_call_is_sent_by_httpxs_client(stand_in: StandIn, monkeypatc
     assert len(stand_in.calls) == 3  # it keeps no count of tokens
 
 
+@pytest.mark.parametrize("base", ["/v1beta", "/v1beta/", "/v1beta?x=y", "/v1beta/#z"])
+async def test_paths_are_below_the_base_url(base: str) -> None:
+    """However its end is written."""
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(str(request.url))
+        return httpx.Response(200)
+
+    google = Upstream(open_client(httpx.Limits(), transport=httpx.MockTransport(answer)), f"http://google.test{base}")
+    await google.send("GET", "models?pageSize=1")
+
+    assert asked == ["http://google.test/v1beta/models?pageSize=1"]
+
+
 async def test_nothing_is_sent_when_it_is_too_late() -> None:
     """What the caller raises in the last moment is raised, and the connection serves the next request."""
     requests = 0

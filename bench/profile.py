@@ -36,7 +36,16 @@ PARTS: Sequence[tuple[str, tuple[str, ...]]] = (
     ("routing", ("fastapi/", "starlette/")),
     ("request's body", ("pydantic", "banana/routes/fields", "banana/payload/multipart")),
     ("JSON in place", ("banana/payload/", "banana/google/wire", "banana/google/usage", "banana/google/prices")),
-    ("HTTP to Google", ("banana/google/connection", "banana/google/transport", "aiohappyeyeballs/")),
+    (
+        "HTTP to Google",
+        (
+            "httpx/",
+            "banana/google/upstream",
+            "banana/google/transport",
+            "banana/google/connection",
+            "aiohappyeyeballs/",
+        ),
+    ),
     ("calls", ("banana/google/",)),
     ("use case", ("banana/",)),
 )

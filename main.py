@@ -14,8 +14,8 @@ except ModuleNotFoundError as error:
         " what is needed, or venv/bin/python main.py"
     )
 
+# The launcher, and what multiprocessing makes of this file in a worker, need none: the worker imports `main:app` itself.
+app = None if __name__ in ("__main__", "__mp_main__") else launcher.application()
+
 if __name__ == "__main__":
     launcher.main()
-elif __name__ != "__mp_main__":
-    # Imported, by uvicorn for `main:app`. Under multiprocessing's name a worker runs this file once more, and builds nothing.
-    app = launcher.application()

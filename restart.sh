@@ -45,7 +45,7 @@ fi
 
 mapfile -t old_workers < <(workers_of "$pid")
 stop_seconds=$("$python" -m scripts.probe --stop-seconds)
-failed=.state/restart.failed # where the parent says why it gave up replacing its workers (main.py)
+failed=.state/restart.failed # where the parent says why it gave up replacing its workers (banana/launcher.py)
 rm -f "$failed"
 kill -HUP "$pid"
 progress "Replacing ${#old_workers[@]} workers, each after its requests are finished "

@@ -12,7 +12,7 @@ source scripts/process.sh
 help_if_wanted "$@"
 accept_only "" "$@"
 require_own_state
-# Beyond the deadline of any request and the grace that the workers have after it (main.py).
+# Beyond the deadline of any request and the grace that the workers have after it (banana/launcher.py).
 stop_seconds=$("$venv/bin/python" -m scripts.probe --stop-seconds 2>/dev/null) || stop_seconds=610
 
 if pid=$(running_pid); then

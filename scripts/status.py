@@ -82,7 +82,7 @@ def hints(settings: config.Settings) -> Iterator[str]:
 
 
 def as_it_runs(arguments: list[str]) -> config.Settings:
-    """Return the settings of the running service: what start.sh wrote down of its start (main.py) goes before what is set now."""
+    """Return the settings of the running service: what start.sh wrote down of its start (banana/launcher.py) goes before what is set now."""
     found = None
     with suppress(OSError, IndexError):
         found = _LAUNCH.match(Path(".state/banana.pid").read_text(encoding="utf-8").splitlines()[2])

@@ -70,7 +70,7 @@ class FailoverStorage(MovingWindowStorage):
         self._check_seconds = check_seconds
         self._closed = threading.Event()
         self.degraded = False
-        # The last one: whoever calls `acquire_entry` reads it in the same step of the event loop.
+        # The last one; `taken_decision` is called in the same step of the event loop.
         self.decision: Decision | None = None
 
     @property
@@ -82,6 +82,12 @@ class FailoverStorage(MovingWindowStorage):
         """Take `amount` of `limit` in the last `expiry` seconds; return whether there was room."""
         self.decision = self._decide(key, limit, expiry, amount)
         return self.decision.allowed
+
+    def taken_decision(self) -> Decision:
+        """Return what the last `acquire_entry` decided, once: to ask without a new decision is a defect."""
+        decision, self.decision = self.decision, None
+        assert decision is not None
+        return decision
 
     def get_moving_window(self, key: str, limit: int, expiry: int) -> tuple[float, int]:
         """Return when the oldest entry of the window was made, in seconds of the epoch, and how many there are."""

@@ -94,8 +94,7 @@ class RateLimit:
             await limited(unmarked)
         except RateLimitExceeded:
             refused = True
-        decision = self._storage.decision  # that was just made: nothing else has run since
-        assert decision is not None
+        decision = self._storage.taken_decision()  # nothing else has run since
         if limited is self._images:
             exchange_of(request.scope).response_headers |= {
                 "X-RateLimit-Limit": str(decision.limit),

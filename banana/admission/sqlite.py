@@ -15,7 +15,7 @@ from banana.database import Database
 
 # Longest wait for another process's transaction.
 LOCK_SECONDS = 0.1
-# A storage that lives as long as its process, for one worker.
+# The name of a storage in memory, for one worker.
 IN_MEMORY = ":memory:"
 
 # Workers of earlier releases count in other tables of the same file while they are being replaced.
@@ -32,20 +32,23 @@ FROM requests WHERE key = ? ORDER BY number LIMIT 1
 """
 
 
+_NOT_SUPPORTED = "only the strategy moving-window is supported"
+
+
 class MovingWindowStorage(Storage, MovingWindowSupport):
     """A storage for the moving window alone: `limits` asks for counters too, which only its other strategies use."""
 
     def incr(self, key: str, expiry: int, amount: int = 1) -> int:
         """Refuse."""
-        raise NotImplementedError("only the strategy moving-window is supported")
+        raise NotImplementedError(_NOT_SUPPORTED)
 
     def get(self, key: str) -> int:
         """Refuse."""
-        raise NotImplementedError("only the strategy moving-window is supported")
+        raise NotImplementedError(_NOT_SUPPORTED)
 
     def get_expiry(self, key: str) -> float:
         """Refuse."""
-        raise NotImplementedError("only the strategy moving-window is supported")
+        raise NotImplementedError(_NOT_SUPPORTED)
 
 
 class SQLiteStorage(MovingWindowStorage):

@@ -22,7 +22,7 @@ Headers = list[tuple[bytes, bytes]]
 MAX_HEAD_BYTES = 64 * 1024
 # Of a body that nobody reads yet; then the socket is left alone.
 MAX_UNREAD_BYTES = 2 << 20
-# So much of a body with a length is there before its reader is woken, or its end.
+# The reader of a body with a length is woken when so much of it has arrived, or its end.
 WAKE_BYTES = 1 << 20
 # Up to this the chunks of a body are sent as one.
 SMALL_BODY_BYTES = 64 * 1024
@@ -52,7 +52,7 @@ class ResponseStream(httpx.AsyncByteStream):
     Attributes:
         status: of HTTP; 0 until the head is there.
         headers: as they came, their names in lower case.
-        wake_bytes: so much is there before the reader is woken, unless the body ends or fails before.
+        wake_bytes: the reader is woken when so much has arrived, or the body has ended or failed.
 
     """
 
@@ -87,10 +87,6 @@ class ResponseStream(httpx.AsyncByteStream):
         return cast(bytes, chunk)
 
     async def aclose(self) -> None:
-        """Discard the rest."""
-        self.discard()
-
-    def discard(self) -> None:
         """Discard the rest; closes the connection unless the body was received to its end."""
         if not self._is_whole:
             self._connection.close()
@@ -168,7 +164,7 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def is_reusable(self) -> bool:
-        """Whether another request can be sent on it: nothing has come since the last response, also not unseen by the loop."""
+        """Whether another request can be sent on it: nothing has arrived since the last response, in the socket's buffer either."""
         tcp_socket = self._transport.get_extra_info("socket") if self.is_idle and self._transport is not None else None
         if tcp_socket is None:
             return False

@@ -1,4 +1,4 @@
-"""Content codings of responses: what was compressed on the way, although nobody asked, is decompressed as it is read.
+"""Content codings of responses: a body that was compressed although nobody asked for it is decompressed as it is read.
 
 httpx's own decoders decompress a chunk at once, whatever it becomes, read the first member of a gzip file alone, and take one
 that was cut for whole. Source: RFC 9110, section 8.4.
@@ -15,7 +15,7 @@ from banana.payload.pieces import Chunk
 # More than a server and a proxy each apply.
 MAX_CODINGS = 2
 _GZIP_MAGIC = b"\x1f\x8b"
-# What is decompressed at once: a small response may stand for gigabytes, and is counted on the way.
+# Decompressed at a time: a small body may expand to gigabytes, and whoever reads it counts them and stops.
 _DECODED_BYTES = 256 * 1024
 Unread = Callable[[], Iterable[Chunk]]
 

@@ -165,11 +165,10 @@ class BlockTransport(httpx.AsyncBaseTransport):
         peer = origin.host
         if self._proxy is not None:
             peer = f"the proxy {_Origin.of(self._proxy.url).host_and_port} (UPSTREAM_PROXY)"
-        match error:
-            case httpx.ProxyError():
-                return httpx.ProxyError(f"{peer} {error}")
-            case TimeoutError():
-                return httpx.ConnectTimeout(f"{peer} did not answer within {seconds} s")
+        if isinstance(error, httpx.ProxyError):
+            return httpx.ProxyError(f"{peer} {error}")
+        if isinstance(error, TimeoutError):
+            return httpx.ConnectTimeout(f"{peer} did not answer within {seconds} s")
         return httpx.ConnectError(f"{peer} {why_not_connected(error)}")
 
     async def _connect(self, connection: Connection, origin: "_Origin") -> asyncio.Transport:
@@ -240,7 +239,7 @@ def _response(stream: ResponseStream) -> httpx.Response:
     return httpx.Response(stream.status, headers=headers, stream=decoded, extensions={"unread": decoded.unread})
 
 
-def why_not_connected(error: Exception) -> str:
+def why_not_connected(error: OSError) -> str:
     """Return why there is no connection, in words that follow the name of the peer."""
     match error:
         case socket.gaierror():
@@ -251,9 +250,7 @@ def why_not_connected(error: Exception) -> str:
             return f"has a certificate that is not trusted ({error.verify_message})"
         case ssl.SSLError():
             return f"does not speak TLS as it should ({error.reason or 'connection closed'})"
-        case OSError():
-            return f"cannot be reached ({error.strerror or type(error).__name__})"
-    return f"cannot be reached ({type(error).__name__})"
+    return f"cannot be reached ({error.strerror or type(error).__name__})"
 
 
 @cache

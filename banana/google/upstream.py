@@ -32,7 +32,7 @@ _NO_COOKIES = _NoCookies()
 class _Client(httpx.AsyncClient):
     @property
     def cookies(self) -> httpx.Cookies:
-        """None. httpx' own property makes a jar of whatever it is given."""
+        """None. httpx's own property makes a jar of whatever it is given."""
         return _NO_COOKIES
 
     @cookies.setter
@@ -60,9 +60,8 @@ def open_client(
         trust_env=False,
         auth=httpx.Auth(),  # none, whatever the URL says
     )
-    if "opentelemetry.sdk" in sys.modules and not isinstance(
-        transport, httpx.AsyncHTTPTransport
-    ):  # traces are collected
+    are_traces_collected = "opentelemetry.sdk" in sys.modules
+    if are_traces_collected and not isinstance(transport, httpx.AsyncHTTPTransport):
         _let_trace(client)
     return client
 
@@ -114,8 +113,8 @@ class Upstream:
     ) -> httpx.Response:
         """Send a request; return its response when the head is there.
 
-        `path` is below the base URL, with its query. Unless `in_blocks`, each part of the body is read as it arrives. Raises NotConnected, ConnectionLost, InvalidResponse, CutResponse and what
-        `before_send` raises.
+        `path` is below the base URL, with its query. Unless `in_blocks`, each part of the response's body is read as it
+        arrives. Raises NotConnected, ConnectionLost, InvalidResponse, CutResponse and what `before_send` raises.
         """
         own = ((b"Host", self._host), *headers, (b"Content-Length", b"%d" % size_of(body)))
         stream, extensions = Body(body, before_send), {"in_blocks": in_blocks}

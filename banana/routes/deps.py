@@ -153,8 +153,7 @@ async def services_of(request: Request) -> Services:
 
 async def health_of(request: Request) -> Health:
     """Return what `/ready` and `/metrics` tell."""
-    services: Services = request.app.state.services
-    return services.health
+    return (await services_of(request)).health
 
 
 @dataclass(frozen=True, slots=True)

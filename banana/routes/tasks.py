@@ -65,7 +65,7 @@ async def poll(
         ),
     ] = "",
 ) -> Response:
-    """Returns the task, and what became of it once it has ended."""
+    """Returns the task, with its result or its error once it has ended."""
     entry = await context.services.requests.task(task_id, context.caller, min(wait, MAX_WAIT_SECONDS))
     context.exchange.kept_id = entry.id
     return await _task_response(entry, context, accept)

@@ -188,7 +188,7 @@ async def test_a_response_that_is_whole_leaves_its_connection_alone() -> None:
 
     assert first_body == b"hello"
     assert len(connection.get_buffer(-1)) == BLOCK_BYTES - 3
-    second.discard()
+    await second.aclose()
 
 
 async def test_a_part_of_a_stream_does_not_wait_for_a_block() -> None:

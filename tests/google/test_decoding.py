@@ -52,7 +52,7 @@ async def test_a_body_is_decoded_however_it_is_cut(body: bytes, content: bytes, 
 
 
 async def test_a_bomb_is_decoded_in_parts() -> None:
-    """Whoever counts what comes of it can stop in time."""
+    """A reader that counts the bytes can stop in time."""
     chunks = await decoded(gzip.compress(bytes(10 << 20)), 10**6)
 
     assert sum(map(len, chunks)) == 10 << 20
@@ -108,7 +108,7 @@ async def test_more_codings_than_anybody_applies_are_not_decoded() -> None:
 
 
 async def test_a_bomb_that_was_not_read_is_decoded_in_parts() -> None:
-    """A deadline hands on what has arrived, and whoever counts it can stop."""
+    """At a deadline too, a reader that counts the bytes can stop in time."""
     stream = Stream(b"", 1, left=gzip.compress(bytes(100 << 20)))
     rest = iter(DecodedStream(stream, stream.unread).unread())
 

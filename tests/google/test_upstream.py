@@ -41,7 +41,7 @@ async def test_httpxs_own_transport_can_take_the_place_of_ours(stand_in: StandIn
 
 
 async def test_every_call_is_sent_by_httpxs_client(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Images, what is passed through, streams and lists: as many requests at Google as `AsyncClient.send` has seen."""
+    """Images, native requests, streams and lists: `AsyncClient.send` sees each."""
     sent: list[str] = []
     send = httpx.AsyncClient.send
 

@@ -95,7 +95,7 @@ async def test_a_parameter_that_is_none_tells_the_budget_too(stand_in: StandIn) 
 
 
 async def test_who_leaves_while_its_key_is_claimed_is_counted(stand_in: StandIn) -> None:
-    """The job runs on for whoever repeats the key, and it is one of the rate limit's."""
+    """The job runs on for a repeat of the key, and counts against the rate limit."""
     app = create_app(settings_for(stand_in, rate_limit_per_minute=3))
     async with served(app) as address:
         for number in range(30):

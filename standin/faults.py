@@ -7,19 +7,28 @@ import struct
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aiohttp import web
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from standin.serving import transport_of
 
 # Takes the request and a picture as base64; answers, or breaks the connection.
-Fault = Callable[[web.Request, str], Awaitable[web.StreamResponse]]
+Fault = Callable[[Request, str], Awaitable[Response]]
 JSON_TYPE = "application/json; charset=UTF-8"
 
 
-def error(code: int, status: str, message: str, details: list[dict[str, Any]] | None = None) -> web.Response:
+def answered(document: object, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Return a response with this JSON."""
+    return Response(json.dumps(document), status, headers, JSON_TYPE)
+
+
+def error(code: int, status: str, message: str, details: list[dict[str, Any]] | None = None) -> Response:
     """Return an error in google.rpc.Status's shape."""
     body: dict[str, Any] = {"error": {"code": code, "message": message, "status": status}}
     if details:
         body["error"]["details"] = details
-    return web.json_response(body, status=code)
+    return answered(body, code)
 
 
 def retry_info(delay: str) -> dict[str, str]:
@@ -35,7 +44,7 @@ def quota_failure(quota_id: str) -> dict[str, Any]:
 def fails(code: int, status: str, message: str, *details: dict[str, Any]) -> Fault:
     """Return a fault that answers with this error."""
 
-    async def act(request: web.Request, picture: str) -> web.StreamResponse:
+    async def act(request: Request, picture: str) -> Response:
         return error(code, status, message, list(details))
 
     return act
@@ -56,8 +65,8 @@ def says(body: dict[str, Any] | list[Any] | str | bytes, content_type: str = JSO
     """Return a fault that answers 200 with this body."""
     raw = body if isinstance(body, bytes) else body.encode() if isinstance(body, str) else json.dumps(body).encode()
 
-    async def act(request: web.Request, picture: str) -> web.StreamResponse:
-        return web.Response(body=raw, headers={"Content-Type": content_type})
+    async def act(request: Request, picture: str) -> Response:
+        return Response(raw, media_type=content_type.encode().decode("latin-1"))  # Starlette takes it for that
 
     return act
 
@@ -75,7 +84,7 @@ def candidate(content: object = None, finish_reason: str | None = "STOP", **more
 def parts(*makers: Callable[[str], dict[str, Any]], finish_reason: str = "STOP") -> Fault:
     """Return a fault that answers with parts made from the picture."""
 
-    async def act(request: web.Request, picture: str) -> web.StreamResponse:
+    async def act(request: Request, picture: str) -> Response:
         made = [make(picture) for make in makers]
         return await candidate({"role": "model", "parts": made}, finish_reason)(request, picture)
 
@@ -109,7 +118,7 @@ def snake_image(picture: str) -> dict[str, Any]:
     }
 
 
-async def escaped(request: web.Request, picture: str) -> web.StreamResponse:
+async def escaped(request: Request, picture: str) -> Response:
     """Answer with JSON escapes inside the data, which are legal, and the reason before the content."""
     data = picture.replace("/", r"\/").replace("=", r"\u003d")
     body = '{"candidates" : [ {"finishReason":"STOP","content":{"parts":[{"inlineData":{"data":"%s","mimeType":"image\\/jpeg"}}]}}]}'
@@ -121,81 +130,101 @@ def _whole(picture: str) -> bytes:
     return json.dumps({"candidates": [{"content": {"parts": [part]}, "finishReason": "STOP"}]}).encode()
 
 
-async def _begun(request: web.Request, picture: str) -> tuple[web.StreamResponse, bytes]:
-    """Send the head and the first half of an answer; return the other half."""
-    body = _whole(picture)
-    response = web.StreamResponse(headers={"Content-Type": JSON_TYPE, "Content-Length": str(len(body))})
-    await response.prepare(request)
-    await response.write(body[: len(body) // 2])
-    return response, body[len(body) // 2 :]
+class _Begun(Response):
+    """The head and the first half of an answer; `then` is given how to send more, and the other half."""
+
+    def __init__(self, picture: str, then: Callable[[Send, bytes], Awaitable[None]]) -> None:
+        self._body = _whole(picture)
+        super().__init__(headers={"Content-Length": str(len(self._body))}, media_type=JSON_TYPE)
+        self._then = then
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send what there is."""
+        half = len(self._body) // 2
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        await send({"type": "http.response.body", "body": self._body[:half], "more_body": True})
+        await self._then(send, self._body[half:])
 
 
-def _connection(request: web.Request) -> asyncio.Transport:
-    assert request.transport is not None
-    return request.transport
+async def _for_ever() -> None:
+    """Wait until the other side hangs up."""
+    await asyncio.Event().wait()
 
 
-def _reset(request: web.Request) -> None:
+def _reset(request: Request) -> None:
     """Make the kernel answer with RST."""
-    transport = _connection(request)
+    transport = transport_of(request)
     transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
 
 
-async def reset(request: web.Request, picture: str) -> web.StreamResponse:
+async def reset(request: Request, picture: str) -> Response:
     """Reset the connection once the request is here."""
     _reset(request)
-    return web.Response()
+    await _for_ever()
+    return Response()
 
 
-async def hang_up(request: web.Request, picture: str) -> web.StreamResponse:
+async def hang_up(request: Request, picture: str) -> Response:
     """Close the connection without a word."""
-    _connection(request).close()
-    return web.Response()
+    transport_of(request).close()
+    await _for_ever()
+    return Response()
 
 
-async def reset_inside(request: web.Request, picture: str) -> web.StreamResponse:
+async def reset_inside(request: Request, picture: str) -> Response:
     """Reset the connection inside the answer."""
-    response, _ = await _begun(request, picture)
-    await asyncio.sleep(0.05)
-    _reset(request)
-    return response
 
-
-async def truncated(request: web.Request, picture: str) -> web.StreamResponse:
-    """Close the connection inside the answer."""
-    response, _ = await _begun(request, picture)
-    _connection(request).close()
-    return response
-
-
-async def hang(request: web.Request, picture: str) -> web.StreamResponse:
-    """Never answer."""
-    await asyncio.sleep(3600)
-    return web.Response()
-
-
-async def hang_inside(request: web.Request, picture: str) -> web.StreamResponse:
-    """Stop inside the answer."""
-    response, _ = await _begun(request, picture)
-    await asyncio.sleep(3600)
-    return response
-
-
-async def drip(request: web.Request, picture: str) -> web.StreamResponse:
-    """Send a byte at a time, for ever as far as a deadline is concerned."""
-    response, rest = await _begun(request, picture)
-    for byte in rest:
-        await response.write(bytes([byte]))
+    async def then(_: Send, __: bytes) -> None:
         await asyncio.sleep(0.05)
-    return response
+        _reset(request)
+        await _for_ever()
+
+    return _Begun(picture, then)
 
 
-async def not_http(request: web.Request, picture: str) -> web.StreamResponse:
+async def truncated(request: Request, picture: str) -> Response:
+    """Close the connection inside the answer."""
+
+    async def then(_: Send, __: bytes) -> None:
+        transport_of(request).close()
+        await _for_ever()
+
+    return _Begun(picture, then)
+
+
+async def hang(request: Request, picture: str) -> Response:
+    """Never answer."""
+    await _for_ever()
+    return Response()
+
+
+async def hang_inside(request: Request, picture: str) -> Response:
+    """Stop inside the answer."""
+
+    async def then(_: Send, __: bytes) -> None:
+        await _for_ever()
+
+    return _Begun(picture, then)
+
+
+async def drip(request: Request, picture: str) -> Response:
+    """Send a byte at a time, for ever as far as a deadline is concerned."""
+
+    async def then(send: Send, rest: bytes) -> None:
+        for position in range(len(rest)):
+            await send({"type": "http.response.body", "body": rest[position : position + 1], "more_body": True})
+            await asyncio.sleep(0.05)
+
+    return _Begun(picture, then)
+
+
+async def not_http(request: Request, picture: str) -> Response:
     """Answer something that is not HTTP."""
-    _connection(request).write(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
-    _connection(request).close()
-    return web.Response()
+    transport_of(request).write(b"SSH-2.0-OpenSSH_9.2\r\n\r\n")
+    transport_of(request).close()
+    await _for_ever()
+    return Response()
 
 
 FAULTS: dict[str, Fault] = {

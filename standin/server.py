@@ -8,13 +8,18 @@ import json
 import re
 import uuid
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from aiohttp import web
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from standin import drawing, faults
+from standin.serving import Listener
 
 RATIOS = ("1:1", "2:3", "3:2", "3:4", "4:3", "4:5", "5:4", "9:16", "16:9", "21:9")
 WIDE_RATIOS = (*RATIOS, "1:4", "4:1", "1:8", "8:1")
@@ -64,7 +69,6 @@ WORDS = "Here it is."
 WORDS_TOKENS = 5
 INPUT_TYPES = ("image/png", "image/jpeg", "image/webp", "image/heic", "image/heif")
 MAX_COUNTED_PROMPTS = 10_000
-MAX_BODY_BYTES = 100 * 1024 * 1024
 _FAULT_IN_PROMPT = re.compile(r"\[fault:([\w-]+)\]")
 
 
@@ -92,6 +96,28 @@ class Call:
     ended: bool = False
 
 
+class _Recorded(Response):
+    """What `answering` answers, once it has; `call` learns how it ended."""
+
+    def __init__(self, call: Call, answering: Awaitable[Response]) -> None:
+        super().__init__()
+        self._call, self._answering = call, answering
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        try:
+            try:
+                response = await self._answering
+            except Refusal as refusal:
+                response = faults.error(refusal.code, refusal.status, str(refusal))
+            await response(scope, receive, send)
+        except asyncio.CancelledError:
+            self._call.aborted = True
+            raise
+        finally:
+            self._call.ended = True
+
+
 class StandIn:
     """The server. `plan` holds faults for the next calls, in order; a prompt may also ask for one: `[fault:503]`.
 
@@ -110,47 +136,40 @@ class StandIn:
         self.answers_as: dict[str, str] = {}
         self.calls: list[Call] = []
         self.base_url = ""
-        self._runner: web.AppRunner | None = None
+        self._listener: Listener | None = None
 
     async def start(self, port: int = 0) -> str:
         """Listen on loopback; return the base URL, with the version."""
-        app = web.Application(client_max_size=MAX_BODY_BYTES)
-        base = r"/{version:v1|v1beta}/models"
-        app.router.add_post(base + "/{model}:generateContent", self._generate)
-        app.router.add_post(base + "/{model}:streamGenerateContent", self._generate)
-        app.router.add_post(base + "/{model}:countTokens", self._count_tokens)
-        app.router.add_get(base, self._models)
-        app.router.add_get(base + "/{model}", self._models)
-        app.router.add_route("*", "/{rest:.*}", self._not_found)
-        self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", port)
-        await site.start()
-        _, port = self._runner.addresses[0][:2]
-        self.base_url = f"http://127.0.0.1:{port}/v1beta"
+        routes = []
+        for version in ("v1", "v1beta"):
+            models = f"/{version}/models"
+            routes += [
+                Route(models + "/{model}:generateContent", self._generate, methods=["POST"]),
+                Route(models + "/{model}:streamGenerateContent", self._generate, methods=["POST"]),
+                Route(models + "/{model}:countTokens", self._count_tokens, methods=["POST"]),
+                Route(models, self._models),
+                Route(models + "/{model}", self._models),
+            ]
+        app = Starlette(routes=routes, exception_handlers={Refusal: _refused, 404: _not_found, 405: _not_found})
+        self._listener = Listener(app)
+        await self._listener.start(port)
+        self.base_url = f"http://127.0.0.1:{self._listener.port}/v1beta"
         return self.base_url
 
     async def stop(self) -> None:
         """Stop listening and drop every connection."""
-        if self._runner is not None:
-            await self._runner.cleanup()
+        if self._listener is not None:
+            await self._listener.stop()
 
-    async def _generate(self, request: web.Request) -> web.StreamResponse:
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        peer = request.get_extra_info("peername")
-        call = Call(request.match_info["model"], headers.get("x-goog-api-key", ""), headers, peer)
+    async def _generate(self, request: Request) -> Response:
+        assert request.client is not None
+        headers = dict(request.headers)
+        key = headers.get("x-goog-api-key", "")
+        call = Call(request.path_params["model"], key, headers, (request.client.host, request.client.port))
         self.calls.append(call)
-        try:
-            return await self._answer(request, call)
-        except Refusal as refusal:
-            return faults.error(refusal.code, refusal.status, str(refusal))
-        except (asyncio.CancelledError, ConnectionError):
-            call.aborted = True
-            raise
-        finally:
-            call.ended = True
+        return _Recorded(call, self._answer(request, call))
 
-    async def _answer(self, request: web.Request, call: Call) -> web.StreamResponse:
+    async def _answer(self, request: Request, call: Call) -> Response:
         planned = self.plan.popleft() if self.plan else self.troubles.get(call.key)
         if planned is None:
             self._check_credentials(request, call)
@@ -169,13 +188,13 @@ class StandIn:
         await asyncio.sleep(self.latency_seconds)
         picture = await asyncio.to_thread(drawing.draw_base64, prompt, ratio, size, sources, variant)
         whole = _whole(call, self.answers_as.get(call.model, call.model), picture, size, len(sources))
-        if not request.path.endswith(":streamGenerateContent"):
+        if not request.url.path.endswith(":streamGenerateContent"):
             tier = call.body.get("serviceTier")
-            return web.json_response(whole, headers={"x-gemini-service-tier": tier} if tier else {})
+            return faults.answered(whole, headers={"x-gemini-service-tier": tier} if tier else {})
         thinking = answer(call.model, picture)
         thinking["usageMetadata"] = {"promptTokenCount": 8, "thoughtsTokenCount": 40, "totalTokenCount": 48}
         thinking["candidates"] = [{"content": {"role": "model", "parts": [{"text": "Drawing…", "thought": True}]}}]
-        return await _streamed(request, [thinking, whole], self.latency_seconds)
+        return _Streamed([thinking, whole], self.latency_seconds, events=request.query_params.get("alt") == "sse")
 
     def _variant(self, prompt: str) -> int:
         """Return how often a prompt came before, where that makes a difference."""
@@ -186,26 +205,23 @@ class StandIn:
         self._drawn[prompt] += 1
         return self._drawn[prompt] - 1
 
-    async def _count_tokens(self, request: web.Request) -> web.StreamResponse:
-        try:
-            words, _ = _contents(await _json(request), "")
-        except Refusal as refusal:
-            return faults.error(refusal.code, refusal.status, str(refusal))
-        return web.json_response({"totalTokens": len(words.split())})
+    async def _count_tokens(self, request: Request) -> Response:
+        words, _ = _contents(await _json(request), "")
+        return faults.answered({"totalTokens": len(words.split())})
 
-    async def _models(self, request: web.Request) -> web.StreamResponse:
+    async def _models(self, request: Request) -> Response:
         if not request.headers.get("x-goog-api-key"):
             return faults.error(403, "PERMISSION_DENIED", "Method doesn't allow unregistered callers.")
         if request.headers["x-goog-api-key"] in self.bad_keys:
             return faults.error(401, "UNAUTHENTICATED", "API key not valid. Please pass a valid API key.")
-        wanted = request.match_info.get("model")
+        wanted = request.path_params.get("model")
         known = [_described(name) for name in MODELS] + [_described("gemini-3-flash")]
         if wanted is None:
-            return web.json_response({"models": known})
+            return faults.answered({"models": known})
         found = next((model for model in known if model["name"] == f"models/{wanted}"), None)
-        return web.json_response(found) if found else faults.error(404, "NOT_FOUND", f"models/{wanted} is not found.")
+        return faults.answered(found) if found else faults.error(404, "NOT_FOUND", f"models/{wanted} is not found.")
 
-    def _check_credentials(self, request: web.Request, call: Call) -> None:
+    def _check_credentials(self, request: Request, call: Call) -> None:
         if "authorization" in call.headers:
             raise Refusal(400, "INVALID_ARGUMENT", "Multiple authentication credentials received.")
         if not call.key:
@@ -217,8 +233,14 @@ class StandIn:
                 400, "INVALID_ARGUMENT", "Manually set deadline is too short. Minimum allowed deadline is 10s."
             )
 
-    async def _not_found(self, request: web.Request) -> web.Response:
-        return faults.error(404, "NOT_FOUND", f"{request.method} {request.path} is not a method of this API.")
+
+async def _refused(_: Request, refusal: Exception) -> Response:
+    assert isinstance(refusal, Refusal)
+    return faults.error(refusal.code, refusal.status, str(refusal))
+
+
+async def _not_found(request: Request, _: Exception) -> Response:
+    return faults.error(404, "NOT_FOUND", f"{request.method} {request.url.path} is not a method of this API.")
 
 
 def answer(model: str, picture: str, mime_type: str = "image/jpeg") -> dict[str, Any]:
@@ -262,18 +284,23 @@ def _usage(made: dict[str, int], sources: int) -> dict[str, Any]:
     }
 
 
-async def _streamed(request: web.Request, parts: list[dict[str, Any]], pause_seconds: float) -> web.StreamResponse:
-    """Send the parts one by one: as server-sent events for alt=sse, else as a JSON list."""
-    events = request.query.get("alt") == "sse"
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream" if events else "application/json"})
-    await response.prepare(request)
-    for number, part in enumerate(parts):
-        text = json.dumps(part)
-        await response.write((f"data: {text}\r\n\r\n" if events else f"{',' if number else '['}{text}").encode())
-        await asyncio.sleep(pause_seconds)
-    if not events:
-        await response.write(b"]")
-    return response
+class _Streamed(Response):
+    """The parts one by one: as server-sent events, else as a JSON list."""
+
+    def __init__(self, parts: list[dict[str, Any]], pause_seconds: float, *, events: bool) -> None:
+        super().__init__(media_type="text/event-stream" if events else "application/json")
+        del self.headers["content-length"]
+        self._parts, self._pause_seconds, self._events = parts, pause_seconds, events
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send them."""
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        for number, part in enumerate(self._parts):
+            text = json.dumps(part)
+            text = f"data: {text}\r\n\r\n" if self._events else f"{',' if number else '['}{text}"
+            await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
+            await asyncio.sleep(self._pause_seconds)
+        await send({"type": "http.response.body", "body": b"" if self._events else b"]"})
 
 
 def _described(name: str) -> dict[str, Any]:
@@ -286,9 +313,9 @@ def _described(name: str) -> dict[str, Any]:
     }
 
 
-async def _json(request: web.Request) -> dict[str, Any]:
+async def _json(request: Request) -> dict[str, Any]:
     try:
-        body = json.loads(await request.read())
+        body = json.loads(await request.body())
     except ValueError as error:
         raise Refusal(400, "INVALID_ARGUMENT", f"Invalid JSON payload received. {error}") from None
     if not isinstance(body, dict) or not body.get("contents"):

@@ -5,9 +5,14 @@ import collections
 import random
 import threading
 
-from aiohttp import web
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
+from standin import faults
 from standin.server import answer
+from standin.serving import Listener
 from tests.pictures import encoded, png
 
 LATENCIES_SECONDS = (0.05, 0.2, 0.6)
@@ -44,20 +49,15 @@ class Google:
         asyncio.set_event_loop(self._loop)
         self._loop.run_until_complete(self._start())
         self._loop.run_forever()
-        self._loop.run_until_complete(self._runner.cleanup())
+        self._loop.run_until_complete(self._listener.stop())
 
     async def _start(self) -> None:
-        app = web.Application(client_max_size=100 << 20)  # as much as Google takes
-        app.router.add_post("/v1beta/models/{model}", self._answer)
-        self._runner = web.AppRunner(app, handler_cancellation=True)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", 0)
-        await site.start()
-        host, port = self._runner.addresses[0][:2]
-        self.base_url = f"http://{host}:{port}/v1beta"
+        self._listener = Listener(Starlette(routes=[Route("/v1beta/models/{model}", self._answer, methods=["POST"])]))
+        await self._listener.start()
+        self.base_url = f"http://127.0.0.1:{self._listener.port}/v1beta"
         self._ready.set()
 
-    async def _answer(self, request: web.Request) -> web.Response:
+    async def _answer(self, request: Request) -> Response:
         parts = [part for content in (await request.json())["contents"] for part in content["parts"]]
         prompt = next(part["text"] for part in reversed(parts) if "text" in part)
         self.calls[prompt] += 1
@@ -66,4 +66,4 @@ class Google:
         except asyncio.CancelledError:
             self.left[prompt] += 1
             raise
-        return web.json_response(answer("m", encoded(png()), "image/png"))
+        return faults.answered(answer("m", encoded(png()), "image/png"))

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from playwright.sync_api import sync_playwright
+from starlette.requests import Request
+from starlette.responses import Response
 
 from tests.counting_google import Google
 from tests.page.conftest import ARGUMENTS
@@ -60,7 +61,7 @@ class HeldGoogle(Google):
         self.go_on = threading.Event()
         super().__init__()
 
-    async def _answer(self, request: web.Request) -> web.Response:
+    async def _answer(self, request: Request) -> Response:
         if self.calls.total():
             await asyncio.to_thread(self.go_on.wait, 60)
         return await super()._answer(request)

@@ -16,8 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
+from standin.serving import Listener
 from tests.services import Service
 from tests.test_bounds import worker_memory_bytes
 
@@ -163,21 +167,17 @@ class Fuzzer:
 async def google(answers: dict[str, bytes]) -> AsyncIterator[str]:
     """Google's API, that answers each prompt with what `answers` has for it; its base URL."""
 
-    async def answer(request: web.Request) -> web.StreamResponse:
-        sent = await request.text()
+    async def answer(request: Request) -> Response:
+        sent = (await request.body()).decode()
         names = [name for name in re.findall(r"\d+-\d+", sent) if name in answers]
-        return web.Response(body=answers[names[0]] if names else b"{}", content_type="application/json")
+        return Response(answers[names[0]] if names else b"{}", media_type="application/json")
 
-    app = web.Application(client_max_size=1 << 30)
-    app.router.add_route("*", "/{rest:.*}", answer)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
+    listener = Listener(Starlette(routes=[Route("/{rest:path}", answer, methods=["GET", "POST"])]))
+    await listener.start()
     try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1beta"
+        yield f"http://127.0.0.1:{listener.port}/v1beta"
     finally:
-        await runner.cleanup()
+        await listener.stop()
 
 
 async def probe(port: int, until: float, seconds: list[float]) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
-from aiohttp import web
+from starlette.requests import Request
+from starlette.responses import Response
 
 from banana.app import create_app
 from banana.ledger.spend import Spent
@@ -245,9 +246,9 @@ async def statuses_of(asked: Sequence[Awaitable[httpx.Response]], made: int, sta
     """The statuses of requests that are made at once: Google answers when all but `made` of them have been refused."""
     all_refused = asyncio.Event()
 
-    async def answers_late(request: web.Request, picture: str) -> web.StreamResponse:
+    async def answers_late(request: Request, picture: str) -> Response:
         await all_refused.wait()
-        return web.json_response(answer("m", picture))
+        return faults.answered(answer("m", picture))
 
     stand_in.plan.extend([answers_late] * len(asked))
     statuses: list[int] = []
@@ -445,9 +446,9 @@ async def test_a_caller_does_not_choose_what_is_counted(worker: Worker, stand_in
     client = await worker(budgets="*=1/day")
     paths: list[str] = []
 
-    async def path_of(request: web.Request, picture: str) -> web.StreamResponse:
-        paths.append(request.query_string)
-        return web.json_response(answer("m", picture))
+    async def path_of(request: Request, picture: str) -> Response:
+        paths.append(request.url.query)
+        return faults.answered(answer("m", picture))
 
     stand_in.plan.append(path_of)
     response = await client.post(f"{GOOGLE}?{query}", json=CONTENTS)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from aiohttp import web
+from starlette.requests import Request
+from starlette.responses import Response
 
 from banana.app import create_app
 from banana.routes.google import METHODS, PREFIXES
@@ -101,8 +102,8 @@ async def test_an_error_inside_a_stream_is_an_event(client: httpx.AsyncClient, s
 async def test_a_packed_response_arrives_unpacked(client: httpx.AsyncClient, stand_in: StandIn) -> None:
     """Google compressing although it was not asked to is the caller's JSON all the same."""
 
-    async def packed(request: web.Request, picture: str) -> web.StreamResponse:
-        return web.Response(body=gzip.compress(b'{"a":1}'), headers={"Content-Encoding": "gzip"})
+    async def packed(request: Request, picture: str) -> Response:
+        return Response(gzip.compress(b'{"a":1}'), headers={"Content-Encoding": "gzip"})
 
     stand_in.plan.append(packed)
     response = await client.post(PATH, json=BODY)

@@ -9,7 +9,8 @@ from typing import Any
 
 import httpx
 import pytest
-from aiohttp import web
+from starlette.requests import Request
+from starlette.responses import Response
 
 from banana import images
 from banana.app import create_app
@@ -57,7 +58,7 @@ def events_of(text: str) -> list[dict[str, Any]]:
     return [json.loads(event.removeprefix("data: ")) for event in events]
 
 
-async def late(request: web.Request, picture: str) -> web.StreamResponse:
+async def late(request: Request, picture: str) -> Response:
     await asyncio.sleep(0.3)
     return faults.error(400, "INVALID_ARGUMENT", "No.")
 

@@ -6,10 +6,12 @@ from typing import Any
 
 import httpx
 import pytest
-from aiohttp import web
+from starlette.requests import Request
+from starlette.responses import Response
 
 from banana.app import create_app
 from banana.http.protocol import ServerProtocol
+from standin import faults
 from standin.server import StandIn, answer
 from tests.conftest import client_of, settings_for
 
@@ -40,9 +42,9 @@ async def test_a_task_is_processing_then_completed(client: httpx.AsyncClient, st
     """The poll waits as long as it is asked to, and no longer."""
     seen_early = asyncio.Event()
 
-    async def held(request: web.Request, picture: str) -> web.StreamResponse:
+    async def held(request: Request, picture: str) -> Response:
         await seen_early.wait()
-        return web.json_response(answer("gemini-3-pro-image", picture))
+        return faults.answered(answer("gemini-3-pro-image", picture))
 
     stand_in.plan.append(held)
     task = await begun(client)

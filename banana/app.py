@@ -154,7 +154,7 @@ def create_app(
     Raises StoreError and LedgerError when STORE_URL cannot be used, ResultsError when RESULTS_URL cannot.
 
     """
-    sink, redaction = _log(settings)
+    log_handlers, redaction = _log(settings)
     keys = KeyRing(settings.gemini_api_key)
     buffers = Buffers(settings.max_buffered_bytes)
     recording = _Recording(settings)
@@ -166,13 +166,13 @@ def create_app(
     keeping = _Keeping(settings, buffers, recording)
     health = Health(
         reasons=lambda: _not_ready(keys),
-        degraded=lambda: [*degraded, *_degraded(rate_limit, sink, recording.ledger, keys), *upkeep.degraded],
+        degraded=lambda: [*degraded, *_degraded(rate_limit, log_handlers, recording.ledger, keys), *upkeep.degraded],
         metrics_folder=metrics_folder,
         metrics_token=settings.metrics_token,
     )
     services = _services(settings, client, rate_limit, converter, recording, keeping, health)
     upkeep = keeping.upkeep({route: partial(known.job_of, services=services) for route, known in TASK_FORMATS.items()})
-    lifespan = _lifespan(settings, client, rate_limit, converter, buffers, recording, keeping.remote, upkeep, sink)
+    lifespan = _lifespan(settings, client, rate_limit, converter, buffers, recording, keeping.remote, upkeep)
     app = _app_without_routes(settings, buffers, redaction, lifespan)
     app.state.services = services
     # For /docs, which asks for a token where one is needed.
@@ -184,7 +184,7 @@ def create_app(
     return app
 
 
-def _log(settings: Settings) -> tuple[logs.Sink, Redaction]:
+def _log(settings: Settings) -> tuple[Sequence[logs.Handler], Redaction]:
     """Return where lines of the log go, and what they must not show."""
     redaction = Redaction(settings.secrets)
     file, level = settings.log_file, settings.log_level
@@ -422,7 +422,6 @@ def _lifespan(
     recording: _Recording,
     remote: RemoteImages,
     upkeep: Upkeep | SweepOnly,
-    sink: logs.Sink,
 ) -> Callable[[FastAPI], Any]:
     """Return the lifespan, which only closes what was built."""
 
@@ -452,7 +451,6 @@ def _lifespan(
         await remote.close()
         await client.close()
         await recording.close()
-        sink.write_at_once()
 
     return lifespan
 
@@ -476,11 +474,13 @@ def _not_ready(keys: KeyRing) -> list[str]:
     return reasons
 
 
-def _degraded(rate_limit: RateLimit, sink: logs.Sink, ledger: LedgerThread, keys: KeyRing) -> list[str]:
+def _degraded(
+    rate_limit: RateLimit, log_handlers: Sequence[logs.Handler], ledger: LedgerThread, keys: KeyRing
+) -> list[str]:
     """Return what works with less than it should."""
     parts = {
         "store": rate_limit.degraded,
-        "log": sink.fails,
+        "log": any(handler.fails for handler in log_handlers),
         "ledger": ledger.fails,
         "keys_out_of_money": bool(keys.out_of_money_count()),
     }

@@ -140,6 +140,11 @@ class Exchange(Struct):
             return CALLER_LEFT
         return self.response_status
 
+    @property
+    def ids(self) -> dict[str, str]:
+        """By what every line of the log about this request is found: its id, and that of its trace."""
+        return {"request_id": self.request_id} | ({"trace_id": self.trace_id} if self.trace_id else {})
+
     def add_cost(self, cost_usd: Decimal | None, *, made_image: bool) -> None:
         """Add what a call cost; None where that is not known."""
         if cost_usd is None:

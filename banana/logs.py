@@ -1,320 +1,202 @@
-"""The log: one JSON object a line, in the same shape for this service and for the libraries below it.
+"""The log: structlog over the standard library's handlers, one JSON object a line; libraries' lines have the same shape.
 
-Lines are appended whole, so that several workers can share one file; one that is full is renamed, and every worker opens
-the new one with its next line, as it does after logrotate, without a signal. What is logged in one turn of the event loop
-is written at its end, together. Bodies, prompts and keys are never given to it.
+The workers share one file. concurrent-log-handler locks it for each line, and rotates it for all of them. Bodies, prompts
+and keys are never given to it, and a line that cannot be written costs no request.
 """
 
-import asyncio
 import contextlib
-import errno
-import fcntl
-import hashlib
 import json
 import logging
 import os
-import re
 import sys
-import threading
-from collections.abc import Iterator, Mapping, MutableMapping
-from contextvars import ContextVar
-from datetime import UTC, datetime
+from collections.abc import Callable
+from datetime import datetime
+from io import TextIOWrapper
+from logging.handlers import WatchedFileHandler
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
-import msgspec
 import structlog
+from structlog.stdlib import ProcessorFormatter
+from structlog.typing import EventDict, Processor
 
-from banana.redaction import Redaction, printable
+from banana.redaction import Redaction, one_line, printable
 
 # Chatty at INFO, or writing whole URLs.
-_QUIET = ("httpx", "httpcore", "aiohttp", "asyncio", "limits", "watchfiles")
+_QUIET = ("httpx", "httpcore", "asyncio", "limits", "watchfiles")
 _STANDARD_OUTPUT, _STANDARD_ERROR = 1, 2
+_JSON = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str)
 _FIRST = ("timestamp", "level", "event", "request_id")
-_LEVELS = {level: name.lower() for name, level in logging.getLevelNamesMapping().items()}
-# What every line of a request has: its id, and that of its trace.
-request_fields: ContextVar[Mapping[str, str]] = ContextVar("request_fields", default=MappingProxyType({}))
-
-
-def configure(
-    log_file: str, level: str, max_bytes: int = 0, backups: int = 0, redaction: Redaction | None = None
-) -> "Sink":
-    """Send every line to `log_file` as JSON (`-`: standard output), and to a terminal in colour if there is one.
-
-    Returns where they go. Raises LogFileError.
-
-    A file that reaches `max_bytes` (0: any size) is renamed to `.1`, and so on up to `.backups`, and a new one is begun.
-    What `redaction` knows stands in no line.
-    """
-    sink = Sink(log_file, max_bytes, backups, redaction or Redaction())
-    structlog.configure(
-        processors=[
-            _with_request,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=lambda *_: sink,
-        cache_logger_on_first_use=False,
-    )
-    global _lines
-    _lines = _Lines(sink, logging.getLevelNamesMapping()[level.upper()])
-    root = logging.getLogger()
-    for handler in [handler for handler in root.handlers if isinstance(handler, _Foreign)]:
-        root.removeHandler(handler)
-        handler.close()
-    root.addHandler(_Foreign(sink))
-    root.setLevel(level.upper())
-    for name in _QUIET:
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("slowapi").setLevel(logging.ERROR)  # each 429 has a line of ours already
-    logging.getLogger("uvicorn.access").disabled = True  # each request has a line of ours, without what may be a token
-    return sink
-
-
-def write(level: int, event: str, fields: Mapping[str, Any]) -> None:
-    """Write a line as structlog would, without what it builds anew for each: a request has two of these.
-
-    `level` is that of the standard library's logging.
-    """
-    if _lines is None:
-        structlog.get_logger().log(level, event, **fields)
-    elif level >= _lines.level:
-        at = datetime.now(UTC).isoformat().replace("+00:00", "Z")
-        _lines.sink.append({"timestamp": at, "level": _LEVELS[level], "event": event, **request_fields.get(), **fields})
-
-
-class LinesOf:
-    """A context manager: every line written meanwhile is one of this request."""
-
-    def __init__(self, request_id: str, trace_id: str | None = None) -> None:
-        self._fields = {"request_id": request_id} | ({"trace_id": trace_id} if trace_id else {})
-
-    def __enter__(self) -> None:
-        """Begin."""
-        self._token = request_fields.set(self._fields)
-
-    def __exit__(self, *_: object) -> None:
-        """End."""
-        request_fields.reset(self._token)
-
-
-def _with_request(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-    return {**request_fields.get(), **event}
-
-
-def digest_of(secret: str) -> str:
-    """Return eight characters that stand for a secret where people look."""
-    return hashlib.sha256(secret.encode()).hexdigest()[:8]
-
-
-class _Lines(NamedTuple):
-    """Where `write` writes, and from which level on."""
-
-    sink: "Sink"
-    level: int
-
-
-_lines: _Lines | None = None
 
 
 class LogFileError(Exception):
     """The log file cannot be opened; the message names the setting."""
 
 
-class Sink:
-    """Where lines go: a structlog logger whose every method writes the event it is given.
+def configure(
+    log_file: str, level: str, max_bytes: int = 0, backups: int = 0, redaction: Redaction | None = None
+) -> "list[Handler]":
+    """Send every line to `log_file` as JSON (`-`: standard output), and to a terminal for people if there is one.
+
+    Args:
+        log_file: a path, or `-`.
+        level: the lowest that is written: `debug`, `info`, `warning` or `error`.
+        max_bytes: a file that reaches them is renamed to `.1`, and so on up to `.backups`. 0: never, so that logrotate may.
+        backups: how many renamed files there are at most.
+        redaction: hides what it knows in every line.
+
+    Returns the handlers. Raises LogFileError.
+    """
+    before: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    hidden = _redacted(redaction or Redaction())
+    handlers: list[Handler] = []
+    if log_file != "-":
+        handlers.append(_file_handler(log_file, max_bytes, backups))
+    elif not sys.stdout.isatty():
+        handlers.append(StreamHandler.to_standard_output())
+    for handler in handlers:
+        handler.setFormatter(_formatter(before, hidden, _in_order, structlog.processors.JSONRenderer(_as_json)))
+    if sys.stdout.isatty():
+        terminal = StreamHandler.to_standard_output()
+        terminal.addFilter(_is_record_for_people)
+        terminal.setFormatter(_formatter(before, hidden, for_people, console_renderer(colors=True)))
+        handlers.append(terminal)
+    _install(handlers, level)
+    structlog.configure(
+        processors=[*before, ProcessorFormatter.wrap_for_formatter],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.stdlib.LoggerFactory(),
+    )
+    return handlers
+
+
+def _install(handlers: "list[Handler]", level: str) -> None:
+    """Make these the handlers of every logger, instead of those of an earlier configuration."""
+    root = logging.getLogger()
+    for old in [handler for handler in root.handlers if isinstance(handler, Handler)]:
+        root.removeHandler(old)
+        old.close()
+    for handler in handlers:
+        root.addHandler(handler)
+    root.setLevel(level.upper())
+    for name in _QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("slowapi").setLevel(logging.ERROR)  # each 429 has a line of ours already
+    logging.getLogger("uvicorn.access").disabled = True  # each request has a line of ours, without what may be a token
+
+
+def _formatter(before: list[Processor], *processors: Processor) -> ProcessorFormatter:
+    return ProcessorFormatter(
+        foreign_pre_chain=[*before, structlog.stdlib.add_logger_name],
+        processors=[ProcessorFormatter.remove_processors_meta, structlog.processors.format_exc_info, *processors],
+    )
+
+
+class Handler(logging.Handler):
+    """A handler whose failures cost no request: the first of a row is said on standard error.
 
     Attributes:
         fails: whether the last line could not be written.
 
     """
 
-    def __init__(self, log_file: str, max_bytes: int, backups: int, redaction: Redaction) -> None:
-        self._redacted = redaction.text
-        self._path = None if log_file == "-" else Path(log_file)
-        self._max_bytes = max_bytes
-        self._backups = backups
-        self._file = -1
-        self._inode = self._size_bytes = 0
-        self._unwritten: list[bytes] = []
-        self._writes_on: asyncio.AbstractEventLoop | None = None  # at the end of whose turn they are written
-        self._writes_at_once = False
-        self.fails = False
-        self._lock = threading.Lock()  # not only the event loop writes
-        self._has_terminal = sys.stdout.isatty()
-        if self._path:
-            try:
-                self._open(self._path)
-            except OSError as error:
-                raise LogFileError(f"LOG_FILE: {log_file!r} cannot be opened: {error.strerror}") from error
-
-    def write(self, **event: Any) -> None:
-        """Write one line."""
-        self.append(event)
-
-    def append(self, event: Mapping[str, Any]) -> None:
-        """Write one line, whole, at the end of the event loop's turn, where one runs; it never costs a request."""
-        loop = None if self._writes_at_once else _running_loop()
-        try:
-            with self._lock:
-                self._take(event)
-                if loop is None:
-                    self._write()
-                elif self._unwritten and self._writes_on is not loop:
-                    loop.call_soon(self.write_taken)
-                    self._writes_on = loop
-        except Exception as error:  # a full disk, a text that is no Unicode
-            self._notice(error)
-
-    def write_at_once(self) -> None:
-        """Gather no more lines: the process is about to end, by a signal that leaves no time for it."""
-        self._writes_at_once = True
-        self.write_taken()
-
-    def write_taken(self) -> None:
-        """Write the lines of the turn, in one system call."""
-        try:
-            with self._lock:
-                self._writes_on = None
-                self._write()
-        except Exception as error:
-            self._notice(error)
-
-    def _notice(self, error: Exception) -> None:
-        """Say it where somebody may look, once."""
-        if not self.fails:
-            # Past Python's buffers, here and below: what cannot be flushed stays in them, and makes the next flush fail,
-            # which multiprocessing does before it starts a worker.
-            with contextlib.suppress(OSError):  # standard error may be on the same disk
-                os.write(_STANDARD_ERROR, f"the log cannot be written: {error}\n".encode())
-        self.fails = True
-
-    def _take(self, event: Mapping[str, Any]) -> None:
-        event = {name: self._redacted(value) if type(value) is str else value for name, value in event.items()}
-        if self._path or not self._has_terminal:
-            self._unwritten.append(_json(event))
-        if self._has_terminal and is_for_people(event):
-            _write_all(_STANDARD_OUTPUT, f"{readable(event, on_terminal=True)}\n".encode())
-
-    def _write(self) -> None:
-        """Write what was taken; where that fails, it is lost. Raises OSError."""
-        lines, self._unwritten = b"".join(self._unwritten), []
-        if not lines:
-            return
-        if self._path is None:
-            _write_all(_STANDARD_OUTPUT, lines)
-        else:
-            _append(self._open(self._path), lines)
-            if self._max_bytes and self._size_bytes + len(lines) >= self._max_bytes:
-                self._rotate(self._path)
-        self.fails = False
-
-    debug = info = warning = error = critical = exception = msg = write
-
-    def close(self) -> None:
-        """Write what was taken, and close the file; the next line opens it again."""
-        if self._unwritten:
-            self.write_taken()
-        self._close_file()
-
-    def _close_file(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-        self._file, self._inode = -1, 0
-
-    def _rotate(self, path: Path) -> None:
-        """Move the files up by one. Of several workers that find the file full, one does it; no line is lost.
-
-        Whoever still has the old file open writes its line there, and finds the new one with the next.
-        """
-        with path.with_name(f".{path.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if path.exists() and path.stat().st_ino == self._inode:
-                for number in range(self._backups - 1, 0, -1):
-                    with contextlib.suppress(FileNotFoundError):
-                        path.with_name(f"{path.name}.{number}").rename(path.with_name(f"{path.name}.{number + 1}"))
-                path.rename(path.with_name(f"{path.name}.1"))
-
-    def _open(self, path: Path) -> int:
-        """Return the file of that name, opened anew when another one has the name by now."""
-        try:
-            found = os.stat(path)  # noqa: PTH116 # a path object is slower
-            inode, self._size_bytes = found.st_ino, found.st_size
-        except FileNotFoundError:
-            inode = self._size_bytes = 0
-        if inode == 0 or inode != self._inode:
-            self._close_file()
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-            self._inode = os.fstat(self._file).st_ino
-        return self._file
-
-
-class _Foreign(logging.Handler):
-    """Takes the lines of libraries, which use the standard library's logging, into the same shape."""
-
-    def __init__(self, sink: Sink) -> None:
-        super().__init__()
-        self._sink = sink
+    fails = False
+    _failed_before = False
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
-        try:
-            self._sink.write(**self._event(record))
-        except Exception:
-            self.handleError(record)
+        self._failed_before, self.fails = self.fails, False
+        super().emit(record)
 
     def close(self) -> None:
-        """Close the file as well."""
-        self._sink.close()
-        super().close()
+        """Close it; lines that could not be written are lost."""
+        with contextlib.suppress(OSError):
+            super().close()
 
-    def _event(self, record: logging.LogRecord) -> MutableMapping[str, Any]:
-        event: MutableMapping[str, Any] = {
-            "event": record.getMessage(),
-            "logger": record.name,
-            "level": record.levelname.lower(),
-            **request_fields.get(),
-        }
-        stamped = structlog.processors.TimeStamper(fmt="iso", utc=True)(None, "", event)
-        if record.exc_info:
-            stamped["exc_info"] = record.exc_info
-        return dict(structlog.processors.format_exc_info(None, "", stamped))
+    def handleError(self, _: logging.LogRecord) -> None:  # noqa: N802 # logging's name
+        """Take notice of the exception that a line met."""
+        self.fails = True
+        if not self._failed_before:
+            with contextlib.suppress(OSError):  # standard error may be on the same disk
+                os.write(_STANDARD_ERROR, f"the log cannot be written: {sys.exception()}\n".encode())
 
 
-# What a readable line says in its own words, or only the JSON line has.
-_NOT_FOR_PEOPLE = {
-    *("timestamp", "level", "event", "status", "method", "path", "duration_ms", "route", "outcome", "model", "logger"),
-    *("exception", "request_id", "bytes_in", "bytes_out", "dialect", "upstream_ms", "images_asked", "images_returned"),
-    *(
-        "attempt",
-        "attempts",
-        "trace_id",
-        "message",
-        "code",
-        "caller",
-        "kept_id",
-        "tokens",
-        "cost_usd",
-        "replayed",
-        "key",
-    ),
-    *("unknown_cost_usd", "task"),
-}
+class FileHandler(Handler, WatchedFileHandler):
+    """A file that somebody else rotates, or none that could be: a device, a pipe."""
+
+
+class StreamHandler(Handler, logging.StreamHandler):  # type: ignore[type-arg] # at run time it takes none
+    """A stream."""
+
+    @classmethod
+    def to_standard_output(cls) -> "StreamHandler":
+        """Return one past `sys.stdout`: lines that a full disk left in its buffer would fail multiprocessing's flush of it."""
+        return cls(open(_STANDARD_OUTPUT, "w", encoding="utf-8", errors="backslashreplace", closefd=False))
+
+
+def _file_handler(log_file: str, max_bytes: int, backups: int) -> Handler:
+    """Return the handler of a file that can be written. Raises LogFileError."""
+    path = Path(log_file)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a"):
+            pass
+        if max_bytes and path.is_file():
+            return _rotating_handler(path, max_bytes, backups)
+        return FileHandler(path, encoding="utf-8")
+    except OSError as error:
+        raise LogFileError(f"LOG_FILE: {log_file!r} cannot be opened: {error.strerror}") from error
+
+
+def _rotating_handler(path: Path, max_bytes: int, backups: int) -> Handler:
+    """Return the handler of a file that all workers write and rotate."""
+    # Not at the top: it imports redis where that is installed (14 MB), and a container logs to standard output.
+    from concurrent_log_handler import ConcurrentRotatingFileHandler
+
+    class RotatingFileHandler(Handler, ConcurrentRotatingFileHandler):
+        def do_open(self, mode: str | None = None) -> TextIOWrapper:
+            """Open the file, in its folder, which somebody may have removed."""
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return super().do_open(mode)
+
+    return RotatingFileHandler(path, maxBytes=max_bytes, backupCount=backups, encoding="utf-8")
+
+
+def _redacted(redaction: Redaction) -> Processor:
+    """Return what hides secrets in an event."""
+
+    def hide(_: Any, __: str, event: EventDict) -> EventDict:
+        return {name: redaction.text(value) if isinstance(value, str) else value for name, value in event.items()}
+
+    return hide
+
+
+def _in_order(_: Any, __: str, event: EventDict) -> EventDict:
+    """Return an event with what people look for first in front."""
+    return {name: event[name] for name in _FIRST if name in event} | dict(event)
+
+
+def _as_json(event: EventDict, **_: Any) -> str:
+    """Return an event as JSON, on one line for every reader; half a surrogate pair is escaped."""
+    text = _JSON.encode(event)
+    return text if text.isascii() else one_line(text.encode(errors="backslashreplace")).decode()
+
+
 # Said by uvicorn of every worker at every start and stop; ours say what matters of it.
 _ROUTINE = ("Started server", "Waiting for", "Application s", "Shutting down", "Finished server")
-_CALLER_LEFT = 499
-_LOOPBACK = ("127.0.0.1", "::1")
-_COLOURS = {"debug": "\033[2m", "warning": "\033[33m", "error": "\033[31m"}
-_END_OF_COLOUR = "\033[0m"
-# Ids that the service made; their beginning is enough to find them by.
-_OWN_ID = re.compile(r"\b([0-9a-f]{8})[0-9a-f]{24}")
+# What the text of a readable line says, or only the JSON line has.
+_NOT_FOR_PEOPLE = {
+    *("timestamp", "level", "event", "message", "status", "method", "path", "duration_ms", "route", "model", "dialect"),
+    *("outcome", "key", "logger", "bytes_in", "bytes_out", "upstream_ms", "images_asked", "images_returned", "tokens"),
+    *("trace_id", "kept_id", "attempts", "exception"),
+}
 
 
-def is_for_people(event: Mapping[str, Any]) -> bool:
+def is_for_people(event: EventDict) -> bool:
     """Return whether an event has a readable line: not what its request's line says too, nor each worker's start."""
     match event.get("event"):
         case "upstream_attempt":
@@ -325,117 +207,56 @@ def is_for_people(event: Mapping[str, Any]) -> bool:
             return not str(name).startswith(_ROUTINE)
 
 
-def readable(event: Mapping[str, Any], *, on_terminal: bool) -> str:
-    """Return an event of the log as one line for people: the time, how it ended, what happened, then what else matters.
+def _is_record_for_people(record: logging.LogRecord) -> bool:
+    return is_for_people(record.msg if isinstance(record.msg, dict) else {"event": record.getMessage()})
 
-    On a terminal it is in colour, and ids are shortened, so that it fits. Tracebacks follow on lines of their own.
-    """
-    at = _local_time(str(event.get("timestamp", "")))
-    others = [f"{name}={value}" for name, value in event.items() if name not in _NOT_FOR_PEOPLE]
-    request_id = str(event.get("request_id", ""))
-    text = printable("  ".join(filter(None, [at, _head(event), *_details(event), request_id, _caller(event), *others])))
-    if on_terminal:
-        text = _OWN_ID.sub(r"\1", text)
+
+def for_people(_: Any, __: str, event: EventDict) -> EventDict:
+    """Return an event for `console_renderer`: the local time, what happened, then what else matters; nothing forges a line."""
+    read: EventDict = {"timestamp": _local_time(str(event.get("timestamp", "")))}
+    if event.get("event") not in ("request", "upstream_attempt") and event.get("level", "info") != "info":
+        read["level"] = printable(str(event["level"]))
+    read["event"] = printable(_text_of(event))
+    read.update({name: printable(str(value)) for name, value in event.items() if name not in _NOT_FOR_PEOPLE})
     if "exception" in event:
-        text += "".join(f"\n{printable(line)}" for line in str(event["exception"]).split("\n"))
-    colour = _COLOURS.get(str(event.get("level"))) if on_terminal else None
-    return f"{colour}{text}{_END_OF_COLOUR}" if colour else text
+        read["exception"] = "\n".join(map(printable, str(event["exception"]).split("\n")))
+    return read
+
+
+def _text_of(event: EventDict) -> str:
+    """Return what an event says: of a request and a call how it ended, how long it took, and what it was."""
+    took = f"{event.get('duration_ms', 0)}ms"
+    match event.get("event"):
+        case "request":
+            return f"{event.get('status')} {took} {event.get('method')} {event.get('path')}{_images_of(event)}"
+        case "upstream_attempt":
+            return f"→ {took} {event.get('model')}: {event.get('outcome')}"
+        case name:
+            return ": ".join(filter(None, [str(name or ""), str(event.get("message") or "")]))
+
+
+def _images_of(event: EventDict) -> str:
+    asked, returned = event.get("images_asked"), event.get("images_returned")
+    return (
+        f" {returned if returned == asked else f'{returned}/{asked}'} image{'s' if asked != 1 else ''}"
+        if returned
+        else ""
+    )
 
 
 def _local_time(timestamp: str) -> str:
     """Return the time of day where the reader is, of a timestamp in UTC; what is none stays as it is."""
-    try:
+    with contextlib.suppress(ValueError):
         return f"{datetime.fromisoformat(timestamp).astimezone():%H:%M:%S}"
-    except ValueError:
-        return timestamp[11:19]
+    return printable(timestamp)
 
 
-def _head(event: Mapping[str, Any]) -> str:
-    name, level = str(event.get("event", "")), str(event.get("level", ""))
-    took = _duration(_number(event, "duration_ms"))
-    if name == "request":
-        return f"{event.get('status', '')} {took}  {event.get('method', '')} {event.get('path', '')}"
-    if name == "upstream_attempt":
-        return f"  → {took}  {event.get('model', '')}: {event.get('outcome', '')}"
-    if name == "carried_out":
-        return f"  ✓ {took}  {'task' if event.get('task') else 'request'} finished"
-    text = ": ".join(filter(None, [name, str(event.get("message") or "")]))
-    return text if level == "info" else f"{level}  {text}"
-
-
-def _number(event: Mapping[str, Any], name: str) -> Any:
-    """Return a number of an event; 0 where it is none, as in a line of somebody else's."""
-    value = event.get(name)
-    return value if isinstance(value, int | float) else 0
-
-
-def _duration(milliseconds: float) -> str:
-    return f"{milliseconds:>4.0f}ms" if milliseconds < 1000 else f"{milliseconds / 1000:>5.1f}s"
-
-
-def _details(event: Mapping[str, Any]) -> Iterator[str]:
-    """Yield what came of a request or a call, the error first."""
-    yield "caller left" if event.get("status") == _CALLER_LEFT else str(event.get("code", ""))
-    asked, returned = _number(event, "images_asked"), _number(event, "images_returned")
-    if returned:
-        yield f"{returned if returned == asked else f'{returned}/{asked}'} image{'s' if asked > 1 else ''}"
-    if (attempts := _number(event, "attempts")) > (asked or 1):
-        yield f"{attempts} calls"
-    if (attempt := _number(event, "attempt")) > 1:
-        yield f"attempt {attempt}"
-    if "cost_usd" in event:
-        yield f"${_number(event, 'cost_usd'):.3f}"
-    if "unknown_cost_usd" in event:
-        yield f"at most ${_number(event, 'unknown_cost_usd'):.3f}"
-    yield "replayed" if event.get("replayed") else ""
-
-
-def _caller(event: Mapping[str, Any]) -> str:
-    caller = event.get("caller", "")
-    return "" if caller in _LOOPBACK else str(caller)
-
-
-# What some readers of lines take for the end of one, and JSON does not escape: https://docs.python.org/3/library/stdtypes.html#str.splitlines
-_LINE_ENDS = {"\u2028".encode(): rb"\u2028", "\u2029".encode(): rb"\u2029", "\x85".encode(): rb"\u0085"}
-
-
-def one_line(encoded: bytes) -> bytes:
-    """Return JSON as one line for every reader."""
-    for end, escaped in _LINE_ENDS.items():
-        if end in encoded:
-            encoded = encoded.replace(end, escaped)
-    return encoded
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
-def _append(file: int, lines: bytes) -> None:
-    """Append lines, or raise OSError and leave no part of one."""
-    written = os.write(file, lines)
-    if written < len(lines):  # a disk that is full by now
-        end = os.lseek(file, 0, os.SEEK_CUR)
-        if os.fstat(file).st_size == end:
-            os.ftruncate(file, end - written + lines.rfind(b"\n", 0, written) + 1)
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def _write_all(descriptor: int, line: bytes) -> None:
-    while line:
-        line = line[os.write(descriptor, line) :]
-
-
-def _json(event: Mapping[str, Any]) -> bytes:
-    """Return the line, what people look for first in front."""
-    line: Mapping[str, Any] = event
-    if next(iter(event), None) != _FIRST[0]:
-        line = {name: event[name] for name in _FIRST if name in event} | dict(event)
-    try:
-        encoded = msgspec.json.encode(line, enc_hook=str) + b"\n"
-        return encoded if encoded.isascii() else one_line(encoded)
-    except UnicodeEncodeError:  # half a surrogate pair: escaped, it can be written
-        return json.dumps(line, default=str).encode() + b"\n"
+def console_renderer(*, colors: bool) -> Callable[[Any, str, EventDict], str]:
+    """Return what writes an event of `for_people` as one line; a traceback follows on lines of its own."""
+    return structlog.dev.ConsoleRenderer(
+        colors=colors,
+        sort_keys=False,
+        pad_level=False,
+        pad_event_to=0,
+        exception_formatter=structlog.dev.plain_traceback,
+    )

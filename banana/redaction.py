@@ -1,5 +1,6 @@
 """What must not be read where people look: secrets in the log, and characters that would forge it on a terminal."""
 
+import hashlib
 import re
 from collections.abc import Iterable
 from urllib.parse import unquote
@@ -39,8 +40,24 @@ class Redaction:
         return path if hidden == decoded else hidden
 
 
+def digest_of(secret: str) -> str:
+    """Return eight characters that stand for a secret where people look."""
+    return hashlib.sha256(secret.encode()).hexdigest()[:8]
+
+
 def printable(text: str) -> str:
     """Return `text` on one line, with what is no printable character escaped: it moves no cursor and forges no line."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+# What some readers of lines take for the end of one, and JSON does not escape: https://docs.python.org/3/library/stdtypes.html#str.splitlines
+_LINE_ENDS = {"\u2028".encode(): rb"\u2028", "\u2029".encode(): rb"\u2029", "\x85".encode(): rb"\u0085"}
+
+
+def one_line(encoded: bytes) -> bytes:
+    """Return JSON as one line for every reader."""
+    for end, escaped in _LINE_ENDS.items():
+        encoded = encoded.replace(end, escaped)
+    return encoded

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from banana.logs import is_for_people, readable
+from banana.logs import console_renderer, for_people, is_for_people
 from banana.redaction import printable
 from scripts.probe import log_path, read_settings
 
@@ -61,8 +61,9 @@ def _events(lines: Iterable[str], request_id: str) -> Iterator[dict[str, Any] | 
 
 def _show(events: Iterable[dict[str, Any] | str]) -> None:
     on_terminal = sys.stdout.isatty()
+    render = console_renderer(colors=on_terminal)
     for event in events:
-        line = printable(event) if isinstance(event, str) else readable(event, on_terminal=on_terminal)
+        line = printable(event) if isinstance(event, str) else render(None, "", for_people(None, "", event))
         print(line, flush=on_terminal)
 
 

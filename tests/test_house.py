@@ -104,7 +104,6 @@ def test_foreign_parts_stay_in_their_rooms(path: Path) -> None:
     """Only the two ends know HTTP's parser, only the launcher and app the settings, and nobody the stand-in."""
     name, top_level = name_of(path), {imported.split(".")[0] for imported in imports_of(path)}
 
-    assert "aiohttp" not in top_level
     assert name in ("banana.google.connection", "banana.http.protocol") or "httptools" not in top_level
     assert name in ("banana.launcher", "banana.app") or "config" not in top_level
     assert "standin" not in top_level

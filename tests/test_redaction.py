@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from banana.app import create_app
-from banana.logs import readable
+from banana.logs import console_renderer, for_people
 from banana.redaction import Redaction, printable
 from standin.server import StandIn
 from tests.conftest import KEY, client_of, settings_for
@@ -86,7 +86,8 @@ def test_what_is_not_printable_is_escaped() -> None:
 def test_no_field_of_an_event_forges_a_line(name: str) -> None:
     """Whatever a caller or Google writes into it."""
     for event in ({"event": "request"}, {"event": "upstream_attempt"}, {"event": "odd", "level": "error"}):
-        line = readable({"timestamp": "2026-01-01T00:00:00Z", **event, name: EVIL}, on_terminal=False)
+        read = for_people(None, "", {"timestamp": "2026-01-01T00:00:00Z", **event, name: EVIL})
+        line = console_renderer(colors=False)(None, "", read)
         assert line.isprintable()
 
 

@@ -26,7 +26,8 @@ WORKER = "import main; main.app"
 def modules_after(statements: str, folder: Path) -> set[str]:
     """What a process has imported that does this in `folder`."""
     command = [sys.executable, "-c", f"import sys; {statements}; print(*sys.modules)"]
-    environment = os.environ | {"GEMINI_API_KEY": "k", "PYTHONPATH": str(ROOT)}
+    # Of a log file that rotates, portalocker imports redis where it is installed, as it is here.
+    environment = os.environ | {"GEMINI_API_KEY": "k", "PYTHONPATH": str(ROOT), "LOG_FILE": "-"}
     ran = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=True)
     return set(ran.stdout.split())
 

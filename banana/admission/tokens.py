@@ -14,7 +14,7 @@ from starlette.requests import Request
 
 from banana import errors
 from banana.http.addresses import caller_of_address
-from banana.logs import digest_of
+from banana.redaction import digest_of
 
 # Where the SDKs of OpenAI and Google, and others, put their key.
 TOKEN_HEADERS = ("x-goog-api-key", "x-api-key")

@@ -4,7 +4,6 @@ One client a worker for life.
 """
 
 import asyncio
-import logging
 import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -17,7 +16,7 @@ import structlog
 from msgspec import Struct
 from msgspec.structs import replace
 
-from banana import errors, logs, metrics
+from banana import errors, metrics
 from banana.errors import UpstreamResponse
 from banana.exchange import LEAST_SECONDS, Exchange, unknown_limit
 from banana.google import upstream, wire
@@ -516,7 +515,7 @@ class _LoggedAttempt:
         metrics.upstream_calls.labels(outcome).inc()
         metrics.upstream_seconds.observe(seconds)
         self._fields |= {"outcome": outcome, "duration_ms": round(seconds * 1000, 1)}
-        logs.write(logging.INFO, "upstream_attempt", self._fields)
+        log.info("upstream_attempt", **self._fields)
 
 
 def _outcome_of(error: BaseException | None) -> str:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from banana import errors
 from banana.errors import QuotaKind
-from banana.logs import digest_of
+from banana.redaction import digest_of
 
 # How long a refused key is the last resort before it takes its turn again.
 REFUSED_SECONDS = 60

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from banana import errors, logs, metrics
+from banana import errors, metrics
 from banana.exchange import CALLER_LEFT, Exchange, Progress, send_by_of
 from banana.http.cycle import ON_DISCONNECT, PIECES
 from banana.payload.memory import Buffers
@@ -69,7 +69,7 @@ class RequestLog:
             return await self._app(scope, receive, send)
         exchange = self._exchange(scope)
         scope.setdefault("state", {})["exchange"] = exchange
-        with logs.LinesOf(exchange.request_id, exchange.trace_id):
+        with structlog.contextvars.bound_contextvars(**exchange.ids):
             metrics.in_flight.inc()
             try:
                 await self._app(scope, receive, _watched(send, exchange))
@@ -134,7 +134,7 @@ def _record(exchange: Exchange, route: str) -> None:
     if not has_left and exchange.images_returned and exchange.idempotency_key is None:
         label = metrics.model_label(exchange.model or "")
         metrics.images.labels(label, exchange.caller_label).inc(exchange.images_returned)
-    logs.write(_level_of(exchange), "request", {"route": route, **exchange.log_fields(seconds)})
+    log.log(_level_of(exchange), "request", route=route, **exchange.log_fields(seconds))
 
 
 def _level_of(exchange: Exchange) -> int:

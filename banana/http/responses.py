@@ -10,7 +10,7 @@ import structlog
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from banana import errors, logs
+from banana import errors, redaction
 from banana.http.cycle import PIECES
 from banana.payload.pieces import Bytes, Pieces, joined, size_of
 
@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 
 def one_line(document: object) -> bytes:
     """Return `document` as JSON that is one line for every reader, for events."""
-    return logs.one_line(msgspec.json.encode(document))
+    return redaction.one_line(msgspec.json.encode(document))
 
 
 class PiecesResponse(Response):

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import structlog
 
-from banana import errors, logs, metrics
+from banana import errors, metrics
 from banana.exchange import Exchange, send_by_of
 from banana.images import Outcome
 from banana.ledger.leases import Leases
@@ -217,7 +217,7 @@ class Upkeep:
                 caller_label=self._label_of(entry.caller),
                 path=entry.route,
             )
-            with logs.LinesOf(entry.request_id):
+            with structlog.contextvars.bound_contextvars(request_id=entry.request_id):
                 self._works.start(job, entry, exchange)
 
     async def _fail(self, entry: Entry) -> None:

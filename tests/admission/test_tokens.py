@@ -7,7 +7,7 @@ import pytest
 
 from banana.admission.tokens import is_possible_caller
 from banana.app import create_app
-from banana.logs import digest_of
+from banana.redaction import digest_of
 from standin.server import StandIn
 from tests.conftest import KEY, client_of, error_of, settings_for
 

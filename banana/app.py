@@ -437,7 +437,7 @@ def _lifespan(
         )
         running = (
             *(buffers.trim_when_quiet(), recording.beat.run(), upkeep.run(), recording.budgets.run()),
-            *(metrics.write_regularly(), _load_converter(converter)),
+            _load_converter(converter),
         )
         beside = [asyncio.create_task(work) for work in running]
         yield

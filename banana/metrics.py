@@ -2,90 +2,29 @@
 
 In several processes prometheus-client keeps its values in files of a folder that the launcher names before this module
 is imported; the values of a worker that is gone go on counting, its gauges do not.
-
-What every request counts is added up in memory and written a few times a second: a write is a lock, a system call and a
-copy into the file, and a request has fifteen of them (50 µs). A worker that is killed takes its last quarter second along.
-Histograms are written at once: each observation is one by itself.
 """
 
-import asyncio
 import os
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
 
-import structlog
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
-log = structlog.get_logger(__name__)
-
 _SECONDS = (0.005, 0.05, 0.5, 1, 2.5, 5, 10, 20, 30, 45, 60, 90, 120, 180)
-# How often what was added up is written.
-WRITE_SECONDS = 0.25
 
-
-class AddedUp:
-    """A counter or gauge of prometheus-client whose changes are added up until they are written."""
-
-    _changed: "dict[AddedUp, None]" = {}  # noqa: RUF012 # of all of them
-
-    def __init__(self, metric: Counter | Gauge) -> None:
-        self._metric = metric
-        self._series: dict[tuple[str, ...], AddedUp] = {}
-        self._change: float = 0
-
-    def labels(self, *values: str) -> "AddedUp":
-        """Return the series with these labels."""
-        found = self._series.get(values)
-        if found is None:
-            found = self._series[values] = AddedUp(self._metric.labels(*values))
-        return found
-
-    def inc(self, amount: float = 1) -> None:
-        """Add `amount`, which may be negative for a gauge."""
-        self._change += amount
-        self._changed[self] = None
-
-    def dec(self) -> None:
-        """Take 1 off."""
-        self.inc(-1)
-
-    @classmethod
-    def write(cls) -> None:
-        """Write what was added up; what cannot be written takes nothing else along."""
-        changed, cls._changed = cls._changed, {}
-        for series in changed:
-            change, series._change = series._change, 0
-            try:
-                series._metric.inc(change)
-            except Exception as error:
-                log.warning("metric_not_written", error=type(error).__name__)
-
-
-async def write_regularly() -> None:
-    """Write what was added up a few times a second, until cancelled, and then once more."""
-    try:
-        while True:
-            await asyncio.sleep(WRITE_SECONDS)
-            AddedUp.write()
-    finally:
-        AddedUp.write()
-
-
-requests = AddedUp(Counter("banana_requests_total", "Requests by route and status", ["route", "status"]))
+requests = Counter("banana_requests_total", "Requests by route and status", ["route", "status"])
 request_seconds = Histogram(
     "banana_request_duration_seconds", "Seconds from request to the end of the response", ["route"], buckets=_SECONDS
 )
-request_bytes = AddedUp(Counter("banana_bytes_total", "Bytes of request and response bodies", ["direction"]))
-in_flight = AddedUp(Gauge("banana_requests_in_flight", "Requests in flight", multiprocess_mode="livesum"))
+request_bytes = Counter("banana_bytes_total", "Bytes of request and response bodies", ["direction"])
+in_flight = Gauge("banana_requests_in_flight", "Requests in flight", multiprocess_mode="livesum")
 limited = Counter("banana_limited_total", "Requests over their caller's rate limit")
-upstream_calls = AddedUp(Counter("banana_upstream_calls_total", "Calls to Google by outcome", ["outcome"]))
+upstream_calls = Counter("banana_upstream_calls_total", "Calls to Google by outcome", ["outcome"])
 upstream_seconds = Histogram("banana_upstream_duration_seconds", "Seconds a call to Google took", buckets=_SECONDS)
-upstream_in_flight = AddedUp(
-    Gauge("banana_upstream_in_flight", "Calls to Google in flight", multiprocess_mode="livesum")
-)
-waiting = AddedUp(Gauge("banana_upstream_waiting", "Calls to Google that wait for a slot", multiprocess_mode="livesum"))
+upstream_in_flight = Gauge("banana_upstream_in_flight", "Calls to Google in flight", multiprocess_mode="livesum")
+waiting = Gauge("banana_upstream_waiting", "Calls to Google that wait for a slot", multiprocess_mode="livesum")
 keys_resting = Gauge(
     "banana_keys_resting",
     "API keys waiting for Google's quota, in the worker that has most",
@@ -102,24 +41,20 @@ keys_out_of_money = Gauge(
     "API keys whose project has no money left, in the worker that has most",
     multiprocess_mode="livemax",
 )
-images = AddedUp(Counter("banana_images_total", "Images delivered to their caller or kept for it", ["model", "caller"]))
-cost_usd = AddedUp(
-    Counter(
-        "banana_cost_usd_total",
-        "USD that calls cost, by Google's count of tokens; the most they may where that was never learnt",
-        ["caller", "model"],
-    )
+images = Counter("banana_images_total", "Images delivered to their caller or kept for it", ["model", "caller"])
+cost_usd = Counter(
+    "banana_cost_usd_total",
+    "USD that calls cost, by Google's count of tokens; the most they may where that was never learnt",
+    ["caller", "model"],
 )
 undelivered_usd = Counter(
     "banana_cost_undelivered_usd_total",
     "Of it, what reached nobody as a picture: no_image, caller_left, or unknown, which may not have been billed",
     ["caller", "model", "reason"],
 )
-key_cost_usd = AddedUp(
-    Counter("banana_key_cost_usd_total", "USD that calls cost, by the digest of the API key", ["key"])
-)
+key_cost_usd = Counter("banana_key_cost_usd_total", "USD that calls cost, by the digest of the API key", ["key"])
 budget_refusals = Counter("banana_budget_refusals_total", "Requests over their caller's budget", ["caller"])
-tokens = AddedUp(Counter("banana_tokens_total", "Tokens used, as Google counts them"))
+tokens = Counter("banana_tokens_total", "Tokens used, as Google counts them")
 replays = Counter("banana_replays_total", "Requests given the outcome of an earlier one with the same key", ["how"])
 unknown_outcomes = Counter(
     "banana_unknown_outcomes_total", "Requests with a key and tasks whose outcome was never learnt"
@@ -175,7 +110,6 @@ def count_cost(caller: str, model: str, cost: Decimal, undelivered: Mapping[str,
 
 def exposition(folder: Path | None) -> bytes:
     """Return all values in Prometheus' text format: those of every worker that writes to `folder`, or our own."""
-    AddedUp.write()
     if folder is None or not folder.is_dir():
         return generate_latest(REGISTRY)
     _drop_gauges_of_dead_workers(folder)

@@ -1,9 +1,7 @@
 """The only wiring, read top to bottom: settings in, application out."""
 
 import asyncio
-import gc
 import secrets
-import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -24,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import compile_path
 
-from banana import __version__, errors, logs, metrics
+from banana import __version__, errors, logs, metrics, tracing
 from banana.admission.budgets import Budget, Budgets
 from banana.admission.rate import RateLimit
 from banana.admission.tokens import NoAuth, TokenAuth
@@ -39,7 +37,6 @@ from banana.google.slots import Slots
 from banana.google.upstream import Upstream, open_client
 from banana.http.addresses import ForwardedAddress
 from banana.http.bodies import BodyReader
-from banana.http.descriptors import requests_within_limit
 from banana.http.middleware import (
     BodyLimit,
     CancelOnDisconnect,
@@ -49,13 +46,11 @@ from banana.http.middleware import (
     exchange_of,
 )
 from banana.http.origins import OriginCheck, OriginRules
-from banana.http.protocol import ServerProtocol
 from banana.images import Images
 from banana.ledger.engines import open_ledger
 from banana.ledger.leases import Beat, Leases
 from banana.ledger.spend import Window
 from banana.ledger.thread import LedgerThread
-from banana.payload import conversion
 from banana.payload.memory import Buffers
 from banana.redaction import Redaction
 from banana.results.files import Files
@@ -83,6 +78,8 @@ from banana.routes import (
 )
 from banana.routes.deps import TOKEN, Health, Services, TaskFormat
 from banana.routes.dialect import dialect_of
+from banana.server.descriptors import requests_within_limit
+from banana.server.protocol import ServerProtocol
 from config import Settings, without_userinfo
 
 # Every API format, its routes in this order: a model's name matches more than Google's methods, so they go first.
@@ -112,8 +109,6 @@ TASK_FORMATS: dict[str, TaskFormat] = {
 DIALECTS = tuple(api_format.DIALECT for api_format in API_FORMATS)
 # Pictures converted at once, in each worker: a 4K picture takes 50 MB while it is.
 CONVERTER_THREADS = 2
-# From the start until what converts is imported, unless a request needs it earlier.
-CONVERTER_LOADED_SECONDS = 1
 # On every response: no page of another site shows one in a frame, where clicks could be led to /docs; no guessing of types.
 SAFETY_HEADERS = {"X-Frame-Options": "DENY", "X-Content-Type-Options": "nosniff"}
 # The groups of /docs, in their order: what people come for first.
@@ -359,8 +354,7 @@ def _app_without_routes(
         version=__version__,
         summary="A relay between your programs and Google's Gemini image models.",
         openapi_tags=[{"name": name, "description": description} for name, description in TAGS.items()],
-        # Without OpenTelemetry's SDK nothing can collect them, and FastAPI would look for who does in every request (17 µs).
-        telemetry=None if "opentelemetry.sdk" in sys.modules else dict.fromkeys(("tracing", "metrics", "logs"), False),
+        telemetry=None if tracing.is_collecting() else dict.fromkeys(("tracing", "metrics", "logs"), False),
         lifespan=lifespan,
         middleware=_middleware(settings, buffers, redaction),
         exception_handlers={
@@ -427,18 +421,13 @@ def _lifespan(
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        # What lives as long as the process is not looked at again by the garbage collector: its longest pause was 13 ms.
-        gc.freeze()
         log.info(
             "started",
             version=__version__,
             upstream=without_userinfo(settings.gemini_base_url),
             keys=len(settings.gemini_api_key),
         )
-        running = (
-            *(buffers.trim_when_quiet(), recording.beat.run(), upkeep.run(), recording.budgets.run()),
-            _load_converter(converter),
-        )
+        running = (recording.beat.run(), upkeep.run(), recording.budgets.run())
         beside = [asyncio.create_task(work) for work in running]
         yield
         await upkeep.drain()
@@ -453,12 +442,6 @@ def _lifespan(
         await recording.close()
 
     return lifespan
-
-
-async def _load_converter(converter: ThreadPoolExecutor) -> None:
-    """Import what converts pictures, soon after the start: first come the requests, and few of them need it."""
-    await asyncio.sleep(CONVERTER_LOADED_SECONDS)
-    await asyncio.get_running_loop().run_in_executor(converter, conversion.load)
 
 
 def _not_ready(keys: KeyRing) -> list[str]:
@@ -491,7 +474,7 @@ def _error_response(request: Request, error: errors.BananaError) -> Response:
     """Return an error in the API format that claims the request."""
     exchange = exchange_of(request.scope)
     exchange.error_code = error.code
-    return dialect_of(request, DIALECTS).error_response(exchange, error.without_frames())
+    return dialect_of(request, DIALECTS).error_response(exchange, error)
 
 
 async def _banana_error_response(request: Request, error: Exception) -> Response:

@@ -289,7 +289,7 @@ class Images:
                 exchange.error_code = errors.Blocked.code  # for the log: the caller gets words
             return Outcome(index, await self._converted(result, order) if isinstance(result, Image) else result)
         except errors.BananaError as error:
-            return Outcome(index, error.without_frames())
+            return Outcome(index, error)
         except Exception:
             log.exception("internal_error")
             return Outcome(index, errors.Internal())

@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import errno
-import gc
 import multiprocessing
 import os
 import pwd
@@ -23,10 +22,10 @@ from uvicorn.supervisors import ChangeReload
 
 import config
 from banana import logs
-from banana.http import descriptors
-from banana.http.protocol import Connections
-from banana.http.workers import Workers
 from banana.redaction import printable
+from banana.server import descriptors
+from banana.server.protocol import Connections
+from banana.server.workers import Workers
 
 if TYPE_CHECKING:  # the launcher needs nothing of it, and it takes 0.15 s
     from fastapi import FastAPI
@@ -68,10 +67,8 @@ def application() -> "FastAPI":
     from banana.admission.storage import StoreError
     from banana.app import create_app
     from banana.ledger.ledger import LedgerError
-    from banana.payload import memory
     from banana.results.storage import ResultsError
 
-    memory.keep_pages()
     try:
         settings = config.read()
     except config.SettingsError as error:
@@ -126,7 +123,6 @@ def main() -> None:
 
 def _supervise(settings: config.Settings, listeners: list[socket.socket], *, reload: bool) -> None:
     """Let workers serve until this process is told to stop."""
-    gc.freeze()
     if reload:
         with suppress(BrokenPipeError):
             print(f"Serving at {_address(settings)}; Ctrl-C stops it.", flush=True)

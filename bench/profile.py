@@ -23,9 +23,9 @@ PARTS: Sequence[tuple[str, tuple[str, ...]]] = (
         "HTTP to callers",
         (
             "uvicorn/protocols/",
-            "banana/http/protocol",
-            "banana/http/cycle",
-            "banana/http/connection",
+            "banana/server/protocol",
+            "banana/server/cycle",
+            "banana/server/client_connection",
             "banana/http/responses",
         ),
     ),

@@ -16,7 +16,7 @@ from fastapi import FastAPI
 
 import config
 from banana.app import create_app
-from banana.http.protocol import Connections, ServerProtocol
+from banana.server.protocol import Connections, ServerProtocol
 from standin.server import StandIn
 from tests.redis_server import RedisServer
 from tests.services import Service

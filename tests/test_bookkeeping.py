@@ -134,7 +134,7 @@ async def test_no_task_is_begun_when_the_service_stops(
     client: httpx.AsyncClient, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its caller is told that nothing was sent; other requests are still served."""
-    monkeypatch.setattr("banana.http.protocol.ServerProtocol.draining", True)
+    monkeypatch.setattr("banana.server.protocol.ServerProtocol.draining", True)
     headers = {"Prefer": "respond-async", "Idempotency-Key": "k"}
     refused = await client.post("/generate", json={"prompt": "a banana"}, headers=headers)
     served = await client.post("/generate", json={"prompt": "a banana"})

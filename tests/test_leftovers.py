@@ -10,8 +10,9 @@ import pytest
 
 from banana.app import create_app
 from banana.exchange import Exchange
-from banana.http.cycle import Cycle
+from banana.google.upstream import Body
 from banana.payload.pictures import EncodedPicture
+from banana.server.cycle import Cycle
 from standin.server import StandIn
 from tests.conftest import served, settings_for
 
@@ -46,7 +47,7 @@ async def test_a_request_leaves_no_circle_that_holds_its_body(
         again = await client.get(f"{address}/health")
         await client.aclose()  # the connection holds the last request
         gc.collect()
-        left = [type(one).__name__ for one in garbage if isinstance(one, Cycle | Exchange | EncodedPicture)]
+        left = [type(one).__name__ for one in garbage if isinstance(one, Cycle | Exchange | EncodedPicture | Body)]
 
     assert (response.status_code == 200) == (fault is None)
     assert again.status_code == 200

@@ -76,7 +76,7 @@ async def service(peer: Peer, **values: Any) -> AsyncIterator[httpx.AsyncClient]
     """The shipped app in front of a peer."""
     given: dict[str, Any] = {"gemini_api_key": (KEY,), "retry_backoff_seconds": 0, "workers": 1}
     async with listening(peer) as url:
-        settings = config.read(gemini_base_url=url, **given | {"request_timeout_seconds": 2} | values)
+        settings = config.read(gemini_base_url=url, **given | {"request_timeout_seconds": 4} | values)
         async with client_of(create_app(settings)) as client:
             yield client
 

@@ -149,8 +149,9 @@ def test_an_application_that_cannot_be_built_stops_the_start(service: Service) -
 def test_a_failed_start_shows_the_end_of_the_log(service: Service) -> None:
     """A worker that fails as it starts ends in exit 1 and the log's end, and leaves no process."""
     app = service.folder / "banana/app.py"
-    assert "gc.freeze()" in app.read_text()
-    app.write_text(app.read_text().replace("gc.freeze()", 'raise RuntimeError("no bananas")'))
+    before = "        running = ("
+    assert before in app.read_text()
+    app.write_text(app.read_text().replace(before, f'        raise RuntimeError("no bananas")\n{before}'))
 
     ran = service.run("start.sh", "--demo")
 

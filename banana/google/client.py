@@ -327,7 +327,7 @@ class GeminiClient:
     def _set_aside(self, key: Key, quota: str, failure: errors.UpstreamQuota | errors.RejectedKey) -> None:
         """Set `key` aside, and count the keys that are, now and again when this one is not."""
         had_money = not key.is_out_of_money
-        seconds = self._keys.set_aside(key, quota, failure.without_frames())  # it is remembered for so long
+        seconds = self._keys.set_aside(key, quota, failure)
         if key.is_out_of_money and had_money:
             log.error("key_out_of_money", key=key.digest, message=failure.message)
         self._count_keys()

@@ -46,6 +46,11 @@ class State(enum.Enum):
     CLOSED = enum.auto()
 
 
+def _anew(error: httpx.TransportError) -> httpx.TransportError:
+    """Return an error like this one, which is kept. What is raised holds the frames above it: kept, it would be a circle."""
+    return type(error)(*error.args)
+
+
 class ResponseStream(httpx.AsyncByteStream):
     """The body of a response as it arrives: a queue of chunks that is read once.
 
@@ -75,7 +80,7 @@ class ResponseStream(httpx.AsyncByteStream):
         """Return the next chunk. Raises httpx.RemoteProtocolError when the body was cut, behind all that came of it."""
         while not self._chunks:
             if self._error is not None:
-                raise self._error
+                raise _anew(self._error)
             if self._is_whole:
                 raise StopAsyncIteration
             self._waiter = asyncio.get_running_loop().create_future()
@@ -351,7 +356,7 @@ class Connection(asyncio.BufferedProtocol):
             if response.status:
                 return
             if self._error is not None:
-                raise self._error
+                raise _anew(self._error)
             self._transport.write(chunk)
         if small:
             self._transport.write(b"".join(small))
@@ -360,7 +365,7 @@ class Connection(asyncio.BufferedProtocol):
     async def _wait(self) -> None:
         """Wait until something happens. Raises what ended the connection."""
         if self._error is not None:
-            raise self._error
+            raise _anew(self._error)
         self._waiter = self._loop.create_future()
         await self._waiter
 

@@ -4,14 +4,13 @@ Every call of this service to Google is one that an `Upstream` sends.
 """
 
 import asyncio
-import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 
 import httpx
 
-from banana import errors
+from banana import errors, tracing
 from banana.google.transport import BlockTransport
 from banana.payload.pieces import Chunk, Pieces, size_of
 
@@ -60,8 +59,7 @@ def open_client(
         trust_env=False,
         auth=httpx.Auth(),  # none, whatever the URL says
     )
-    are_traces_collected = "opentelemetry.sdk" in sys.modules
-    if are_traces_collected and not isinstance(transport, httpx.AsyncHTTPTransport):
+    if tracing.is_collecting() and not isinstance(transport, httpx.AsyncHTTPTransport):
         _let_trace(client)
     return client
 
@@ -176,7 +174,6 @@ def _sending_failed(error: Exception) -> errors.UpstreamError:
     ReadError, ReadTimeout, and whatever there may be beside     sent             ConnectionLost
     ============================================================ ================ ================
     """
-    error.__traceback__ = None  # its frames hold the body, until ours is `without_frames`
     match error:
         case (
             httpx.ConnectError()
@@ -202,7 +199,6 @@ def _sending_failed(error: Exception) -> errors.UpstreamError:
 
 def _reading_failed(error: httpx.HTTPError) -> errors.UpstreamError:
     """Return what an error of httpx means after a response has begun: it was cut, or cannot be decompressed."""
-    error.__traceback__ = None
     if isinstance(error, httpx.DecodingError):
         return errors.InvalidResponse(f"Google's response cannot be decompressed ({error}).")
     return errors.CutResponse("Google's response was cut short.")

@@ -17,10 +17,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from banana import errors, metrics
 from banana.exchange import CALLER_LEFT, Exchange, Progress, send_by_of
-from banana.http.cycle import ON_DISCONNECT, PIECES
 from banana.payload.memory import Buffers
 from banana.payload.pieces import size_of
 from banana.redaction import Redaction
+from banana.server.cycle import ON_DISCONNECT, PIECES
 
 log = structlog.get_logger(__name__)
 
@@ -69,7 +69,7 @@ class RequestLog:
             return await self._app(scope, receive, send)
         exchange = self._exchange(scope)
         scope.setdefault("state", {})["exchange"] = exchange
-        with structlog.contextvars.bound_contextvars(**exchange.ids):
+        with structlog.contextvars.bound_contextvars(**exchange.ids), errors.released():
             metrics.in_flight.inc()
             try:
                 await self._app(scope, receive, _watched(send, exchange))

@@ -11,8 +11,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from banana import errors, redaction
-from banana.http.cycle import PIECES
 from banana.payload.pieces import Bytes, Pieces, joined, size_of
+from banana.server.cycle import PIECES
 
 # Proxies are not to wait for more before they pass on what there is; X-Accel-Buffering is nginx's word for it.
 UNBUFFERED = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}

@@ -1,7 +1,6 @@
 """A picture in another format than it came in, for callers who name one.
 
-Pillow is not imported at the top: with the formats it takes 50 ms, and few requests need it. `load` imports it soon after the
-start, so that it is there when a picture has been paid for.
+Pillow is not imported at the top: few requests need it.
 """
 
 import io
@@ -15,13 +14,6 @@ FORMATS = {"png": "image/png", "jpeg": "image/jpeg", "webp": "image/webp"}
 
 # Of a JPEG or PNG, more than enough to hold its dimensions, behind what cameras and signers write before them.
 _HEAD_BYTES = 256 * 1024
-
-
-def load() -> None:
-    """Import what opens and writes the formats."""
-    from PIL import Image, WebPImagePlugin  # noqa: F401 # imported for what it registers
-
-    Image.preinit()
 
 
 def dimensions_of(picture: EncodedPicture) -> tuple[int, int] | None:

@@ -224,6 +224,10 @@ class Works:
             writing.exception()  # whoever waits for it has it, if anybody does
 
     async def _carry_out(self, work: Work, job: Job) -> None:
+        with errors.released():
+            await self._carried_out(work, job)
+
+    async def _carried_out(self, work: Work, job: Job) -> None:
         ending: asyncio.TimerHandle | None = None
         try:
             stored: list[asyncio.Task[None]] = []

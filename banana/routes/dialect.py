@@ -49,4 +49,4 @@ async def with_error_response(work: Awaitable[Response], dialect: Dialect, excha
         return await work
     except errors.BananaError as error:
         exchange.error_code = error.code
-        return dialect.error_response(exchange, error.without_frames())
+        return dialect.error_response(exchange, error)

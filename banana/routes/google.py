@@ -185,7 +185,7 @@ def job_of_call(call: Call, content: object, services: Services) -> Job:
         try:
             yield Outcome(0, await services.client.forward(call, exchange))
         except errors.BananaError as error:
-            yield Outcome(0, error.without_frames())
+            yield Outcome(0, error)
 
     return Job(
         route=JOB_ROUTE,

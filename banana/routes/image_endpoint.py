@@ -272,7 +272,7 @@ async def _outcomes(order: Order, exchange: Exchange, services: Services) -> Asy
         order, own = await _looked_up(order, exchange, services)
     except errors.BananaError as error:
         for index in range(order.count):
-            yield Outcome(index, error.without_frames())
+            yield Outcome(index, error)
         return
     if order.stores_input and exchange.kept_id:
         # Beside the calls, and mostly done before them.

@@ -14,7 +14,7 @@ from banana.google.transport import BlockTransport
 from banana.google.upstream import Upstream, open_client, read
 from standin.server import StandIn
 from tests.conftest import client_of, settings_for
-from tests.google.network import GET, Request, body_of, way_to
+from tests.google.network import GET, body_of, way_to
 from tests.google.test_transport import OK, answering, listening
 
 pytestmark = pytest.mark.anyio
@@ -128,21 +128,6 @@ async def test_no_address_is_logged(stand_in: StandIn) -> None:
     log = Path("logs/app.log").read_text(encoding="utf-8")
     assert "upstream_attempt" in log
     assert "secret" not in log
-
-
-async def test_an_error_of_httpxs_does_not_hold_the_body() -> None:
-    """Its traceback would, for as long as the error is remembered."""
-
-    async def fails(request: httpx.Request) -> httpx.Response:
-        raise httpx.ReadError("gone")
-
-    google = Upstream(open_client(httpx.Limits(), transport=httpx.MockTransport(fails)), "http://google.test")
-    with pytest.raises(errors.ConnectionLost) as caught:
-        await google.send(*Request("POST", "", body=[b"x"]))
-
-    assert caught.value.__cause__ is None
-    assert caught.value.__context__ is not None
-    assert caught.value.__context__.__traceback__ is None
 
 
 async def test_a_body_that_is_no_list_of_chunks_is_sent_as_well() -> None:

@@ -1,7 +1,5 @@
 """Pictures in another format."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,21 +8,6 @@ from PIL import Image, UnidentifiedImageError
 from banana.payload.conversion import FORMATS, convert
 from banana.payload.pictures import EncodedPicture, read_picture, type_of
 from tests.pictures import encoded, opened, png
-from tests.services import ROOT
-
-CONVERT_EVERYTHING = """
-import sys
-from banana.payload import conversion
-from banana.payload.pictures import read_picture
-from tests.pictures import encoded, png
-
-conversion.load()
-before = set(sys.modules)
-for output_format in conversion.FORMATS:
-    converted = conversion.convert(read_picture(encoded(png())), output_format, 80)
-    assert conversion.dimensions_of(converted)
-print(*set(sys.modules) - before)
-"""
 
 
 def picture(data: bytes) -> EncodedPicture:
@@ -54,12 +37,3 @@ def test_what_is_no_picture_raises() -> None:
     """The caller of this decides what becomes of it."""
     with pytest.raises(UnidentifiedImageError):
         convert(picture(b"nothing of the kind"), "png", 90)
-
-
-def test_nothing_is_left_to_be_imported_when_a_picture_was_paid_for() -> None:
-    """After `load` every format is there: an import may fail, for want of a file descriptor, or of the old version's files."""
-    ran = subprocess.run(
-        [sys.executable, "-c", CONVERT_EVERYTHING], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True
-    )
-
-    assert ran.stdout.split() == []

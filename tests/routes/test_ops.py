@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from banana.app import create_app
-from banana.http.protocol import ServerProtocol
+from banana.server.protocol import ServerProtocol
 from standin.server import StandIn
 from tests.conftest import client_of, settings_for
 

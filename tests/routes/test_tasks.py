@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from banana.app import create_app
-from banana.http.protocol import ServerProtocol
+from banana.server.protocol import ServerProtocol
 from standin import faults
 from standin.server import StandIn, answer
 from tests.conftest import client_of, settings_for

@@ -1,20 +1,11 @@
 """One request on a caller's connection and its response, as uvicorn has it, but for how the response is sent.
 
-What is different from uvicorn's own:
-
-- A response is handed to the connection whole, head and pieces in one system call: as `banana.pieces`, an extension of
-  ASGI, whose message has `pieces` and `more_body`. Of a large one, what was sent is let go of on the way.
-- It is complete when no more of it waits in this process than the connection buffers (64 KB).
-- Whoever works for the request can be called when its caller leaves: the extension `banana.on_disconnect`.
-- A response before the end of the request's body says `Connection: close`. HTTP/1.0 gets no chunks.
-
 uvicorn does not document the class that this one extends: its version is pinned. That `writelines` pauses the protocol at
 once is uvloop's way, and asyncio's from Python 3.12.9 and 3.13.2 on.
 """
 
 import sys
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HEADER_RE, HEADER_VALUE_RE, STATUS_LINE, RequestResponseCycle
@@ -106,7 +97,9 @@ class Cycle(RequestResponseCycle):
 
     def _take_header(self, name: bytes, value: bytes) -> bytes:
         """Look at a header of the response, and return its name. Raises RuntimeError for one that would end it early."""
-        name = _checked_name(name)
+        if HEADER_RE.search(name):
+            raise RuntimeError("Invalid HTTP header name.")
+        name = name.lower()
         if HEADER_VALUE_RE.search(value):
             raise RuntimeError("Invalid HTTP header value.")
         if name == b"content-length" and self.chunked_encoding is None:
@@ -180,11 +173,3 @@ def _next_batch(pieces: list[Bytes]) -> list[Bytes]:
         batch.append(pieces.pop())
         batch_bytes += len(batch[-1])
     return batch
-
-
-@lru_cache(256)
-def _checked_name(name: bytes) -> bytes:
-    """Return a header's name in lower case. Raises RuntimeError for one that would end it early."""
-    if HEADER_RE.search(name):
-        raise RuntimeError("Invalid HTTP header name.")
-    return name.lower()

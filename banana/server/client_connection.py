@@ -7,8 +7,10 @@ with it (RFC 9112, section 9.6); a caller who does not read would keep what it i
 import asyncio
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
+
+from banana.payload.pieces import Bytes
 
 # How long, and how much, is still read from a caller whose response is complete and whose request is not.
 LINGER_SECONDS = 5
@@ -45,11 +47,6 @@ class CallerTransport(asyncio.Transport):
         self._idle_seconds = idle_seconds
         self._is_receiving = is_receiving
         self._on_linger = on_linger
-        # What is called for every piece of a response goes to the transport without a step between.
-        self.write = transport.write  # type: ignore[method-assign]
-        self.writelines = transport.writelines  # type: ignore[method-assign]
-        self.pause_reading = transport.pause_reading  # type: ignore[method-assign]
-        self.resume_reading = transport.resume_reading  # type: ignore[method-assign]
         self._closing = False
         self._lost = False
         self._discarded_bytes = 0
@@ -61,6 +58,22 @@ class CallerTransport(asyncio.Transport):
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         """Return what the loop's transport knows."""
         return self._transport.get_extra_info(name, default)
+
+    def write(self, data: Bytes) -> None:
+        """Send `data`."""
+        self._transport.write(data)
+
+    def writelines(self, list_of_data: Iterable[Bytes]) -> None:
+        """Send pieces."""
+        self._transport.writelines(list_of_data)
+
+    def pause_reading(self) -> None:
+        """Read nothing until `resume_reading`."""
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        self._transport.resume_reading()
 
     def is_closing(self) -> bool:
         """Return whether nothing more will be sent."""

@@ -1,14 +1,6 @@
 """HTTP/1.1 as uvicorn speaks it, but for its edges: no request is lost, and no connection holds the worker.
 
-What is different from uvicorn's own:
-
-- A retiring worker answers every request that reached it. uvicorn closes idle connections also when a request is on its
-  way: about 1 in 2,000 was reset by a restart under load.
-- A head of more than `MAX_HEAD_BYTES` is refused as it arrives, and one that is not whole in time is ended.
-- Connections are limited; the one that has waited longest for a request goes first, so that a new one is always served.
-- An `Upgrade` is ignored, as RFC 9110 (section 7.8) allows: the body is the body. httptools takes it for the next request.
-- The end of the client's stream is a disconnect, unless a response is on its way. Trailers are not headers.
-- How a response is sent is in `http/cycle`.
+What is different, and why, stands in the package's docstring. How a response is sent is in `server/cycle`.
 """
 
 import asyncio
@@ -25,9 +17,9 @@ import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from banana import errors
-from banana.http.connection import CallerTransport
-from banana.http.cycle import Cycle
-from banana.http.descriptors import SPARE_CONNECTIONS, requests_within_limit
+from banana.server.client_connection import CallerTransport
+from banana.server.cycle import Cycle
+from banana.server.descriptors import SPARE_CONNECTIONS, requests_within_limit
 
 # How long a retiring worker listens on an idle connection; a busy client's pauses are milliseconds.
 DRAIN_SECONDS = 2
@@ -100,7 +92,6 @@ class ServerProtocol(HttpToolsProtocol):
         self._reads_no_more = False
         # Whose response is being made; uvicorn's own `cycle` is the newest, which may have to wait its turn.
         self._answering: Cycle | None = None
-        self._idle_since = 0.0  # in seconds of the loop's clock
 
     @classmethod
     def is_stopping(cls) -> bool:
@@ -138,8 +129,7 @@ class ServerProtocol(HttpToolsProtocol):
         if self.transport.is_closing() or self._reads_no_more:
             self._caller.discard(len(data))
             return
-        if self.draining:
-            self._unset_keepalive_if_required()
+        self._unset_keepalive_if_required()
         rest = memoryview(data)
         while rest and not self.transport.is_closing() and not self._reads_no_more:
             rest = self._parse(rest)
@@ -199,17 +189,9 @@ class ServerProtocol(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Begin the request that waits, or wait for the next one."""
-        self.server_state.total_requests += 1
-        if self.transport.is_closing():
-            return
-        self.flow.resume_reading()
-        if self.pipeline:
-            self._start_asgi_task(*self.pipeline.pop())
-            return
-        self._of_worker.waiting[self] = None
-        self._idle_since = self.loop.time()
-        if self.timeout_keep_alive_task is None:
-            self._close_when_idle()
+        super().on_response_complete()
+        if not self.transport.is_closing() and (self._answering is None or self._answering.response_complete):
+            self._of_worker.waiting[self] = None
 
     def pause_writing(self) -> None:
         """Wait until the caller reads, but not for ever."""
@@ -266,20 +248,6 @@ class ServerProtocol(HttpToolsProtocol):
         self.pipeline.appendleft((cycle, self.app))
         if len(self.pipeline) >= MAX_PIPELINED:  # below it is read on: else nobody would see that the caller left
             self.flow.pause_reading()
-
-    def _close_when_idle(self) -> None:
-        """Close the connection when nothing came for long enough; else look again by then.
-
-        One timer for all requests of a connection: one for each took 6 µs of every request.
-        """
-        self.timeout_keep_alive_task = None
-        if self._head_timer is not None or (self.cycle is not None and not self.cycle.response_complete):
-            return
-        left_seconds = self._idle_since + self.timeout_keep_alive - self.loop.time()
-        if left_seconds > 0:
-            self.timeout_keep_alive_task = self.loop.call_later(left_seconds, self._close_when_idle)
-        else:
-            self.timeout_keep_alive_handler()
 
     def _wait_for_end(self) -> None:
         self._of_worker.lingering[self] = None

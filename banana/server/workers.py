@@ -1,14 +1,5 @@
-"""The parent of the workers: uvicorn's, but for their beginning, their replacement and their end.
+"""The parent of the workers: uvicorn's, but for their replacement and their end; why stands in the package's docstring."""
 
-- uvicorn starts all of them in the same moment. A start is half a second of a core: of four workers on one core the first
-  would be ready after two seconds, as the last is.
-- SIGTERM and SIGINT end whatever is under way, at once. uvicorn looks at signals when all workers have been replaced, each
-  after its last request, and does not while it waits for a worker that hangs.
-- SIGHUP replaces the workers that began before it, however often it comes. uvicorn makes a round for each signal.
-- A worker that is killed while it is asked whether it lives is replaced at once, and not when the question is over.
-"""
-
-import os
 import signal
 import sys
 import time
@@ -22,8 +13,6 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 from uvicorn.supervisors.multiprocess import Process
 
-# A worker that takes longer to be ready is waited for no more by those behind it.
-READY_SECONDS = 10
 # How often signals and workers are checked, in seconds.
 LOOK_SECONDS = 0.1
 
@@ -61,22 +50,12 @@ class Workers(Multiprocess):
         """Whether a signal has asked to stop."""
         return self.should_exit.is_set() or bool({signal.SIGTERM, signal.SIGINT} & set(self.signal_queue))
 
-    def init_processes(self) -> None:
-        """Start as many workers at a time as there are cores; the next ones when those before them are ready."""
-        at_once = cores()
-        for number in range(self.processes_num):
-            if number and number % at_once == 0:
-                self._wait_until_ready(self.processes[-1], READY_SECONDS)
-            if self.is_stopping:
-                return
-            self.processes.append(self._started())
-
     def handle_signals(self) -> None:
         """Do what signals ask for."""
         super().handle_signals()
         while not self.is_stopping and (old := self._next_to_replace()) is not None:
             if not self._replaced(old):
-                self._replace_before = 0.0
+                self._replace_before = float("-inf")
                 return
 
     def keep_subprocess_alive(self) -> None:
@@ -135,7 +114,7 @@ class Workers(Multiprocess):
 
     def _next_to_replace(self) -> Process | None:
         """Return a worker that began before the last SIGHUP."""
-        self._began = {process: self._began[process] for process in self.processes}
+        self._began = {process: self._began.get(process, float("-inf")) for process in self.processes}
         return next((process for process in self.processes if self._began[process] < self._replace_before), None)
 
     def _replaced(self, old: Process) -> bool:
@@ -189,8 +168,3 @@ def _why_not_ready() -> str:
     if not Path(sys.executable).exists():
         return f"its folder was moved: {sys.executable} is not there any more. Type ./stop.sh, then ./start.sh"
     return "a new worker did not start; the service keeps running with the old ones. See why: ./logs.sh"
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from uvicorn.protocols.http.flow_control import FlowControl
 
-from banana.http.cycle import ON_DISCONNECT, PIECES, WRITE_BYTES, Cycle
+from banana.server.cycle import ON_DISCONNECT, PIECES, WRITE_BYTES, Cycle
 
 pytestmark = pytest.mark.anyio
 START = {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"6")]}

@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from banana.app import create_app
-from banana.http import connection
-from banana.http.protocol import Connections
+from banana.server import client_connection
+from banana.server.protocol import Connections
 from standin import faults
 from standin.server import StandIn
 from tests.conftest import served, settings_for
@@ -126,7 +126,7 @@ async def write_for_ever(writer: asyncio.StreamWriter, pause_seconds: float) -> 
 @pytest.mark.parametrize("bound", ["bytes", "seconds"])
 async def test_a_body_without_end_ends(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
     """After an early error, a caller who never stops sending is cut: by some megabytes, and by some seconds."""
-    monkeypatch.setattr(connection, "LINGER_BYTES" if bound == "bytes" else "LINGER_SECONDS", 0.2)
+    monkeypatch.setattr(client_connection, "LINGER_BYTES" if bound == "bytes" else "LINGER_SECONDS", 0.2)
     app = create_app(settings_for(stand_in, access_tokens=("t",)))
     async with served(app) as address, connected(address) as (reader, writer):
         writer.write(CHUNKED)

@@ -1,6 +1,5 @@
 """How workers begin, are replaced and end; that signals are heeded in every moment is tried by tests/test_stops.py."""
 
-import os
 import signal
 from types import SimpleNamespace
 from typing import Any
@@ -8,8 +7,8 @@ from typing import Any
 import pytest
 import uvicorn
 
-from banana.http import workers
-from banana.http.workers import Workers
+from banana.server import workers
+from banana.server.workers import Workers
 
 
 class Pipe:
@@ -66,6 +65,7 @@ def story(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What happens; the signals of this process stay as they are."""
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     monkeypatch.setattr(workers, "Process", Worker)
+    monkeypatch.setattr("uvicorn.supervisors.multiprocess.Process", Worker)
     monkeypatch.setattr(workers, "LOOK_SECONDS", 0)
     monkeypatch.setattr(Worker, "story", [])
     return Worker.story
@@ -74,30 +74,6 @@ def story(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def supervisor(count: int) -> Workers:
     settings = uvicorn.Config("main:app", workers=count, log_config=None)
     return Workers(settings, [], SimpleNamespace(value=0), lambda why: None)
-
-
-def test_as_many_begin_at_a_time_as_there_are_cores(monkeypatch: pytest.MonkeyPatch, story: list[str]) -> None:
-    """Those behind them are not held up by one that is not ready for long."""
-    monkeypatch.setattr(workers, "cores", lambda: 2)
-    monkeypatch.setattr(workers, "READY_SECONDS", 0)
-    monkeypatch.setattr(Worker, "is_ready", False)
-
-    supervisor(4).init_processes()
-
-    assert story == ["start 1", "start 2", "start 3", "start 4"]
-
-
-def test_a_signal_to_stop_ends_the_beginning(monkeypatch: pytest.MonkeyPatch, story: list[str]) -> None:
-    """Those that have begun are ended; no more begin."""
-    monkeypatch.setattr(workers, "cores", lambda: 1)
-    parent = supervisor(3)
-    monkeypatch.setattr(Worker, "on_start", staticmethod(lambda _: parent.stop(signal.SIGTERM, None)))
-
-    parent.init_processes()
-    parent.handle_signals()
-    parent.terminate_all()
-
-    assert story == ["start 1", "end 1"]
 
 
 def test_each_worker_that_began_before_a_signal_is_replaced_once(story: list[str]) -> None:
@@ -148,8 +124,3 @@ def test_a_worker_that_has_died_is_replaced(story: list[str]) -> None:
     parent.keep_subprocess_alive()
 
     assert story[2:] == ["kill 1", "kill 1", "start 3"]
-
-
-def test_cores_are_those_that_this_process_may_use() -> None:
-    """At least one, and no more than the machine has."""
-    assert 1 <= workers.cores() <= (os.cpu_count() or 1)

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from banana.app import create_app
-from banana.http import protocol
-from banana.http.protocol import ServerProtocol
+from banana.server import protocol
+from banana.server.protocol import ServerProtocol
 from standin import faults
 from standin.server import StandIn
 from tests.conftest import served, settings_for

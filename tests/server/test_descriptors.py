@@ -16,7 +16,7 @@ def test_the_limit_is_raised_as_far_as_it_goes(soft: int, hard: int, expected: s
     """Never lowered; where the system gives less, fewer requests are served at once, but always one."""
     code = f"""
 import resource
-from banana.http.descriptors import raise_limit, requests_within_limit
+from banana.server.descriptors import raise_limit, requests_within_limit
 resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
 raise_limit(300, 100)
 print(resource.getrlimit(resource.RLIMIT_NOFILE)[0], requests_within_limit(300, 100))

@@ -1,6 +1,6 @@
 """`multipart/form-data`, read as it arrives: fields as text, files as base64; a file is never held as it came.
 
-It does no I/O: it is fed the body's chunks, in any cut.
+It does no I/O: it is fed the body's chunks, in any cut. Why not `request.form()`: docs/decisions/forms.md.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -24,7 +24,7 @@ from banana.payload.beside import beside
 from banana.payload.memory import Buffers
 from banana.results import documents
 from banana.results.files import EXTENSIONS, Files
-from banana.results.fingerprints import fingerprint_of
+from banana.results.fingerprints import are_of_one_request, fingerprint_of
 from banana.results.history import KeptHistory, Said
 from banana.results.links import Links
 from banana.results.watch import Watch
@@ -468,7 +468,7 @@ class KeptRequests:
         )
         holding = await self._ledger.record(lambda ledger: ledger.begin(new))
         submission.is_replay = holding.id != new.id
-        if holding.fingerprint != new.fingerprint:
+        if not are_of_one_request(new.fingerprint, holding.fingerprint):
             raise errors.IdempotencyMismatch(
                 "This Idempotency-Key was already used for a different request. Use a new key for each new request."
             )

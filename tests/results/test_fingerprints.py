@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from banana.payload.lazyjson import LazyJsonParser
 from banana.payload.pictures import read_picture
-from banana.results.fingerprints import fields_of, fingerprint_of
+from banana.results.fingerprints import are_of_one_request, fields_of, fingerprint_of
 from tests.pictures import encoded, png
 
 
@@ -66,3 +66,11 @@ def test_what_json_does_not_have_is_a_defect() -> None:
     """It is not passed over."""
     with pytest.raises(TypeError, match="object"):
         fingerprint_of("/x", object())
+
+
+def test_a_fingerprint_of_an_earlier_release_fits_every_request() -> None:
+    """It was made in another way: what was paid for is replayed all the same."""
+    fingerprint = fingerprint_of("/x", 1)
+
+    assert are_of_one_request(fingerprint, "0" * 64)
+    assert not are_of_one_request(fingerprint, fingerprint_of("/x", 2))

@@ -1,12 +1,14 @@
 # The packages are built in one stage and only copied into the other, so that no compiler and no cache is shipped.
 FROM python:3.13-slim AS packages
 WORKDIR /app
-# With what RESULTS_URL=s3://… needs.
-COPY requirements-s3.txt .
-RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --disable-pip-version-check -r requirements-s3.txt
+# With what RESULTS_URL=s3://… and STORE_URL=redis://… need.
+COPY requirements-all.txt .
+RUN python -m venv /venv && /venv/bin/pip install --no-cache-dir --disable-pip-version-check -r requirements-all.txt
 
 FROM python:3.13-slim
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 LOG_FILE=-
+# glibc keeps the pages of images for the next ones, and gives them back when they are many (docs/operate.md).
+ENV MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=67108864
 RUN useradd --create-home --uid 10001 banana && install -d -o banana -m 700 /app/.state /app/logs /app/results
 WORKDIR /app
 COPY --from=packages /venv /venv

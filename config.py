@@ -33,6 +33,11 @@ OTHER_MODELS = (
     "gpt-image-*=gemini-3-pro-image,gpt-image-*-mini=gemini-nano-banana-2.1,chatgpt-image-*=gemini-3-pro-image,"
     "dall-e-*=gemini-3-pro-image,dall-e-2=gemini-nano-banana-2.1,imagen-*=gemini-nano-banana-2.1"
 )
+# What the parent of the workers keeps for its life; everything else a new worker reads anew.
+FIXED_AT_START = (
+    *("host", "port", "workers", "request_timeout_seconds", "max_connections", "max_requests", "idle_seconds"),
+    "demo",
+)
 STATE_FOLDER = Path(".state")
 RESULTS_FOLDER = ".state/results"
 # The folder, below that of everything else, in which the demo keeps what it has: nothing of it is found when a real key is set,
@@ -436,7 +441,7 @@ class Settings(BaseSettings):
         if not self.gemini_api_key and not self.demo:
             raise ValueError(
                 "GEMINI_API_KEY is not set. Get a key at https://aistudio.google.com/apikey and add it to .env."
-                " To try the service without a key, set DEMO=true."
+                " To try the service without a key: ./start.sh --demo, or DEMO=true."
             )
         return self
 

@@ -10,10 +10,7 @@ cd -P "$(dirname "$script")"
 # shellcheck source=scripts/environment.sh
 source scripts/environment.sh
 
-help_if_wanted "$@"
 accept_only --demo "$@"
-require_writable
-make_env_file
-require_key "$@"
-ensure_environment "$(requirements_file)"
+make_env_file "$@"
+ensure_environment
 exec "$venv/bin/python" main.py --reload "$@"

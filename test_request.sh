@@ -9,7 +9,6 @@ cd -P "$(dirname "$script")"
 # shellcheck source=scripts/environment.sh
 source scripts/environment.sh
 
-help_if_wanted "$@"
 accept_only "" "$@"
 require_installed
 exec "$venv/bin/python" -m scripts.request_pictures "$@"

@@ -108,9 +108,6 @@ def main() -> None:
         settings = config.read()
     except config.SettingsError as error:
         sys.exit(f"error: {printable(str(error))}")
-    if arguments.launch_settings:
-        print(settings.workers, settings.demo, sys.prefix, _server_options(settings))
-        return
     _require_writable(settings)
     if arguments.check:
         _check(settings, port_too=not arguments.running)
@@ -159,14 +156,11 @@ def _arguments() -> argparse.Namespace:
         "--check", action="store_true", help="check the settings, the code and that the port is free, then exit"
     )
     parser.add_argument("--running", action="store_true", help="with --check: the service itself uses the port")
-    parser.add_argument(
-        "--launch-settings", action="store_true", help="print the settings that need a stop and a start"
-    )
     return parser.parse_args()
 
 
 def _server_options(settings: config.Settings) -> dict[str, Any]:
-    """Return what the parent process keeps for its life; everything else a new worker reads anew."""
+    """Return what uvicorn is started with; the settings in it are `config.FIXED_AT_START`."""
     return {
         "host": settings.host,
         "port": settings.port,

@@ -5,14 +5,13 @@ Needs nothing but the settings and Python, so that it works in an image without 
 
 import sys
 import urllib.request
-from http.client import HTTPResponse
+from contextlib import suppress
+from http.client import HTTPException, HTTPResponse
 
 import config
 
 TIMEOUT_SECONDS = 3
-# Between two attempts to connect; what is connected is answered as soon as there is a worker.
-PAUSE_SECONDS = 0.2
-# What stop.sh waits beyond the deadline of requests and tasks: the workers' own grace, and a little.
+# What a stop may take beyond the deadline of requests and tasks.
 STOP_GRACE_SECONDS = 10
 # Where start.sh sends standard output.
 START_LOG = ".state/start.log"
@@ -44,19 +43,24 @@ def log_path(settings: config.Settings) -> str:
     return START_LOG if settings.log_file == "-" else settings.log_file
 
 
+def answers(address: str) -> bool:
+    """Return whether the service answers there."""
+    with suppress(OSError, HTTPException), open_url(f"{address}/health", TIMEOUT_SECONDS):
+        return True
+    return False
+
+
+def stop_seconds(settings: config.Settings | None) -> int:
+    """Return how long a stop may take: the longest deadline of requests and tasks, the workers' own grace, and a little."""
+    if settings is None:  # they cannot be read
+        settings = config.Settings.model_construct()
+    task_seconds = settings.task_timeout_seconds if settings.keep_results_seconds else 0
+    return int(max(settings.request_timeout_seconds, task_seconds)) + STOP_GRACE_SECONDS
+
+
 def main() -> None:
-    """Ask `/health`; or print how long stop.sh is to wait."""
-    settings = read_settings(demo=True)  # whether there is a key does not matter here
-    address = address_of(settings)
-    match sys.argv[1:]:
-        case ["--stop-seconds"]:
-            task_seconds = settings.task_timeout_seconds if settings.keep_results_seconds else 0
-            print(int(max(settings.request_timeout_seconds, task_seconds)) + STOP_GRACE_SECONDS)
-        case _:
-            _probe(address)
-
-
-def _probe(address: str) -> None:
+    """Ask `/health`."""
+    address = address_of(read_settings(demo=True))  # whether there is a key does not matter here
     try:
         with open_url(f"{address}/health", TIMEOUT_SECONDS):
             print(address)

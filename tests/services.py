@@ -100,7 +100,7 @@ class Service:
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(self.folder / "venv")], check=True)
         site = next(Path(sys.prefix).glob("lib/python*/site-packages"))
         next((self.folder / "venv").glob("lib/python*/site-packages")).joinpath("tests.pth").write_text(str(site))
-        for name in ("requirements.txt", "requirements-s3.txt"):
+        for name in ("requirements.txt", "requirements-all.txt"):
             shutil.copy2(ROOT / name, self.folder / f"venv/installed-{name}")
 
     def set(self, **settings: object) -> None:

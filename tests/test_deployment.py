@@ -404,7 +404,11 @@ def test_a_directive_that_is_wrong_would_be_noticed(tmp_path: Path) -> None:
 def test_a_stop_waits_as_long_as_stop_sh_does(tmp_path: Path) -> None:
     """TimeoutStopSec is what a task may take by default, and a little more."""
     service = Service(tmp_path)
-    command = [f"{service.folder}/venv/bin/python", "-m", "scripts.probe", "--stop-seconds"]
+    command = [
+        f"{service.folder}/venv/bin/python",
+        "-c",
+        "import config; from scripts import probe; print(probe.stop_seconds(config.read(demo=True)))",
+    ]
     printed = subprocess.run(command, cwd=service.folder, capture_output=True, text=True, check=True).stdout
 
     assert f"TimeoutStopSec={printed.strip()}\n" in UNIT

@@ -431,8 +431,9 @@ def test_the_last_words_say_what_matters(service: Service) -> None:
 
 
 def test_a_key_is_asked_for_before_anything_is_installed(service: Service) -> None:
-    """And where one is had."""
+    """And where one is had; in a folder that has no .env yet."""
     shutil.rmtree(service.folder / "venv")
+    (service.folder / ".env").unlink()
     ran = service.run("start.sh")
 
     assert ran.returncode == 1
@@ -484,7 +485,7 @@ def test_the_service_of_another_user_is_left_alone(script: str) -> None:
         Path(folder).chmod(0o777)
         Path(folder, ".state").mkdir(mode=0o700)
         Path(folder, "scripts").mkdir(mode=0o755)
-        for name in (script, "scripts/environment.sh", "scripts/process.sh"):
+        for name in (script, "scripts/environment.sh"):
             shutil.copy2(ROOT / name, f"{folder}/{name}")
         ran = subprocess.run(
             [f"./{script}"], cwd=folder, capture_output=True, text=True, timeout=30, user="nobody", check=False

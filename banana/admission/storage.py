@@ -31,6 +31,11 @@ def open_storage(store_url: str) -> Storage:
         storage = storage_from_string(store_url, **options)
         assert isinstance(storage, Storage)  # and not one for asyncio
         return storage
+    except ModuleNotFoundError as error:
+        raise StoreError(
+            f"STORE_URL cannot be used: the package {error.name} is not installed: pip install -r requirements-all.txt"
+            " (start.sh and the Docker image install it)"
+        ) from error
     except (OSError, sqlite3.Error, ConfigurationError, ValueError) as error:
         # The library's words may quote the address, with its password.
         words = type(error).__name__ if "@" in store_url else f"{type(error).__name__}: {error}".replace(store_url, "…")

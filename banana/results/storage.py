@@ -34,7 +34,7 @@ def open_files(
         from banana.results.s3 import S3Files
     except ModuleNotFoundError as error:
         raise ResultsError(
-            f"RESULTS_URL is {url}, and the package {error.name} is not installed: pip install -r requirements-s3.txt"
+            f"RESULTS_URL is {url}, and the package {error.name} is not installed: pip install -r requirements-all.txt"
             " (start.sh and the Docker image install it)"
         ) from error
     parts = urlsplit(url)

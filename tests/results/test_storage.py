@@ -28,5 +28,5 @@ def test_what_can_never_be_used_is_said_at_the_start(monkeypatch: pytest.MonkeyP
         opened("s3://bucket", AWS_VIRTUAL_HOSTED_STYLE_REQUEST="what")
     monkeypatch.setitem(sys.modules, "obstore", None)
     monkeypatch.delitem(sys.modules, "banana.results.s3")
-    with pytest.raises(ResultsError, match=r"obstore is not installed: pip install -r requirements-s3\.txt"):
+    with pytest.raises(ResultsError, match=r"obstore is not installed: pip install -r requirements-all\.txt"):
         opened("s3://bucket")

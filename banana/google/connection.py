@@ -106,13 +106,17 @@ class ResponseStream(httpx.AsyncByteStream):
         """Return the value of a header, its last if it came several times; empty if there is none."""
         return next((value for header, value in reversed(self.headers) if header == name), b"")
 
-    def put(self, chunk: Chunk) -> bool:
-        """Add a chunk; return whether more should come before this one is read."""
+    @property
+    def has_room(self) -> bool:
+        """Whether more should come before its reader takes what there is."""
+        return self._unread_bytes < MAX_UNREAD_BYTES
+
+    def put(self, chunk: Chunk) -> None:
+        """Add a chunk."""
         self._chunks.append(chunk)
         self._unread_bytes += len(chunk)
         if self._unread_bytes >= self.wake_bytes:
             self._wake()
-        return self._unread_bytes < MAX_UNREAD_BYTES
 
     def end(self) -> None:
         """End the body: it is whole."""
@@ -449,6 +453,15 @@ class Connection(asyncio.BufferedProtocol):
         self._hand_on(response, block)
         if not self._left_bytes and self._response is response:  # else its reader had enough
             self._end()
+        elif self._transport is not None:
+            # One block a turn of the event loop: a connection whose window the kernel has opened wide would be read to its end,
+            # while those with a narrow one get no more than that in each turn, and wait for 20 of them.
+            self._transport.pause_reading()
+            self._loop.call_soon(self._read_next_block, response)
+
+    def _read_next_block(self, response: ResponseStream) -> None:
+        if response.has_room:  # else its reader lets it go on
+            self.resume_reading(response)
 
     def _frame(self, response: ResponseStream, status: int) -> None:
         """Find out where the body ends. httptools has refused what contradicts itself."""
@@ -464,7 +477,8 @@ class Connection(asyncio.BufferedProtocol):
             self._fail(httpx.RemoteProtocolError("the body is not in chunked coding"))
 
     def _hand_on(self, response: ResponseStream, chunk: Chunk) -> None:
-        if not response.put(chunk) and self._transport is not None:
+        response.put(chunk)
+        if not response.has_room and self._transport is not None:
             self._transport.pause_reading()
 
     def _end(self) -> None:

@@ -430,16 +430,41 @@ async def test_who_is_cancelled_as_the_response_ends_leaves_the_connection_to_th
     assert connection.is_idle
 
 
+async def test_a_connection_is_read_a_block_in_a_turn() -> None:
+    """Of many at once each gets its share of the event loop, however wide the kernel has opened its window."""
+    transport = Silent()
+    connection = Connection(bytearray(READ_BYTES))
+    connection.open(transport)
+    sending = asyncio.create_task(connection.send(b"GET / HTTP/1.1\r\n\r\n", Body((), lambda: None)))
+    await asyncio.sleep(0)
+    head = OK + b"Content-Length: %d\r\n\r\n" % (3 * BLOCK_BYTES)
+    connection.get_buffer(-1)[: len(head)] = head
+    connection.buffer_updated(len(head))
+    await sending
+    reads = []
+    for _ in range(2):
+        connection.buffer_updated(len(connection.get_buffer(-1)))
+        reads.append(transport.is_paused)
+        await asyncio.sleep(0)
+        reads.append(transport.is_paused)
+
+    assert reads == [True, False, True, False]
+
+
 class Silent(asyncio.Transport):
     """A transport on which nothing arrives; it counts what is written."""
 
     is_aborted = False
+    is_paused = False
+
+    def pause_reading(self) -> None:
+        self.is_paused = True
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         pass
 
     def resume_reading(self) -> None:
-        pass
+        self.is_paused = False
 
     def is_closing(self) -> bool:
         return self.is_aborted

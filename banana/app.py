@@ -47,6 +47,7 @@ from banana.http.middleware import (
 )
 from banana.http.origins import OriginCheck, OriginRules
 from banana.images import Images
+from banana.intervals import INTERVALS, Intervals
 from banana.ledger.engines import open_ledger
 from banana.ledger.leases import Beat, Leases
 from banana.ledger.spend import Window
@@ -137,6 +138,7 @@ def create_app(
     transport: httpx.AsyncBaseTransport | None = None,
     metrics_folder: Path | None = None,
     degraded: Sequence[str] = (),
+    intervals: Intervals = INTERVALS,
 ) -> FastAPI:
     """Build the service.
 
@@ -145,6 +147,7 @@ def create_app(
         transport: of the client for Google, instead of `BlockTransport`: httpx's own, or one of tests.
         metrics_folder: where several workers leave what they count.
         degraded: what already works with less than it should.
+        intervals: how long it waits where that is no setting.
 
     Raises StoreError and LedgerError when STORE_URL cannot be used, ResultsError when RESULTS_URL cannot.
 
@@ -152,20 +155,20 @@ def create_app(
     log_handlers, redaction = _log(settings)
     keys = KeyRing(settings.gemini_api_key)
     buffers = Buffers(settings.max_buffered_bytes)
-    recording = _Recording(settings)
+    recording = _Recording(settings, intervals)
     callers = TokenAuth(settings.access_tokens).names if settings.access_tokens else {ANONYMOUS}
     metrics.begin_costs(callers, recording.models.resolve(None))
     client = _client(settings, transport, keys, buffers, recording)
     rate_limit = RateLimit(settings.store_url, settings.rate_limit_per_minute, settings.workers)
     converter = ThreadPoolExecutor(CONVERTER_THREADS, "converter")
-    keeping = _Keeping(settings, buffers, recording)
+    keeping = _Keeping(settings, buffers, recording, intervals)
     health = Health(
         reasons=lambda: _not_ready(keys),
         degraded=lambda: [*degraded, *_degraded(rate_limit, log_handlers, recording.ledger, keys), *upkeep.degraded],
         metrics_folder=metrics_folder,
         metrics_token=settings.metrics_token,
     )
-    services = _services(settings, client, rate_limit, converter, recording, keeping, health)
+    services = _services(settings, client, rate_limit, converter, recording, keeping, health, intervals)
     upkeep = keeping.upkeep({route: partial(known.job_of, services=services) for route, known in TASK_FORMATS.items()})
     lifespan = _lifespan(settings, client, rate_limit, converter, buffers, recording, keeping.remote, upkeep)
     app = _app_without_routes(settings, buffers, redaction, lifespan)
@@ -194,6 +197,7 @@ def _services(
     recording: "_Recording",
     keeping: "_Keeping",
     health: Health,
+    intervals: Intervals,
 ) -> Services:
     """Return what the routes are handed."""
     return Services(
@@ -209,6 +213,7 @@ def _services(
             google_store=settings.gemini_store,
             log_prompts=settings.log_prompts,
             prices=recording.prices,
+            intervals=intervals,
         ),
         client=client,
         models=recording.models,
@@ -228,20 +233,27 @@ def _services(
 class _Recording:
     """What is recorded of keys, tasks and costs, built; `owner` is the name of this worker in it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, intervals: Intervals) -> None:
         self.owner = secrets.token_hex(8)
         self.ledger = LedgerThread(
             open_ledger(
-                settings.store_url, settings.ledger_file, is_file=settings.ledger_is_a_file, is_demo=settings.demo
-            )
+                settings.store_url,
+                settings.ledger_file,
+                is_file=settings.ledger_is_a_file,
+                is_demo=settings.demo,
+                intervals=intervals,
+            ),
+            intervals,
         )
         self.models = ModelNames(settings.default_model, settings.model_aliases)
         self.prices = Prices({self.models.resolve(name): ModelPrice(*p) for name, p in settings.prices.items()})
         budgets = {name: Budget(limit, Window(window)) for name, (limit, window) in settings.budgets.items()}
-        self.beat = Beat(self.ledger, self.owner)
-        self.budgets = Budgets(budgets, self.ledger, self.beat, self.owner)
+        self.beat = Beat(self.ledger, self.owner, intervals)
+        self.budgets = Budgets(budgets, self.ledger, self.beat, self.owner, intervals)
         limit = settings.key_spend_per_10_minutes
-        self.key_spend = LimitedKeySpend(limit, self.ledger, self.beat, self.owner) if limit else UnlimitedKeySpend()
+        self.key_spend = (
+            LimitedKeySpend(limit, self.ledger, self.beat, self.owner, intervals) if limit else UnlimitedKeySpend()
+        )
 
     async def close(self) -> None:
         """Record what is left to be recorded, and close the ledger."""
@@ -272,16 +284,17 @@ def _remote_images(settings: Settings) -> RemoteImages:
 class _Keeping:
     """What keeps results, built; with KEEP_RESULTS_SECONDS=0 what stands for it."""
 
-    def __init__(self, settings: Settings, buffers: Buffers, recording: _Recording) -> None:
+    def __init__(self, settings: Settings, buffers: Buffers, recording: _Recording, intervals: Intervals) -> None:
+        self._intervals = intervals
         self._task_seconds = settings.task_timeout_seconds
         self._has_tokens = bool(settings.access_tokens)
         self.files = open_results(settings)
-        self.links = Links(settings.results_secret, settings.ledger_file.with_name("results.secret"))
+        self.links = Links(settings.results_secret, settings.ledger_file.with_name("results.secret"), intervals)
         self._ledger, self._beat = recording.ledger, recording.beat
-        self._works = Works(self._ledger, self.files, buffers, recording.budgets, recording.owner)
+        self._works = Works(self._ledger, self.files, buffers, recording.budgets, recording.owner, intervals)
         max_bytes = settings.max_request_bytes
         self.remote = _remote_images(settings)
-        history = KeptHistory(self._ledger, self.files, self.links, self.remote, buffers, max_bytes)
+        history = KeptHistory(self._ledger, self.files, self.links, self.remote, buffers, max_bytes, intervals)
         self._requests = KeptRequests(
             self._ledger,
             self.files,
@@ -292,6 +305,7 @@ class _Keeping:
             settings.task_timeout_seconds,
             is_draining=lambda: ServerProtocol.draining,
             is_stopping=ServerProtocol.is_stopping,
+            intervals=intervals,
         )
         self._beat.beat_while(lambda: self._works.is_busy or self._requests.is_claiming)
         # An idle worker would not notice that the ledger works again.
@@ -305,7 +319,7 @@ class _Keeping:
             return SweepOnly(self.files)
         return Upkeep(
             self._ledger,
-            Leases(self._ledger, self._beat),
+            Leases(self._ledger, self._beat, intervals=self._intervals),
             self.files,
             self.links,
             self._works,
@@ -313,6 +327,7 @@ class _Keeping:
             jobs,
             self._task_seconds,
             label_of=(lambda caller: caller) if self._has_tokens else (lambda _: ANONYMOUS),
+            intervals=self._intervals,
         )
 
 

@@ -17,8 +17,8 @@ from typing import Any, Literal, TypeVar
 
 import structlog
 
-# How often it is looked whether the file still has its name, in seconds.
-LOOK_SECONDS = 1
+from banana.intervals import INTERVALS
+
 # Between two attempts at what SQLite does not wait for.
 RETRY_SECONDS = 0.005
 # What SQLite says of a file that will not get better (https://www.sqlite.org/rescode.html).
@@ -42,6 +42,7 @@ class Database:
         lock_seconds: the longest wait for another process's transaction.
         moves_broken_aside: whether a file that is no database makes room for a new one; else it stays, and every
             transaction fails.
+        look_seconds: how often it is looked whether the file of that name is still the one that is open.
 
     Every method raises sqlite3.Error or OSError when the file cannot be used.
 
@@ -55,7 +56,9 @@ class Database:
         synchronous: Literal["OFF", "FULL"],
         lock_seconds: float,
         moves_broken_aside: bool,
+        look_seconds: float = INTERVALS.file_look,
     ) -> None:
+        self._look_seconds = look_seconds
         self._path = path
         self._prepare = prepare
         self._synchronous = synchronous
@@ -112,7 +115,7 @@ class Database:
     def _cursor(self) -> sqlite3.Cursor:
         """Return a cursor in the file of that name; made anew where there is none, or another file."""
         now = time.monotonic()
-        if self._opened is not None and now - self._looked_at < LOOK_SECONDS:
+        if self._opened is not None and now - self._looked_at < self._look_seconds:
             return self._opened
         self._looked_at = now
         if self._opened is None or self._inode != self._inode_of_name():

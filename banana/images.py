@@ -24,10 +24,9 @@ from banana.google.contents import CostBasis, GenerateContentRequest, Turn
 from banana.google.models import ModelNames
 from banana.google.prices import Prices
 from banana.google.wire import Image, Words
+from banana.intervals import INTERVALS, Intervals
 from banana.payload import conversion
 
-# Balancers and CDNs cut a silent connection after 60 s at the earliest.
-SILENCE_SECONDS = 15
 DEFAULT_QUALITY = 90
 # Google takes a seed of 31 bits.
 SEEDS = 1 << 31
@@ -186,7 +185,9 @@ class Images:
         google_store: bool | None,
         log_prompts: bool,
         prices: Prices,
+        intervals: Intervals = INTERVALS,
     ) -> None:
+        self._silence_seconds = intervals.silence
         self._prices = prices
         self._client = client
         self._models = models
@@ -207,13 +208,13 @@ class Images:
     async def stream(self, order: Order, exchange: Exchange) -> AsyncGenerator[Outcome | None, None]:
         """Make all images of `order`; yield what each call became as soon as it has.
 
-        After every `SILENCE_SECONDS` without one, yields None. Closed before its end, it cancels what still runs.
+        After a silence (`Intervals`), yields None. Closed before its end, it cancels what still runs.
         """
         pending = {asyncio.create_task(call) for call in self._calls(order, exchange)}
         try:
             while pending:
                 done, pending = await asyncio.wait(
-                    pending, timeout=SILENCE_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                    pending, timeout=self._silence_seconds, return_when=asyncio.FIRST_COMPLETED
                 )
                 if not done:
                     yield None

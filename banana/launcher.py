@@ -308,7 +308,7 @@ def _check_keys(settings: config.Settings) -> None:
 
 def _prepare(settings: config.Settings) -> None:
     try:
-        logs.configure(settings.log_file, settings.log_level, settings.log_max_bytes, settings.log_backups)
+        logs.configure(settings.log_file, settings.log_level)  # its few lines rotate nothing: the workers do
     except logs.LogFileError as error:
         sys.exit(f"error: {error}")
     store_warnings = check_store(settings)

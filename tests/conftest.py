@@ -16,6 +16,7 @@ from fastapi import FastAPI
 
 import config
 from banana.app import create_app
+from banana.intervals import Intervals
 from banana.server.protocol import Connections, ServerProtocol
 from standin.server import StandIn
 from tests.redis_server import RedisServer
@@ -108,6 +109,13 @@ async def client_of(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 async def client(stand_in: StandIn) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the shipped app in front of the stand-in."""
     async with client_of(create_app(settings_for(stand_in, rate_limit_per_minute=10_000))) as client:
+        yield client
+
+
+@pytest.fixture
+async def impatient(stand_in: StandIn) -> AsyncIterator[httpx.AsyncClient]:
+    """The same, of a service that takes a twentieth of a second for silence."""
+    async with client_of(create_app(settings_for(stand_in), intervals=Intervals(silence=0.05))) as client:
         yield client
 
 

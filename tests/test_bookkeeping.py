@@ -13,7 +13,7 @@ import pytest
 
 import config
 from banana.app import create_app
-from banana.ledger import thread
+from banana.intervals import Intervals
 from banana.ledger.sqlite_spend import SQLiteSpend
 from banana.results import works
 from banana.results.folder import FolderFiles
@@ -39,14 +39,11 @@ async def asked(stand_in: StandIn) -> None:
 
 
 @pytest.mark.parametrize("key", [{}, {"Idempotency-Key": "k"}], ids=["unkeyed", "keyed"])
-async def test_an_image_does_not_wait_for_a_ledger_that_is_held(
-    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, key: dict[str, str]
-) -> None:
+async def test_an_image_does_not_wait_for_a_ledger_that_is_held(stand_in: StandIn, key: dict[str, str]) -> None:
     """It is there while the ledger is still held; what it cost is charged when that is over."""
-    monkeypatch.setattr(thread, "SILENT_SECONDS", 600)
-    monkeypatch.setattr("banana.ledger.file.LOCK_SECONDS", 600)
     stand_in.latency_seconds = 0.5
-    app = create_app(settings_for(stand_in, budgets="*=5/day", request_timeout_seconds=60))
+    settings = settings_for(stand_in, budgets="*=5/day", request_timeout_seconds=60)
+    app = create_app(settings, intervals=Intervals(ledger_answer=600, ledger_lock=600))
     async with client_of(app) as client:
         asking = asyncio.create_task(client.post("/generate", json={"prompt": "a banana"}, headers=key))
         await asked(stand_in)
@@ -61,13 +58,11 @@ async def test_an_image_does_not_wait_for_a_ledger_that_is_held(
     assert (again.headers.get("Idempotent-Replayed"), len(stand_in.calls)) == (("true", 1) if key else (None, 2))
 
 
-async def test_what_must_be_recorded_is_refused_while_the_ledger_says_nothing(
-    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_must_be_recorded_is_refused_while_the_ledger_says_nothing(stand_in: StandIn) -> None:
     """With a key, as a task, under a budget: nothing is sent; and the key is free when the ledger is back."""
-    monkeypatch.setattr(thread, "SILENT_SECONDS", 0.3)
     headers = {"Idempotency-Key": "k"}
-    async with client_of(create_app(settings_for(stand_in, request_timeout_seconds=60))) as client:
+    app = create_app(settings_for(stand_in, request_timeout_seconds=60), intervals=Intervals(ledger_answer=0.3))
+    async with client_of(app) as client:
         await client.post("/generate", json={"prompt": "a"}, headers={"Idempotency-Key": "first"})
         before = len(stand_in.calls)
         with held():
@@ -155,10 +150,9 @@ def test_names_of_other_programs_stop_nothing(monkeypatch: pytest.MonkeyPatch, n
 
 
 async def test_what_a_slow_ledger_records_late_is_recorded_once(
-    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a caller without a budget spends is added, not set: it is waited for, and not added again."""
-    monkeypatch.setattr(thread, "SILENT_SECONDS", 0.1)
     add = SQLiteSpend.add
 
     def slow(self: SQLiteSpend, rows: Any) -> None:
@@ -166,10 +160,9 @@ async def test_what_a_slow_ledger_records_late_is_recorded_once(
         time.sleep(0.5)
 
     monkeypatch.setattr(SQLiteSpend, "add", slow)
-    response = await client.post("/generate", json={"prompt": "a banana"})
-    monkeypatch.setattr(thread, "SILENT_SECONDS", 30)
-    usage = 0.0
-    for _ in range(3):
+    async with client_of(create_app(settings_for(stand_in), intervals=Intervals(ledger_answer=0.1))) as client:
+        response = await client.post("/generate", json={"prompt": "a banana"})
+    async with client_of(create_app(settings_for(stand_in))) as client:
         usage = (await client.get("/v1/key")).json()["data"]["usage"]
 
     assert f"{usage:.6f}" == response.headers["X-Cost-USD"]

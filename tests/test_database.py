@@ -7,18 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from banana import database
 from banana.database import Database
 
 FILE = Path("folder/some.db")
 
 
-def made(*, moves_broken_aside: bool = True, lock_seconds: float = 1, path: Path | None = FILE) -> Database:
+def made(
+    *, moves_broken_aside: bool = True, lock_seconds: float = 1, path: Path | None = FILE, look_seconds: float = 1
+) -> Database:
     def prepare(connection: sqlite3.Connection) -> None:
         connection.execute("CREATE TABLE IF NOT EXISTS words (word TEXT)")
 
     return Database(
         path, prepare, synchronous="FULL", lock_seconds=lock_seconds, moves_broken_aside=moves_broken_aside,
+        look_seconds=look_seconds,
     )  # fmt: skip
 
 
@@ -75,10 +77,9 @@ def test_a_transaction_that_fails_changes_nothing() -> None:
     assert shared.execute("SELECT * FROM words") == []
 
 
-def test_a_file_that_is_gone_is_made_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_gone_is_made_anew() -> None:
     """Also when another has its name by now."""
-    monkeypatch.setattr(database, "LOOK_SECONDS", 0)
-    shared = made()
+    shared = made(look_seconds=0)
     shared.execute("INSERT INTO words VALUES ('old')")
     for file in FILE.parent.glob("*"):
         file.unlink()

@@ -22,7 +22,7 @@ FLOORS = [
     {"banana.server"},
     {"banana.payload", "banana.ledger"},
     {"banana.exchange", "banana.errors", "banana.logs", "banana.metrics", "banana.database", "banana.tracing"},
-    {"banana.money"},
+    {"banana.money", "banana.intervals"},
 ]
 MODULES = sorted([*ROOT.glob("banana/**/*.py"), ROOT / "main.py", ROOT / "config.py"])
 # The whole project but its tests.

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from PIL import Image as PILImage
 
-from banana import errors, images
+from banana import errors
 from banana.exchange import Exchange
 from banana.google.client import GeminiClient
 from banana.google.contents import user_turn
@@ -24,6 +24,7 @@ from banana.google.retries import RetryPolicy
 from banana.google.slots import Slots
 from banana.google.upstream import Upstream, open_client
 from banana.images import Images, Order, Outcome, Outcomes
+from banana.intervals import Intervals
 from banana.payload.memory import Buffers
 from banana.payload.pictures import EncodedPicture
 from tests.gemini import BASE_URL, Gemini, answered
@@ -118,15 +119,15 @@ async def test_a_defect_is_internal() -> None:
     assert "secret" not in caught.value.message
 
 
-async def test_silence_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_silence_is_broken() -> None:
     """While nothing is there yet, None is given again and again."""
-    monkeypatch.setattr(images, "SILENCE_SECONDS", 0.01)
 
     async def slow(_: httpx.Request) -> httpx.Response:
         await asyncio.sleep(0.2)
         return answered()
 
-    outcomes = await streamed(images_of(Gemini(side_effect=slow)), Order([user_turn("x")]), exchange())
+    made = images_of(Gemini(side_effect=slow), intervals=Intervals(silence=0.01))
+    outcomes = await streamed(made, Order([user_turn("x")]), exchange())
 
     assert outcomes[:2] == [None, None]
     assert outcomes[-1] is not None

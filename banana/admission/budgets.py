@@ -17,6 +17,7 @@ import structlog
 
 from banana import errors, metrics
 from banana.exchange import Exchange
+from banana.intervals import INTERVALS, Intervals
 from banana.ledger.leases import Beat, Leases
 from banana.ledger.spend import Spent, Window, day_of
 from banana.ledger.thread import LedgerThread
@@ -24,7 +25,6 @@ from banana.money import nanodollars, usd, written
 
 # The budget of each caller that has none of its own.
 EVERYBODY_ELSE = "*"
-LOOK_SECONDS = 1
 SWEEP_SECONDS = 60
 _NOTHING = Decimal(0)
 
@@ -108,11 +108,19 @@ class Budgets:
 
     """
 
-    def __init__(self, budgets: Mapping[str, Budget], ledger: LedgerThread, beat: Beat, owner: str) -> None:
+    def __init__(
+        self,
+        budgets: Mapping[str, Budget],
+        ledger: LedgerThread,
+        beat: Beat,
+        owner: str,
+        intervals: Intervals = INTERVALS,
+    ) -> None:
+        self._look_seconds = intervals.budget_look
         self._budgets = budgets
         self._ledger = ledger
         self._owner = owner
-        self._leases = Leases(ledger, beat)
+        self._leases = Leases(ledger, beat, intervals=intervals)
         self._reserved: set[str] = set()
         beat.beat_while(lambda: bool(self._reserved))
         # What is to be recorded: of callers without a budget, by caller and day; and settlements that could not be.
@@ -186,7 +194,7 @@ class Budgets:
             except Exception:
                 log.exception("internal_error")
             looks += 1
-            await asyncio.sleep(LOOK_SECONDS)
+            await asyncio.sleep(self._look_seconds)
 
     async def look(self) -> None:
         """Do it once. Raises LedgerUnavailable."""

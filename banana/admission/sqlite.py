@@ -12,6 +12,7 @@ from pathlib import Path
 from limits.storage import MovingWindowSupport, Storage
 
 from banana.database import Database
+from banana.intervals import INTERVALS
 
 # Longest wait for another process's transaction.
 LOCK_SECONDS = 0.1
@@ -59,7 +60,13 @@ class SQLiteStorage(MovingWindowStorage):
 
     STORAGE_SCHEME = ["sqlite"]  # noqa: RUF012 # declared by the base class
 
-    def __init__(self, uri: str, wrap_exceptions: bool = False, **options: float | str | bool) -> None:
+    def __init__(
+        self,
+        uri: str,
+        wrap_exceptions: bool = False,
+        look_seconds: float = INTERVALS.file_look,
+        **options: float | str | bool,
+    ) -> None:
         super().__init__(uri, wrap_exceptions=wrap_exceptions, **options)
         name = uri.removeprefix("sqlite:///")
         # What a power cut may take is the last minute's counts.
@@ -69,6 +76,7 @@ class SQLiteStorage(MovingWindowStorage):
             synchronous="OFF",
             lock_seconds=LOCK_SECONDS,
             moves_broken_aside=True,
+            look_seconds=look_seconds,
         )
         self._database.open()
 

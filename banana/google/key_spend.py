@@ -13,13 +13,12 @@ from typing import Protocol
 import structlog
 
 from banana import errors
+from banana.intervals import INTERVALS, Intervals
 from banana.ledger.leases import Beat
 from banana.ledger.spend import KEY_WINDOW_SECONDS
 from banana.ledger.thread import LedgerThread
 from banana.money import nanodollars
 
-# What cannot be recorded now is tried again after this; at the end of a worker for so long.
-RETRY_SECONDS = 1
 CLOSE_SECONDS = 2
 # No call waits longer for a ledger that says nothing; it passes then.
 TAKE_SECONDS = 0.5
@@ -63,7 +62,10 @@ class UnlimitedKeySpend:
 class LimitedKeySpend:
     """Keeps every key below `limit` (USD) in any ten minutes, over all workers; `owner` is this worker, `beat` its own."""
 
-    def __init__(self, limit: Decimal, ledger: LedgerThread, beat: Beat, owner: str) -> None:
+    def __init__(
+        self, limit: Decimal, ledger: LedgerThread, beat: Beat, owner: str, intervals: Intervals = INTERVALS
+    ) -> None:
+        self._retry_seconds = intervals.retry
         self._limit = limit
         self._ledger = ledger
         self._owner = owner
@@ -128,7 +130,7 @@ class LimitedKeySpend:
                 await self._ledger.record(lambda ledger: ledger.spend.settle_room(room_id, amount))
                 break
             except errors.LedgerUnavailable:
-                await asyncio.sleep(RETRY_SECONDS)
+                await asyncio.sleep(self._retry_seconds)
         self._open.discard(room_id)
 
     def _warn_of_unknown_price(self) -> None:

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from banana.database import Database, Execute, is_broken
+from banana.intervals import INTERVALS, Intervals
 from banana.ledger.ledger import LedgerError
-
-# Longest wait for another process's transaction, in seconds; with its fsync one takes some milliseconds.
-LOCK_SECONDS = 2
 
 # Each brings a file from the version before it to its own; what a version of the service once wrote stays as it is here.
 MIGRATIONS = (
@@ -57,11 +55,16 @@ MIGRATIONS = (
 class LedgerFile:
     """The file at `path`, which is opened when it is first used. Every method raises LedgerError."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, intervals: Intervals = INTERVALS) -> None:
         self._path = path
         # A broken ledger is not replaced: with its keys forgotten, what was paid for would be paid for again.
         self._database = Database(
-            path, self._prepare, synchronous="FULL", lock_seconds=LOCK_SECONDS, moves_broken_aside=False
+            path,
+            self._prepare,
+            synchronous="FULL",
+            lock_seconds=intervals.ledger_lock,
+            moves_broken_aside=False,
+            look_seconds=intervals.file_look,
         )
 
     def check(self) -> None:

@@ -10,11 +10,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from banana import errors
+from banana.intervals import INTERVALS, Intervals
 from banana.ledger.thread import LedgerThread
 
-BEAT_SECONDS = 1
-# Longer than two transactions wait for the disk one after the other; what a worker settles later than this is believed all the same.
-LEASE_SECONDS = 8
 # Whoever looks later than this has seen too little to judge by.
 LATE_SECONDS = 4
 
@@ -22,7 +20,8 @@ LATE_SECONDS = 4
 class Beat:
     """The beat of this worker, `owner`, while it has something that another would take over."""
 
-    def __init__(self, ledger: LedgerThread, owner: str) -> None:
+    def __init__(self, ledger: LedgerThread, owner: str, intervals: Intervals = INTERVALS) -> None:
+        self._beat_seconds = intervals.beat
         self._ledger = ledger
         self._owner = owner
         self._reasons: list[Callable[[], bool]] = []
@@ -37,7 +36,7 @@ class Beat:
             if any(has_something() for has_something in self._reasons):
                 with suppress(errors.LedgerUnavailable):
                     await self.once()
-            await asyncio.sleep(BEAT_SECONDS)
+            await asyncio.sleep(self._beat_seconds)
 
     async def once(self) -> None:
         """Show that this worker lives. Raises LedgerUnavailable."""
@@ -47,7 +46,14 @@ class Beat:
 class Leases:
     """Of things that have an owner. `clock` is in seconds and never goes back."""
 
-    def __init__(self, ledger: LedgerThread, beat: Beat, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        ledger: LedgerThread,
+        beat: Beat,
+        clock: Callable[[], float] = time.monotonic,
+        intervals: Intervals = INTERVALS,
+    ) -> None:
+        self._lease_seconds = intervals.lease
         self._ledger = ledger
         self._beat = beat
         self._clock = clock
@@ -73,4 +79,4 @@ class Leases:
             shown = (owner, None if owner is None else beats.get(owner))
             last = before.get(thing)
             self._shown[thing] = last if last is not None and last[0] == shown else (shown, now)
-        return {thing for thing, (_, since) in self._shown.items() if now - since >= LEASE_SECONDS}
+        return {thing for thing, (_, since) in self._shown.items() if now - since >= self._lease_seconds}

@@ -6,6 +6,7 @@ from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
+from banana.intervals import INTERVALS, Intervals
 from banana.ledger.file import LedgerFile
 from banana.ledger.ledger import Entry, State
 from banana.ledger.sqlite_spend import BEAT, OWNERS, SQLiteSpend
@@ -22,8 +23,8 @@ _IS_ACTIVE = "state IN ('begun', 'sent')"
 class SQLiteLedger:
     """A `Ledger` in the file at `path`, which is opened when it is first used."""
 
-    def __init__(self, path: Path) -> None:
-        self._file = LedgerFile(path)
+    def __init__(self, path: Path, intervals: Intervals = INTERVALS) -> None:
+        self._file = LedgerFile(path, intervals)
         self.spend = SQLiteSpend(self._file)
 
     def check(self) -> None:

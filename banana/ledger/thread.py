@@ -9,11 +9,8 @@ from typing import TypeVar
 import structlog
 
 from banana import errors
+from banana.intervals import INTERVALS, Intervals
 from banana.ledger.ledger import Ledger, LedgerError
-
-# A call of the ledger is given up after this: what must be recorded first is not begun then. It may be carried out all the same,
-# later, so that what is not the same when it is done twice must be waited for.
-SILENT_SECONDS = 2.5
 
 T = TypeVar("T")
 
@@ -23,12 +20,15 @@ log = structlog.get_logger(__name__)
 class LedgerThread:
     """Calls `ledger` in a thread of its own, one call after the other.
 
+    One that was given up may be carried out all the same: what is not the same when it is done twice must be waited for.
+
     Attributes:
         fails: whether the last thing that was to be recorded was not.
 
     """
 
-    def __init__(self, ledger: Ledger) -> None:
+    def __init__(self, ledger: Ledger, intervals: Intervals = INTERVALS) -> None:
+        self._answer_seconds = intervals.ledger_answer
         self.fails = False
         self._ledger = ledger
         self._thread = ThreadPoolExecutor(1, "ledger")
@@ -47,13 +47,13 @@ class LedgerThread:
         asked_at = time.monotonic()
         asking = asyncio.get_running_loop().run_in_executor(self._thread, self._ask, question, asked_at)
         try:
-            async with asyncio.timeout(None if to_its_end else SILENT_SECONDS):
+            async with asyncio.timeout(None if to_its_end else self._answer_seconds):
                 return await asking
         except (LedgerError, TimeoutError) as error:
             if not self.fails:
                 log.error(
                     "ledger_failed",
-                    error=str(error) or f"it did not answer within {SILENT_SECONDS} s",
+                    error=str(error) or f"it did not answer within {self._answer_seconds} s",
                     message="Requests with an Idempotency-Key and tasks are refused until it works again.",
                 )
             self.fails = True

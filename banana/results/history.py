@@ -20,6 +20,7 @@ from banana import errors
 from banana.exchange import Exchange
 from banana.google.contents import Part, Turn
 from banana.google.wire import Image, Words
+from banana.intervals import INTERVALS, Intervals
 from banana.ledger.ledger import Entry
 from banana.ledger.thread import LedgerThread
 from banana.payload.memory import Buffers
@@ -40,8 +41,6 @@ INPUT_IMAGE, INPUT = ".input", "-input.json"
 MAX_RESPONSES = 100
 # How long a response that is not there yet is waited for, and how often it is looked for.
 STORED_SECONDS, LOOK_SECONDS = 2, 0.1
-# Longest wait for all signatures of a conversation: without them it goes to Google all the same.
-SIGNATURES_SECONDS = 10
 # What a URL may have before its host, and nobody is to read.
 _USERINFO = re.compile(r"//[^/?#]*@")
 # base64 of either alphabet.
@@ -138,7 +137,9 @@ class KeptHistory:
         remote: RemoteImages,
         buffers: Buffers,
         max_bytes: int,
+        intervals: Intervals = INTERVALS,
     ) -> None:
+        self._signatures_seconds = intervals.signatures
         self._ledger = ledger
         self._files = files
         self._links = links
@@ -233,7 +234,7 @@ class KeptHistory:
     async def _found(self, turns: Sequence[Turn], exchange: Exchange, held: "_Held") -> list[Turn]:
         """Return the turns with what they refer to, and the model's images signed where that is possible in time."""
         found = []
-        until = asyncio.get_running_loop().time() + SIGNATURES_SECONDS
+        until = asyncio.get_running_loop().time() + self._signatures_seconds
         for turn in turns:
             parts: list[Part] = []
             for part in turn.parts:

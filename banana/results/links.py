@@ -12,11 +12,10 @@ from urllib.parse import urlencode
 from itsdangerous import Signer
 
 from banana import errors
+from banana.intervals import INTERVALS, Intervals
 from banana.ledger.thread import LedgerThread
 
 SECRET_BYTES = 32
-# How often it is looked whether the file is still there.
-LOOK_SECONDS = 1
 
 
 class Links:
@@ -28,7 +27,8 @@ class Links:
 
     """
 
-    def __init__(self, secret: str | None, file: Path) -> None:
+    def __init__(self, secret: str | None, file: Path, intervals: Intervals = INTERVALS) -> None:
+        self._look_seconds = intervals.file_look
         self._secret = secret.encode() if secret else None
         self._file = file
         self._is_of_file = not secret
@@ -81,7 +81,7 @@ class Links:
     def _look(self) -> None:
         """Take the secret in the file, and write it again when the file is gone: all workers have the same. Raises OSError."""
         now = time.monotonic()
-        if self._secret is not None and now - self._looked_at < LOOK_SECONDS:
+        if self._secret is not None and now - self._looked_at < self._look_seconds:
             return
         self._looked_at = now
         try:

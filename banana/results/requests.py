@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 import structlog
 from msgspec import structs
 
-from banana import errors, images, metrics
+from banana import errors, metrics
 from banana.exchange import Exchange, send_by_of
 from banana.google.wire import Image, Words
 from banana.images import Outcome, Outcomes
+from banana.intervals import INTERVALS, Intervals
 from banana.ledger.ledger import Entry, State
 from banana.ledger.thread import LedgerThread
 from banana.payload.beside import beside
@@ -191,7 +192,9 @@ class KeptRequests:
         task_timeout_seconds: float,
         is_draining: Callable[[], bool],
         is_stopping: Callable[[], bool],
+        intervals: Intervals = INTERVALS,
     ) -> None:
+        self._silence_seconds = intervals.silence
         self._is_draining = is_draining
         self._is_stopping = is_stopping
         self._ledger = ledger
@@ -568,7 +571,7 @@ class KeptRequests:
         if entry.state.is_active:
             waiting = asyncio.create_task(self._watch.until_ended(entry.id))
             try:
-                async for _ in _silences(waiting, exchange.deadline):
+                async for _ in _silences(waiting, exchange.deadline, self._silence_seconds):
                     yield None
                 found = waiting.result()
             finally:
@@ -596,12 +599,14 @@ def model_of(outcome: Outcome) -> str:
     return outcome.result.model if isinstance(outcome.result, Image | Words) else ""
 
 
-async def _silences(waiting: "asyncio.Task[Entry | None]", deadline: float) -> AsyncGenerator[None, None]:
+async def _silences(
+    waiting: "asyncio.Task[Entry | None]", deadline: float, silence_seconds: float
+) -> AsyncGenerator[None, None]:
     """Yield in every silence until `waiting` is done. Raises InProgress at `deadline`."""
     loop = asyncio.get_running_loop()
     while True:
         left_seconds = deadline - loop.time()
-        done, _ = await asyncio.wait([waiting], timeout=min(left_seconds, images.SILENCE_SECONDS))
+        done, _ = await asyncio.wait([waiting], timeout=min(left_seconds, silence_seconds))
         if done:
             return
         if loop.time() >= deadline:

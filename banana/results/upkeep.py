@@ -10,6 +10,7 @@ import structlog
 from banana import errors, metrics
 from banana.exchange import Exchange, send_by_of
 from banana.images import Outcome
+from banana.intervals import INTERVALS, Intervals
 from banana.ledger.leases import Leases
 from banana.ledger.ledger import Entry, State
 from banana.ledger.thread import LedgerThread
@@ -18,9 +19,6 @@ from banana.results.files import Files
 from banana.results.links import Links
 from banana.results.requests import KeptRequests
 from banana.results.works import Job, Works, conclusion_of, outcome_is_unknown
-
-LOOK_SECONDS = 1
-SWEEP_SECONDS = 5
 
 log = structlog.get_logger(__name__)
 
@@ -76,7 +74,9 @@ class Upkeep:
         jobs: dict[str, Callable[[bytes], Job]],
         task_timeout_seconds: float,
         label_of: Callable[[str], str],
+        intervals: Intervals = INTERVALS,
     ) -> None:
+        self._intervals = intervals
         self._ledger = ledger
         self._files = files
         self._links = links
@@ -105,7 +105,9 @@ class Upkeep:
 
     async def run(self) -> None:
         """Look after everything until cancelled; what takes long in one part holds up no other."""
-        await asyncio.gather(_repeated(self.look, LOOK_SECONDS), _repeated(self.sweep, SWEEP_SECONDS))
+        await asyncio.gather(
+            _repeated(self.look, self._intervals.task_look), _repeated(self.sweep, self._intervals.sweep)
+        )
 
     async def look(self) -> None:
         """Take up what is left behind. Raises LedgerUnavailable."""

@@ -11,12 +11,13 @@ from typing import Any
 import structlog
 from msgspec import structs
 
-from banana import errors, images, metrics
+from banana import errors, metrics
 from banana.admission.budgets import Budgets, Spending
 from banana.errors import UpstreamResponse
 from banana.exchange import Exchange, nothing_before_sending
 from banana.google.wire import Image, Words
 from banana.images import Outcome
+from banana.intervals import INTERVALS, Intervals
 from banana.ledger.ledger import Entry, State
 from banana.ledger.spend import reservation_id_of
 from banana.ledger.thread import LedgerThread
@@ -26,8 +27,6 @@ from banana.results.documents import decisive_error, document_of, kept
 from banana.results.files import Files
 from banana.results.history import keep_signature
 
-# What cannot be recorded or written now is tried again after this.
-RETRY_SECONDS = 1
 # A response waits this long for the ledger, and for its image to be stored until this long before the deadline; then it is
 # sent, and both go on in the background.
 BOOKKEEPING_SECONDS = 0.3
@@ -76,7 +75,8 @@ class Job:
 class Work:
     """One entry while this worker carries it out."""
 
-    def __init__(self, entry: Entry, exchange: Exchange, spending: Spending) -> None:
+    def __init__(self, entry: Entry, exchange: Exchange, spending: Spending, silence_seconds: float) -> None:
+        self._silence_seconds = silence_seconds
         self.entry = entry
         self.exchange = exchange
         self.spending = spending
@@ -109,7 +109,7 @@ class Work:
             if self._has_ended:
                 return
             try:
-                async with asyncio.timeout(images.SILENCE_SECONDS):
+                async with asyncio.timeout(self._silence_seconds):
                     await self._changed.wait()
             except TimeoutError:
                 yield None
@@ -134,8 +134,17 @@ class Works:
 
     """
 
-    def __init__(self, ledger: LedgerThread, files: Files, buffers: Buffers, budgets: Budgets, owner: str) -> None:
+    def __init__(
+        self,
+        ledger: LedgerThread,
+        files: Files,
+        buffers: Buffers,
+        budgets: Budgets,
+        owner: str,
+        intervals: Intervals = INTERVALS,
+    ) -> None:
         self.owner = owner
+        self._intervals = intervals
         self._budgets = budgets
         self.files_fail = False
         self._ledger = ledger
@@ -162,7 +171,7 @@ class Works:
     def start(self, job: Job, entry: Entry, exchange: Exchange) -> Work:
         """Carry out `job`, whose entry is this worker's; `exchange` is its own, not that of a request that may end before."""
         reservation_id = reservation_id_of(entry.id, self.owner)
-        work = Work(entry, exchange, self._budgets.spending(exchange, reservation_id))
+        work = Work(entry, exchange, self._budgets.spending(exchange, reservation_id), self._intervals.silence)
         exchange.kept_id = entry.id
         exchange.dialect = job.dialect
         exchange.before_sending = lambda: self._mark_sent(work)
@@ -323,7 +332,7 @@ class Works:
         for position, outcome in enumerate(work.outcomes):
             while self._is_to_be_kept(outcome) and time.monotonic() < until and await self._is_task(work):
                 work.end()
-                await asyncio.sleep(RETRY_SECONDS)
+                await asyncio.sleep(self._intervals.retry)
                 outcome = work.outcomes[position] = await self.keep(outcome, work.entry.id)
 
     def _is_to_be_kept(self, outcome: Outcome) -> bool:
@@ -355,7 +364,7 @@ class Works:
                 )
             except errors.LedgerUnavailable:
                 work.end()
-                await asyncio.sleep(RETRY_SECONDS)
+                await asyncio.sleep(self._intervals.retry)
                 continue
             if not settled and not await self._is_anothers(work, state, document, expires_at, keeps_key=keeps_key):
                 continue
@@ -377,7 +386,7 @@ class Works:
                 await self._remove(work.entry.id)
         except errors.LedgerUnavailable:
             work.end()
-            await asyncio.sleep(RETRY_SECONDS)
+            await asyncio.sleep(self._intervals.retry)
             return False
         return True
 

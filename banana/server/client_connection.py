@@ -8,17 +8,23 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from banana.payload.pieces import Bytes
 
-# How long, and how much, is still read from a caller whose response is complete and whose request is not.
-LINGER_SECONDS = 5
-LINGER_BYTES = 8 << 20
 # How often unsent bytes are looked at while a caller does not read, as a part of the seconds it may take.
 _CHECKS = 10
 # struct linger: on, for no seconds (socket(7)).
 _RESET = struct.pack("ii", 1, 0)
+
+
+@dataclass(frozen=True)
+class Linger:
+    """How long, and how much, is still read from a caller whose response is complete and whose request is not."""
+
+    seconds: float = 5
+    max_bytes: int = 8 << 20
 
 
 class CallerTransport(asyncio.Transport):
@@ -28,6 +34,7 @@ class CallerTransport(asyncio.Transport):
         transport: of the event loop.
         loop: which it belongs to.
         idle_seconds: after this long without one sent byte, while some wait, the connection is aborted.
+        linger: how it ends for a caller who still sends.
         is_receiving: whether a request has begun and is not whole.
         on_linger: called when the connection only waits for the caller to stop sending.
 
@@ -38,6 +45,7 @@ class CallerTransport(asyncio.Transport):
         transport: asyncio.Transport,
         loop: asyncio.AbstractEventLoop,
         idle_seconds: float,
+        linger: Linger,
         is_receiving: Callable[[], bool],
         on_linger: Callable[[], None],
     ) -> None:
@@ -45,6 +53,7 @@ class CallerTransport(asyncio.Transport):
         self._transport = transport
         self._loop = loop
         self._idle_seconds = idle_seconds
+        self._linger_limits = linger
         self._is_receiving = is_receiving
         self._on_linger = on_linger
         self._closing = False
@@ -107,7 +116,7 @@ class CallerTransport(asyncio.Transport):
     def discard(self, size_bytes: int) -> None:
         """Count what came and is not read any more; too much of it ends the connection."""
         self._discarded_bytes += size_bytes
-        if self._discarded_bytes > LINGER_BYTES:
+        if self._discarded_bytes > self._linger_limits.max_bytes:
             self._close()
 
     def wait_for_caller(self) -> None:
@@ -132,7 +141,7 @@ class CallerTransport(asyncio.Transport):
     def _linger(self) -> None:
         self._on_linger()
         self._transport.write_eof()
-        self._timers["linger"] = self._loop.call_later(LINGER_SECONDS, self._close)
+        self._timers["linger"] = self._loop.call_later(self._linger_limits.seconds, self._close)
         if self._transport.get_write_buffer_size():
             self.wait_for_caller()
 

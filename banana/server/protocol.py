@@ -17,7 +17,7 @@ import structlog
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from banana import errors
-from banana.server.client_connection import CallerTransport
+from banana.server.client_connection import CallerTransport, Linger
 from banana.server.cycle import Cycle
 from banana.server.descriptors import SPARE_CONNECTIONS, requests_within_limit
 
@@ -25,7 +25,6 @@ from banana.server.descriptors import SPARE_CONNECTIONS, requests_within_limit
 DRAIN_SECONDS = 2
 # The request line and all headers; nginx takes 32 KB, Node 16 KB, browsers send a few.
 MAX_HEAD_BYTES = 64 * 1024
-# From the connection, or the first byte of another request on it, to the end of the head.
 HEAD_SECONDS = 10
 # Requests that may wait for the one before them on their connection; browsers and SDKs send none so.
 MAX_PIPELINED = 8
@@ -41,6 +40,8 @@ class Connections:
         max_requests: how many requests are served at once; `SPARE_CONNECTIONS` more are held.
         max_upstream_connections: how many connections to Google there may be beside them.
         idle_seconds: how long a caller may take without reading one byte of a response.
+        head_seconds: from the connection, or the first byte of another request on it, to the end of the head.
+        linger: how long, and how much, is read from a caller whose response is complete and whose request is not.
         stopping: a value of multiprocessing, not 0 when the whole service is to end, and not only this worker; None where
             nothing tells the two apart.
 
@@ -49,6 +50,8 @@ class Connections:
     max_requests: int = 2048
     max_upstream_connections: int = 100
     idle_seconds: float = 30
+    head_seconds: float = HEAD_SECONDS
+    linger: Linger = field(default_factory=Linger)
     stopping: Any = None
     # Those that wait for a request, and those whose callers only go on sending; longest first.
     waiting: "dict[ServerProtocol, None]" = field(default_factory=dict, repr=False)
@@ -101,7 +104,12 @@ class ServerProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """Take a connection; one that a retiring worker still accepted is to be short."""
         caller = CallerTransport(
-            transport, self.loop, self._of_worker.idle_seconds, self._is_receiving, self._wait_for_end
+            transport,
+            self.loop,
+            self._of_worker.idle_seconds,
+            self._of_worker.linger,
+            self._is_receiving,
+            self._wait_for_end,
         )
         super().connection_made(caller)
         self._of_worker.waiting[self] = None
@@ -315,7 +323,7 @@ class ServerProtocol(HttpToolsProtocol):
         self.timeout_keep_alive_task = self.loop.call_later(DRAIN_SECONDS, self.timeout_keep_alive_handler)
 
     def _limit_head_time(self) -> None:
-        self._head_timer = self.loop.call_later(HEAD_SECONDS, self.transport.close)
+        self._head_timer = self.loop.call_later(self._of_worker.head_seconds, self.transport.close)
 
     def _unset_head_timer(self) -> None:
         if self._head_timer is not None:

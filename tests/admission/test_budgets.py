@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 
 from banana import errors
-from banana.admission import budgets as budgets_module
 from banana.admission.budgets import Budget, Budgets, Spending
 from banana.exchange import Exchange
-from banana.ledger import leases
+from banana.intervals import Intervals
 from banana.ledger.leases import Beat
 from banana.ledger.ledger import LedgerError
 from banana.ledger.spend import Window
@@ -56,8 +55,11 @@ def budgets(thread: LedgerThread) -> Budgets:
     return budgets_of(thread)
 
 
+SHORT = Intervals(budget_look=0.01, lease=0.3, beat=0.02)
+
+
 def budgets_of(thread: LedgerThread, budgets: dict[str, Budget] = ONE_A_DAY, owner: str = "w1") -> Budgets:
-    return Budgets(budgets, thread, Beat(thread, owner), owner)
+    return Budgets(budgets, thread, Beat(thread, owner), owner, SHORT)
 
 
 def exchange(caller: str = "ann", limit: str | None = "0.3", calls: int | None = None) -> Exchange:
@@ -180,11 +182,8 @@ async def test_what_others_spend_is_added_up(budgets: Budgets, ledger: Unsteady)
     assert (standing.budget, standing.remaining, standing.spent.day) == (None, None, 300_000_000)
 
 
-async def test_what_cannot_be_recorded_is_recorded_later(
-    budgets: Budgets, ledger: Unsteady, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_cannot_be_recorded_is_recorded_later(budgets: Budgets, ledger: Unsteady) -> None:
     """The caller has its picture meanwhile; a new reservation is refused."""
-    monkeypatch.setattr(budgets_module, "LOOK_SECONDS", 0.01)
     mine, others = exchange(), exchange("bob")
     spending = budgets.spending(mine)
     await spending.reserve()
@@ -209,15 +208,11 @@ async def test_what_cannot_be_recorded_is_recorded_later(
     assert (await budgets.standing_of("bob")).spent.day == 100_000_000
 
 
-async def test_what_a_dead_worker_reserved_is_charged(
-    thread: LedgerThread, ledger: Unsteady, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_a_dead_worker_reserved_is_charged(thread: LedgerThread, ledger: Unsteady) -> None:
     """When its beat has stood still; a worker that lives is left alone."""
-    monkeypatch.setattr(leases, "LEASE_SECONDS", 0.3)
     ledger.spend.reserve("dead", "dead", "ann", 100_000_000, 10**9, Window.DAY)
-    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.02)
-    beat = Beat(thread, "w1")
-    spending = Budgets(ONE_A_DAY, thread, beat, "w1").spending(exchange())
+    beat = Beat(thread, "w1", SHORT)
+    spending = Budgets(ONE_A_DAY, thread, beat, "w1", SHORT).spending(exchange())
     await spending.reserve()
     other = budgets_of(LedgerThread(ledger), owner="w2")
 

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from limits.storage import storage_from_string
 
-from banana import database
 from banana.admission.sqlite import SQLiteStorage
 
 URI = "sqlite:///state/test.db"
@@ -241,12 +240,11 @@ def _outcome(storage: SQLiteStorage) -> object:
         return type(error).__name__
 
 
-def test_a_file_that_is_gone_is_made_anew(storage: SQLiteStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_gone_is_made_anew() -> None:
     """The folder was removed under a service that runs: within a second all workers share a new file."""
-    other = SQLiteStorage(URI)
+    storage, other = (SQLiteStorage(URI, look_seconds=0) for _ in range(2))
     storage.acquire_entry("a", 1, 60)
     shutil.rmtree("state")
-    monkeypatch.setattr(database, "LOOK_SECONDS", 0)
 
     assert storage.acquire_entry("a", 1, 60)
     assert not other.acquire_entry("a", 1, 60)

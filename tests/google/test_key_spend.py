@@ -8,7 +8,6 @@ import pytest
 from structlog.testing import capture_logs
 
 from banana import errors
-from banana.google import key_spend
 from banana.google.key_spend import LimitedKeySpend, UnlimitedKeySpend
 from banana.ledger.leases import Beat
 from banana.ledger.sqlite import SQLiteLedger
@@ -63,9 +62,8 @@ async def test_a_call_without_a_price_counts_as_nothing(ledger: LedgerThread) ->
     assert [line["event"] for line in lines] == ["price_unknown"]
 
 
-async def test_a_ledger_that_cannot_be_used_lets_calls_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_ledger_that_cannot_be_used_lets_calls_pass() -> None:
     """Google's own limit holds then; what cannot be settled is settled by another worker."""
-    monkeypatch.setattr(key_spend, "CLOSE_SECONDS", 0.05)
     Path("folder").write_text("no folder")
     broken = LedgerThread(SQLiteLedger(Path("folder/ledger.db")))
     spend = LimitedKeySpend(LIMIT, broken, Beat(broken, "w"), "w")

@@ -14,9 +14,9 @@ import httpx
 import pytest
 from PIL import Image
 
-from banana import images
 from banana.app import create_app
 from banana.http.responses import one_line
+from banana.intervals import Intervals
 from standin import faults
 from standin.server import StandIn
 from tests.conftest import client_of, error_of, served, settings_for
@@ -87,11 +87,10 @@ async def test_failures_are_events_too(client: httpx.AsyncClient, stand_in: Stan
     assert done["failed"][0]["index"] == failed["index"]
 
 
-async def test_silence_is_broken_by_comments(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_silence_is_broken_by_comments(stand_in: StandIn) -> None:
     """While nothing is there yet, comment lines are sent."""
-    monkeypatch.setattr(images, "SILENCE_SECONDS", 0.1)
     stand_in.latency_seconds = 1
-    async with client_of(create_app(settings_for(stand_in))) as client:
+    async with client_of(create_app(settings_for(stand_in), intervals=Intervals(silence=0.1))) as client:
         response = await client.post("/generate", json={"prompt": "x"}, headers=SSE)
 
     assert 3 <= response.text.count(": keep-alive\n") <= response.elapsed.total_seconds() / 0.1
@@ -156,13 +155,10 @@ async def test_a_picture_has_no_whitespace_before_it(stand_in: StandIn) -> None:
 
 
 @pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
-async def test_a_caller_who_leaves_during_the_silence_ends_the_call(
-    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, accept: str
-) -> None:
+async def test_a_caller_who_leaves_during_the_silence_ends_the_call(stand_in: StandIn, accept: str) -> None:
     """Signs of life were sent already: leaving still closes the calls to Google and frees the slots."""
-    monkeypatch.setattr("banana.images.SILENCE_SECONDS", 0.05)
     stand_in.plan.extend(["hang", "hang"])
-    app = create_app(settings_for(stand_in, keepalive_seconds=0.05))
+    app = create_app(settings_for(stand_in, keepalive_seconds=0.05), intervals=Intervals(silence=0.05))
     async with served(app) as address, httpx.AsyncClient() as client:
         body = {"prompt": "x", "number_of_images": 2}
         async with client.stream("POST", f"{address}/generate", json=body, headers={"Accept": accept}) as response:
@@ -202,15 +198,12 @@ async def nginx(upstream: str, folder: Path) -> AsyncIterator[str]:
 
 @pytest.mark.slow
 @needs("nginx")
-async def test_nginx_in_front_cuts_silence_and_nothing_else(
-    stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_nginx_in_front_cuts_silence_and_nothing_else(stand_in: StandIn, tmp_path: Path) -> None:
     """A picture that takes longer than nginx waits is lost in silence, and arrives with either sign of life."""
     stand_in.latency_seconds = 2.5
-    monkeypatch.setattr(images, "SILENCE_SECONDS", 0.3)
     outcomes = []
     for seconds, headers in ((0, {}), (0.3, {}), (0, SSE)):
-        app = create_app(settings_for(stand_in, keepalive_seconds=seconds))
+        app = create_app(settings_for(stand_in, keepalive_seconds=seconds), intervals=Intervals(silence=0.3))
         async with served(app) as upstream, nginx(upstream, tmp_path) as front, httpx.AsyncClient() as client:
             outcomes.append(await client.post(f"{front}/generate", json={"prompt": "x"}, headers=headers, timeout=9))
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from banana import errors
-from banana.ledger import leases as leases_module
-from banana.ledger.leases import LATE_SECONDS, LEASE_SECONDS, Beat, Leases
+from banana.intervals import INTERVALS, Intervals
+from banana.ledger.leases import LATE_SECONDS, Beat, Leases
 from banana.ledger.ledger import LedgerError
 from banana.ledger.sqlite import SQLiteLedger
 from banana.ledger.thread import LedgerThread
@@ -71,18 +71,18 @@ async def test_an_owner_lapses_when_its_beat_stands_still_for_a_lease(
 ) -> None:
     """By this worker's own clock; whoever beats has as long again; whoever shows nothing lapses too."""
     owners = {"a": "dead", "b": "alive", "c": None}
-    assert await looked_for(leases, clock, LEASE_SECONDS / 2, owners) == set()
+    assert await looked_for(leases, clock, INTERVALS.lease / 2, owners) == set()
     ledger.beat("alive")
 
-    assert await looked_for(leases, clock, LEASE_SECONDS / 2, owners) == {"a", "c"}
+    assert await looked_for(leases, clock, INTERVALS.lease / 2, owners) == {"a", "c"}
 
 
 async def test_what_is_gone_begins_anew(leases: Leases, clock: Clock) -> None:
     """A thing that was not there in between is another."""
-    await looked_for(leases, clock, LEASE_SECONDS / 2, {"a": "dead"})
+    await looked_for(leases, clock, INTERVALS.lease / 2, {"a": "dead"})
     await leases.lapsed({})
 
-    assert await looked_for(leases, clock, LEASE_SECONDS / 2, {"a": "dead"}) == set()
+    assert await looked_for(leases, clock, INTERVALS.lease / 2, {"a": "dead"}) == set()
 
 
 async def test_time_in_which_nobody_looked_does_not_count(leases: Leases, clock: Clock) -> None:
@@ -91,14 +91,14 @@ async def test_time_in_which_nobody_looked_does_not_count(leases: Leases, clock:
     clock.now += 10 * LATE_SECONDS
 
     assert await leases.lapsed({"a": "w"}) == set()
-    assert await looked_for(leases, clock, LEASE_SECONDS, {"a": "w"}) == {"a"}
+    assert await looked_for(leases, clock, INTERVALS.lease, {"a": "w"}) == {"a"}
 
 
 async def test_nobody_is_judged_while_nobody_can_beat(leases: Leases, ledger: Unsteady, clock: Clock) -> None:
     """A full disk: the ledger can be read, but whoever is at something cannot say so; afterwards it has a whole lease."""
     await leases.lapsed({"a": "w"})
     ledger.is_full = True
-    for _ in range(2 * LEASE_SECONDS):
+    for _ in range(round(2 * INTERVALS.lease)):
         clock.now += LOOK
         with pytest.raises(errors.LedgerUnavailable):
             await leases.lapsed({"a": "w"})
@@ -107,13 +107,10 @@ async def test_nobody_is_judged_while_nobody_can_beat(leases: Leases, ledger: Un
     assert await leases.lapsed({"a": "w"}) == set()
 
 
-async def test_a_worker_beats_while_it_has_a_reason(
-    thread: LedgerThread, ledger: Unsteady, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_worker_beats_while_it_has_a_reason(thread: LedgerThread, ledger: Unsteady) -> None:
     """Of several one is enough; a ledger that fails does not end it."""
-    monkeypatch.setattr(leases_module, "BEAT_SECONDS", 0.01)
     is_busy = [False]
-    beat = Beat(thread, "me")
+    beat = Beat(thread, "me", Intervals(beat=0.01))
     beat.beat_while(lambda: False)
     beat.beat_while(lambda: is_busy[0])
     running = asyncio.create_task(beat.run())

@@ -12,12 +12,12 @@ from banana.exchange import Exchange
 from banana.google.contents import Part, Turn, user_turn
 from banana.google.wire import Image, Words
 from banana.images import Outcome
+from banana.intervals import Intervals
 from banana.ledger.ledger import State
 from banana.ledger.sqlite import SQLiteLedger
 from banana.ledger.thread import LedgerThread
 from banana.payload.memory import Buffers
 from banana.payload.pictures import EncodedPicture
-from banana.results import history as history_module
 from banana.results.documents import document_of, encoded, kept
 from banana.results.downloads import Downloads
 from banana.results.folder import FolderFiles
@@ -233,10 +233,11 @@ async def test_what_is_brought_along_is_counted(history: KeptHistory, files: Fol
 
 
 async def test_signatures_that_do_not_come_hold_nobody_up(
-    history: KeptHistory, files: FolderFiles, monkeypatch: pytest.MonkeyPatch
+    files: FolderFiles, links: Links, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many pictures there are: without them the conversation goes to Google all the same."""
-    monkeypatch.setattr(history_module, "SIGNATURES_SECONDS", 0.1)
+    ledger, soon = LedgerThread(SQLiteLedger(tmp_path / "ledger.db")), Intervals(signatures=0.1)
+    history = KeptHistory(ledger, files, links, Downloads((), 2000), Buffers(1 << 20), 2000, soon)
 
     async def never(name: str) -> bytes:
         await asyncio.sleep(60)

@@ -8,9 +8,9 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from banana import errors
+from banana.intervals import Intervals
 from banana.ledger.redis import RedisLedger
 from banana.ledger.thread import LedgerThread
-from banana.results import links as links_module
 from banana.results.links import Links
 from tests.redis_server import RedisServer
 from tests.services import needs
@@ -77,11 +77,10 @@ def test_no_room_for_a_secret_is_no_link() -> None:
         Links(None, FILE).check("abc-0.jpg", str(SOON), "x")
 
 
-def test_a_secret_whose_file_is_gone_is_written_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_secret_whose_file_is_gone_is_written_again() -> None:
     """Every worker has the same: links go on working in all of them, old and new."""
-    monkeypatch.setattr(links_module, "LOOK_SECONDS", 0)
     file = Path("results.secret")
-    workers = [Links(None, file) for _ in range(3)]
+    workers = [Links(None, file, Intervals(file_look=0)) for _ in range(3)]
     made = [worker.url("", "a.png", 1 << 40) for worker in workers]
     secret = file.read_bytes()
     file.unlink()

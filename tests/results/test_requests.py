@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from banana import database, images
 from banana.app import create_app
+from banana.intervals import INTERVALS, Intervals
 from banana.results.folder import FolderFiles
 from banana.results.requests import KeptRequests
 from standin import faults
@@ -41,8 +41,9 @@ async def worker(stand_in: StandIn) -> AsyncIterator[MakeClient]:
     """Makes clients, each of a worker of its own; all share one `.state`."""
     async with AsyncExitStack() as stack:
 
-        async def make(**values: Any) -> httpx.AsyncClient:
-            app = create_app(settings_for(stand_in, **{"rate_limit_per_minute": 1000} | values))
+        async def make(intervals: Intervals = INTERVALS, **values: Any) -> httpx.AsyncClient:
+            settings = settings_for(stand_in, **{"rate_limit_per_minute": 1000} | values)
+            app = create_app(settings, intervals=intervals)
             return await stack.enter_async_context(client_of(app))
 
         yield make
@@ -184,13 +185,12 @@ async def test_a_repeat_is_told_in_the_shape_it_asks_for(client: httpx.AsyncClie
 
 @pytest.mark.parametrize("remote", [False, True])
 async def test_a_joined_stream_has_comments_then_every_event(
-    worker: MakeClient, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, remote: bool
+    worker: MakeClient, stand_in: StandIn, remote: bool
 ) -> None:
     """In the same worker and in another; the same events as the first."""
-    monkeypatch.setattr(images, "SILENCE_SECONDS", 0.05)
     stand_in.latency_seconds = 0.5
-    one = await worker()
-    other = await worker() if remote else one
+    one = await worker(Intervals(silence=0.05))
+    other = await worker(Intervals(silence=0.05)) if remote else one
     headers = KEY | {"Accept": "text/event-stream"}
 
     first, joined = await asyncio.gather(
@@ -393,12 +393,9 @@ async def test_a_caller_with_a_key_may_leave_and_come_back(worker: MakeClient, s
     assert (len(stand_in.calls), stand_in.calls[0].aborted) == (1, False)
 
 
-async def test_what_cannot_be_recorded_is_not_sent(
-    worker: MakeClient, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_cannot_be_recorded_is_not_sent(worker: MakeClient, stand_in: StandIn) -> None:
     """A ledger that is no database: keys and tasks are 503, everything else goes on, and readiness says so."""
-    monkeypatch.setattr(database, "LOOK_SECONDS", 0)
-    client = await worker()
+    client = await worker(Intervals(file_look=0))
     for file in Path(".state").glob("ledger.db*"):
         file.unlink()
     Path(".state/ledger.db").write_bytes(b"this is no database, and longer than a header of one has to be" * 100)

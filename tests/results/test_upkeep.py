@@ -4,7 +4,6 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,9 @@ import httpx
 import pytest
 
 from banana.app import create_app
-from banana.ledger import leases
+from banana.intervals import Intervals
 from banana.ledger.ledger import Entry, State
 from banana.ledger.sqlite import SQLiteLedger
-from banana.results import upkeep, works
 from banana.results.fingerprints import fingerprint_of
 from banana.results.folder import FolderFiles
 from standin.server import StandIn
@@ -26,20 +24,22 @@ from tests.patience import eventually, logged
 from tests.pictures import png
 
 pytestmark = pytest.mark.anyio
+SHORT = Intervals(task_look=0.02, sweep=0.2, lease=0.2, beat=0.02, retry=0.02)
 # The caller of all requests here, who sent them just now.
 MINE: dict[str, Any] = {"caller": "127.0.0.1", "owner": "dead", "created_at": time.time()}
 
 
 @pytest.fixture
-async def client(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[httpx.AsyncClient]:
+async def client(stand_in: StandIn, lease_seconds: float) -> AsyncIterator[httpx.AsyncClient]:
     """A service that finds the dead soon, and sweeps often."""
-    monkeypatch.setattr(upkeep, "LOOK_SECONDS", 0.02)
-    monkeypatch.setattr(upkeep, "SWEEP_SECONDS", 0.2)
-    monkeypatch.setattr(leases, "LEASE_SECONDS", 0.2)
-    monkeypatch.setattr(leases, "BEAT_SECONDS", 0.02)
-    monkeypatch.setattr(works, "RETRY_SECONDS", 0.02)
-    async with AsyncExitStack() as stack:
-        yield await stack.enter_async_context(client_of(create_app(settings_for(stand_in))))
+    intervals = replace(SHORT, lease=lease_seconds)
+    async with client_of(create_app(settings_for(stand_in), intervals=intervals)) as client:
+        yield client
+
+
+@pytest.fixture
+def lease_seconds() -> float:
+    return SHORT.lease
 
 
 @pytest.fixture
@@ -160,11 +160,9 @@ async def test_what_was_not_sent_is_carried_out_for_its_caller(
     assert "idempotent-replayed" not in response.headers
 
 
-async def test_an_owner_who_shows_that_it_lives_is_left_alone(
-    client: httpx.AsyncClient, ledger: SQLiteLedger, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("lease_seconds", [1])
+async def test_an_owner_who_shows_that_it_lives_is_left_alone(client: httpx.AsyncClient, ledger: SQLiteLedger) -> None:
     """For as long as it does, whatever any clock says; then it is taken for dead."""
-    monkeypatch.setattr(leases, "LEASE_SECONDS", 1)
     entry = replace(ENTRY, **MINE | {"owner": "alive"})
     ledger.begin(entry)
     ledger.mark_sent(entry.id, "alive")
@@ -284,11 +282,9 @@ async def test_an_order_that_cannot_be_read_now_is_read_later(
     assert (await client.get(f"/v1/images/tasks/{task.id}")).json()["status"] == "completed"
 
 
-async def test_an_order_whose_task_has_ended_is_removed(
-    client: httpx.AsyncClient, ledger: SQLiteLedger, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize("lease_seconds", [1000])
+async def test_an_order_whose_task_has_ended_is_removed(client: httpx.AsyncClient, ledger: SQLiteLedger) -> None:
     """Its worker was killed in between; that of a task which has not ended stays, and one that was just written."""
-    monkeypatch.setattr(leases, "LEASE_SECONDS", 1000)
     ledger.begin(replace(TASK, owner="alive"))
     left, fresh = "1" * 32, "2" * 32
     for name in (TASK.id, left, fresh):
@@ -300,16 +296,13 @@ async def test_an_order_whose_task_has_ended_is_removed(
     assert {path.name for path in Path(".state/results/orders").iterdir()} == {TASK.id, fresh}
 
 
-async def test_what_is_taken_up_is_its_callers(
-    stand_in: StandIn, ledger: SQLiteLedger, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_is_taken_up_is_its_callers(stand_in: StandIn, ledger: SQLiteLedger) -> None:
     """In metrics by name where callers have names, and in the log in its API format."""
-    monkeypatch.setattr(upkeep, "LOOK_SECONDS", 0.02)
-    monkeypatch.setattr(leases, "LEASE_SECONDS", 0.2)
     task = replace(TASK, **MINE | {"caller": "left-behind"}, route="/generate")
     await write(f"orders/{task.id}", b'{"prompt":"a banana"}')
     ledger.begin(task)
-    async with client_of(create_app(settings_for(stand_in, access_tokens="left-behind:a"))) as client:
+    app = create_app(settings_for(stand_in, access_tokens="left-behind:a"), intervals=SHORT)
+    async with client_of(app) as client:
         lines = await logged(lambda line: line["event"] == "carried_out")
         metrics = (await client.get("/metrics")).text
 

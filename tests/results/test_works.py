@@ -16,13 +16,13 @@ from banana.admission.budgets import Budgets
 from banana.exchange import Exchange
 from banana.google.wire import Image
 from banana.images import Outcome
+from banana.intervals import Intervals
 from banana.ledger.leases import Beat
 from banana.ledger.ledger import Entry, LedgerError, State
 from banana.ledger.sqlite import SQLiteLedger
 from banana.ledger.thread import LedgerThread
 from banana.payload.memory import Buffers
 from banana.payload.pictures import read_picture
-from banana.results import works as works_module
 from banana.results.folder import FolderFiles
 from banana.results.works import Job, Works, conclusion_of, results_of
 from tests.ledger.entries import ENTRY, LATER, TASK
@@ -57,13 +57,11 @@ class Parts:
 
 
 @pytest.fixture
-async def parts(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Parts]:
-    monkeypatch.setattr(works_module, "RETRY_SECONDS", 0.01)
+async def parts() -> AsyncIterator[Parts]:
     ledger = Unsteady(Path("ledger.db"))
     thread, files, buffers = LedgerThread(ledger), FolderFiles(FOLDER, 60, 1 << 20), Buffers(1 << 20)
-    yield Parts(
-        ledger, files, buffers, Works(thread, files, buffers, Budgets({}, thread, Beat(thread, "w1"), "w1"), "w1")
-    )
+    budgets = Budgets({}, thread, Beat(thread, "w1"), "w1")
+    yield Parts(ledger, files, buffers, Works(thread, files, buffers, budgets, "w1", Intervals(retry=0.01)))
     await thread.close()
     files.close()
 

@@ -11,12 +11,13 @@ from pydantic import BaseModel
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse, Response
 
-from banana import errors, images
+from banana import errors
 from banana.app import create_app
 from banana.exchange import Exchange
 from banana.google.contents import user_turn
 from banana.google.wire import Image
 from banana.images import Failure, Order, Outcome, Outcomes
+from banana.intervals import Intervals
 from banana.payload.pieces import Pieces
 from banana.routes import generate
 from banana.routes.deps import MAKES_IMAGES_ONCE, CurrentContext, Services, body_as
@@ -75,7 +76,8 @@ async def wish(body: Annotated[Wish, Depends(body_as(Wish))], context: CurrentCo
 @pytest.fixture
 async def wishes(stand_in: StandIn) -> AsyncIterator[httpx.AsyncClient]:
     """A service that speaks one format more: one value, and one router."""
-    app = create_app(settings_for(stand_in, keepalive_seconds=0.05, request_timeout_seconds=3))
+    settings = settings_for(stand_in, keepalive_seconds=0.05, request_timeout_seconds=3)
+    app = create_app(settings, intervals=Intervals(silence=0.02))
     app.include_router(router)
     async with client_of(app) as client:
         yield client
@@ -119,11 +121,8 @@ async def test_errors_have_its_shape_also_behind_whitespace(wishes: httpx.AsyncC
     assert (late.status_code, late.json()["error"]["code"]) == (200, "timeout")
 
 
-async def test_silence_becomes_comments(
-    wishes: httpx.AsyncClient, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_silence_becomes_comments(wishes: httpx.AsyncClient, stand_in: StandIn) -> None:
     """While nothing is there yet, the stream has comments."""
-    monkeypatch.setattr(images, "SILENCE_SECONDS", 0.02)
     stand_in.latency_seconds = 0.3
 
     assert ": keep-alive\n" in (await asked(wishes, live=True)).text

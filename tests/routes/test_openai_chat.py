@@ -12,7 +12,6 @@ import pytest
 from starlette.requests import Request
 from starlette.responses import Response
 
-from banana import images
 from banana.app import create_app
 from banana.payload.lazyjson import LazyJsonParser
 from banana.results.fingerprints import fields_of, fingerprint_of
@@ -325,15 +324,12 @@ async def test_an_error_before_the_first_byte_keeps_its_status(
         assert response.headers["x-should-retry"] == "false"
 
 
-async def test_a_silence_is_filled_with_comments(
-    client: httpx.AsyncClient, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_silence_is_filled_with_comments(impatient: httpx.AsyncClient, stand_in: StandIn) -> None:
     """Before the first chunk too; an error behind them is an event, because the status was sent."""
-    monkeypatch.setattr(images, "SILENCE_SECONDS", 0.05)
     stand_in.latency_seconds = 0.3
-    made = (await client.post(CHAT, json=says("x") | {"stream": True})).text
+    made = (await impatient.post(CHAT, json=says("x") | {"stream": True})).text
     stand_in.plan.append(late)
-    failed = (await client.post(CHAT, json=says("x") | {"stream": True})).text
+    failed = (await impatient.post(CHAT, json=says("x") | {"stream": True})).text
 
     assert made.startswith(": keep-alive\n")
     assert len(events_of(made)) == 4

@@ -9,7 +9,6 @@ from typing import Any
 import httpx
 import pytest
 
-from banana import images
 from banana.app import create_app
 from banana.ledger.ledger import LedgerError
 from banana.ledger.sqlite import SQLiteLedger
@@ -240,23 +239,19 @@ async def test_a_refusal_is_said_in_each_shape(client: httpx.AsyncClient, stand_
     assert streamed[-1]["type"] == "response.incomplete"
 
 
-async def test_an_error_keeps_its_status_until_the_first_byte(
-    client: httpx.AsyncClient, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_error_keeps_its_status_until_the_first_byte(impatient: httpx.AsyncClient, stand_in: StandIn) -> None:
     """Behind a silence it is a failed response."""
     stand_in.plan.extend(["400", "400"])
     for stream in (False, True):
-        response = await client.post(RESPONSES, json=ASKED | {"stream": stream})
+        response = await impatient.post(RESPONSES, json=ASKED | {"stream": stream})
         assert (response.status_code, response.json()["error"]["code"]) == (400, "invalid_request")
-
-    monkeypatch.setattr(images, "SILENCE_SECONDS", 0.05)
 
     async def late(request: Any, picture: str) -> Any:
         await asyncio.sleep(0.3)
         return faults.error(400, "INVALID_ARGUMENT", "No.")
 
     stand_in.plan.append(late)
-    text = (await client.post(RESPONSES, json=ASKED | {"stream": True})).text
+    text = (await impatient.post(RESPONSES, json=ASKED | {"stream": True})).text
     end = events_of(text)[-1]
 
     assert ": keep-alive" in text

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from banana.app import create_app
-from banana.server import client_connection
+from banana.server.client_connection import Linger
 from banana.server.protocol import Connections
 from standin import faults
 from standin.server import StandIn
@@ -124,11 +124,11 @@ async def write_for_ever(writer: asyncio.StreamWriter, pause_seconds: float) -> 
 
 
 @pytest.mark.parametrize("bound", ["bytes", "seconds"])
-async def test_a_body_without_end_ends(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, bound: str) -> None:
+async def test_a_body_without_end_ends(stand_in: StandIn, bound: str) -> None:
     """After an early error, a caller who never stops sending is cut: by some megabytes, and by some seconds."""
-    monkeypatch.setattr(client_connection, "LINGER_BYTES" if bound == "bytes" else "LINGER_SECONDS", 0.2)
+    linger = Linger(max_bytes=1) if bound == "bytes" else Linger(seconds=0.2)
     app = create_app(settings_for(stand_in, access_tokens=("t",)))
-    async with served(app) as address, connected(address) as (reader, writer):
+    async with served(app, Connections(linger=linger)) as address, connected(address) as (reader, writer):
         writer.write(CHUNKED)
         status = await asyncio.wait_for(reader.readline(), 10)
         with pytest.raises(ConnectionError):

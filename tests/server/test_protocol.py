@@ -11,7 +11,7 @@ import pytest
 
 from banana.app import create_app
 from banana.server import protocol
-from banana.server.protocol import ServerProtocol
+from banana.server.protocol import Connections, ServerProtocol
 from standin import faults
 from standin.server import StandIn
 from tests.conftest import served, settings_for
@@ -159,12 +159,9 @@ async def test_trailers_are_no_headers_and_have_an_end(stand_in: StandIn) -> Non
 @pytest.mark.parametrize(
     "sent", [b"", b"GET /health HT", GET + b"X: y", b"\r\n"], ids=["nothing", "line", "head", "blank"]
 )
-async def test_a_head_that_does_not_come_is_not_waited_for(
-    stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, sent: bytes
-) -> None:
+async def test_a_head_that_does_not_come_is_not_waited_for(stand_in: StandIn, sent: bytes) -> None:
     """After the seconds for a head the connection is closed: silent from the start, or stuck in the head."""
-    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.3)
-    async with served(create_app(settings_for(stand_in))) as address:
+    async with served(create_app(settings_for(stand_in)), Connections(head_seconds=0.3)) as address:
         started = time.monotonic()
         assert await exchanged(address, sent) == b""
         first = time.monotonic() - started
@@ -179,10 +176,9 @@ async def test_a_head_that_does_not_come_is_not_waited_for(
     assert first >= 0.25
 
 
-async def test_a_head_in_drips_is_not_waited_for(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_head_in_drips_is_not_waited_for(stand_in: StandIn) -> None:
     """A byte now and then does not make the time longer."""
-    monkeypatch.setattr(protocol, "HEAD_SECONDS", 0.3)
-    async with served(create_app(settings_for(stand_in))) as address:
+    async with served(create_app(settings_for(stand_in)), Connections(head_seconds=0.3)) as address:
         reader, writer = await connected(address)
         for byte in b"\r\n\r\n" + HEALTH:
             writer.write(bytes([byte]))

@@ -264,7 +264,7 @@ def test_messages_that_operators_look_up_are_said_somewhere(half: int) -> None:
         text for row in re.findall(r"^\| (`.*?) \| ", starts, re.MULTILINE) for text in re.findall(r"`(.*?)`", row)
     ]
     quoted += [text for words in re.findall(r"“(.*?)”", symptoms) for text in words.split(" … ")]
-    files = [*ROOT.glob("banana/**/*.py"), *ROOT.glob("*.py"), *ROOT.glob("*.sh"), *ROOT.glob("scripts/*.sh")]
+    files = [*ROOT.glob("banana/**/*.py"), *ROOT.glob("*.py"), *ROOT.glob("*.sh"), *ROOT.glob("scripts/*")]
     code = "\n".join(path.read_text(encoding="utf-8") for path in files)
 
     assert len(quoted) > 25

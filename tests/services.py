@@ -1,5 +1,6 @@
 """Whole services for tests: a copy of the project in a folder of its own, driven by its own scripts."""
 
+import atexit
 import json
 import os
 import random
@@ -8,9 +9,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +83,19 @@ def project_files() -> list[str]:
     return [str(path) for path in paths if not made & set(path.parts) and str(path) not in (".env", "logs/app.log")]
 
 
+@cache
+def _environment() -> Path:
+    """A virtual environment, made once: its packages are those of the one that runs the tests."""
+    folder = Path(tempfile.mkdtemp(prefix="banana-venv-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    site = next(Path(sys.prefix).glob("lib/python*/site-packages"))
+    next(folder.glob("lib/python*/site-packages")).joinpath("tests.pth").write_text(str(site))
+    for name in ("requirements.txt", "requirements-all.txt"):
+        shutil.copy2(ROOT / name, folder / f"installed-{name}")
+    return folder
+
+
 class Service:
     """The project, copied as git would clone it, with the virtual environment of the tests already in place."""
 
@@ -96,12 +112,8 @@ class Service:
         self._link_environment()
 
     def _link_environment(self) -> None:
-        """Make a venv whose python is another name for the one that runs the tests."""
-        subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(self.folder / "venv")], check=True)
-        site = next(Path(sys.prefix).glob("lib/python*/site-packages"))
-        next((self.folder / "venv").glob("lib/python*/site-packages")).joinpath("tests.pth").write_text(str(site))
-        for name in ("requirements.txt", "requirements-all.txt"):
-            shutil.copy2(ROOT / name, self.folder / f"venv/installed-{name}")
+        """Give it a venv whose python is another name for the one that runs the tests."""
+        shutil.copytree(_environment(), self.folder / "venv", symlinks=True)
 
     def set(self, **settings: object) -> None:
         """Write the settings to .env."""

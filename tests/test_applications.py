@@ -16,7 +16,7 @@ from standin.server import StandIn
 from tests.conftest import served, settings_for
 from tests.pictures import encoded, opened, png
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 TOKEN = "anna-token"
 MODEL = "gemini-3-pro-image"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}

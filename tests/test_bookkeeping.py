@@ -21,7 +21,7 @@ from standin.server import StandIn
 from tests.conftest import client_of, error_of, settings_for
 from tests.patience import eventually
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 LEDGER = Path(".state/ledger.db")
 
 

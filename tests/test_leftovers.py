@@ -16,7 +16,7 @@ from banana.server.cycle import Cycle
 from standin.server import StandIn
 from tests.conftest import served, settings_for
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 PICTURE = base64.b64encode(b"\x89PNG\r\n\x1a\n" + os.urandom(3000)).decode()
 
 

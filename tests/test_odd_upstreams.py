@@ -18,7 +18,7 @@ from tests.conftest import KEY, client_of, error_of
 from tests.google.test_transport import Peer, listening
 from tests.pictures import png
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 PICTURE = base64.b64encode(png() + bytes(300_000)).decode()
 USAGE = {"promptTokenCount": 7, "candidatesTokenCount": 1120, "totalTokenCount": 1127}
 CONTENT = {"role": "model", "parts": [{"inlineData": {"mimeType": "image/png", "data": PICTURE}}]}

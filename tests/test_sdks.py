@@ -22,6 +22,7 @@ from tests.pictures import opened, png
 
 pytestmark = [
     pytest.mark.anyio,
+    pytest.mark.slow,
     # google-genai's own business with aiohttp.
     pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession:DeprecationWarning"),
 ]

@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.services import ROOT
+
+pytestmark = pytest.mark.slow
 
 # What answers requests, and no launcher: half a second.
 OF_WORKERS = {

@@ -74,6 +74,7 @@ async def longest_turn_during(request: Any) -> tuple[httpx.Response, float]:
     return await asking, max(later - earlier for earlier, later in itertools.pairwise(times)) / (times[-1] - times[0])
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 @pytest.mark.parametrize("kind", ["line breaks", "slashes", "native", "surrogates"])
 async def test_a_body_full_of_escapes_holds_nobody_up(client: httpx.AsyncClient, kind: str) -> None:
@@ -89,6 +90,7 @@ async def test_a_body_full_of_escapes_holds_nobody_up(client: httpx.AsyncClient,
     assert longest < 0.85
 
 
+@pytest.mark.slow
 @pytest.mark.anyio
 @pytest.mark.parametrize("escape", [r"\/", r"\u002b", r"\n"])
 async def test_a_response_full_of_escapes_holds_nobody_up(

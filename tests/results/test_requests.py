@@ -19,7 +19,7 @@ from standin.server import StandIn
 from tests.conftest import client_of, settings_for
 from tests.patience import eventually
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 KEY = {"Idempotency-Key": "order-1"}
 GOOGLE = "/v1beta/models/gemini-3-pro-image:generateContent"

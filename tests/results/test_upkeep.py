@@ -23,7 +23,7 @@ from tests.ledger.entries import ENTRY, TASK
 from tests.patience import eventually, logged
 from tests.pictures import png
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 SHORT = Intervals(task_look=0.02, sweep=0.2, lease=0.2, beat=0.02, retry=0.02)
 # The caller of all requests here, who sent them just now.
 MINE: dict[str, Any] = {"caller": "127.0.0.1", "owner": "dead", "created_at": time.time()}

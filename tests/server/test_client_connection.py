@@ -16,7 +16,7 @@ from standin.server import StandIn
 from tests.conftest import served, settings_for
 from tests.patience import eventually, logged, soon
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 HOST = "Host: 127.0.0.1\r\n"
 CHUNKED = f"POST /generate HTTP/1.1\r\n{HOST}Transfer-Encoding: chunked\r\n\r\n".encode()
 

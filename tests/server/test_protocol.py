@@ -17,7 +17,7 @@ from standin.server import StandIn
 from tests.conftest import served, settings_for
 from tests.patience import soon
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 HEALTH = b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 BODY = b'{"prompt":"a banana"}'
 

@@ -169,17 +169,17 @@ async def test_a_form_has_at_most_a_hundred_parts() -> None:
 
 async def test_a_body_that_stops_is_not_waited_for() -> None:
     """After the seconds without one byte it ends, long before the deadline; slow ones go on."""
+    pauses: list[float] = [0.05] * 6 + [60]
 
-    async def receive(pauses: list[float] = [0.05] * 6 + [60]) -> Message:  # meant: it is used up
+    async def receive() -> Message:
         await asyncio.sleep(pauses.pop(0))
         return {"type": "http.request", "body": b"x", "more_body": True}
 
     request = Request({"type": "http", "headers": [], "method": "POST"}, receive)
-    started = time.monotonic()
     with pytest.raises(errors.DeadlineExceeded, match="The request's body stopped arriving"):
         await BodyReader(1).read_bytes(request, asyncio.get_running_loop().time() + 30)
 
-    assert time.monotonic() - started >= 1.3
+    assert pauses == []
 
 
 async def test_a_body_in_single_bytes_takes_no_more_than_itself() -> None:

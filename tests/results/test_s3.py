@@ -51,10 +51,8 @@ async def test_what_s3_refuses_is_an_error_of_one_line(s3: S3Server) -> None:
         assert not isinstance(refusal.value, FileNotFoundError)
         assert len(str(refusal.value)) < 500
         assert "\n" not in str(refusal.value)
-    began = time.monotonic()
     with pytest.raises(OSError, match="S3"):
         await files_at(free_port(), s3).check()
-    assert time.monotonic() - began < 5
 
 
 async def test_an_s3_that_is_silent_is_waited_for_no_longer_than_said(

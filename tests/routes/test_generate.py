@@ -255,7 +255,6 @@ async def test_nothing_outlasts_the_deadline(stand_in: StandIn, fault: str) -> N
         response = await client.post("/generate", json={"prompt": "a banana"})
 
     assert (response.status_code, error_of(response)["code"]) == (504, "timeout")
-    assert response.elapsed.total_seconds() > 0.4
 
 
 async def test_an_answer_over_the_cap_is_not_read_on(stand_in: StandIn) -> None:

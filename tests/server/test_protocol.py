@@ -3,7 +3,6 @@
 import asyncio
 import json
 import socket
-import time
 from pathlib import Path
 
 import httpx
@@ -162,9 +161,7 @@ async def test_trailers_are_no_headers_and_have_an_end(stand_in: StandIn) -> Non
 async def test_a_head_that_does_not_come_is_not_waited_for(stand_in: StandIn, sent: bytes) -> None:
     """After the seconds for a head the connection is closed: silent from the start, or stuck in the head."""
     async with served(create_app(settings_for(stand_in)), Connections(head_seconds=0.3)) as address:
-        started = time.monotonic()
         assert await exchanged(address, sent) == b""
-        first = time.monotonic() - started
         reader, writer = await connected(address)
         writer.write(HEALTH)
         await reader.readuntil(b"}")
@@ -172,8 +169,6 @@ async def test_a_head_that_does_not_come_is_not_waited_for(stand_in: StandIn, se
             writer.write(sent)
             assert await asyncio.wait_for(reader.read(), 10) == b""
         writer.transport.abort()
-
-    assert first >= 0.25
 
 
 async def test_a_head_in_drips_is_not_waited_for(stand_in: StandIn) -> None:

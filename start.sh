@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Starts the service in the background and waits until it answers. If it is already running, nothing is changed: it says
-# where, in which mode, with how many workers, and what was spent today.
+# Starts the service in the background and waits until it answers. If it is already running, it goes on as it is, and this
+# says where, in which mode, with how many workers, and what was spent today.
 #
 #   ./start.sh           uses GEMINI_API_KEY from .env
 #   ./start.sh --demo    needs no key: images come from a built-in simulator, nothing is billed

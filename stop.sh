@@ -13,5 +13,6 @@ if [[ ! -e .state/banana.pid && ! -x $venv/bin/python ]]; then
   say "The service is not running."
   exit 0
 fi
-install requirements.txt
+# The packages may have changed since the start, and be out of reach: those of the start will do.
+"$venv/bin/python" -c "import psutil, config" 2>/dev/null || install requirements.txt
 exec "$venv/bin/python" -m scripts.service stop

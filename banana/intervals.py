@@ -1,4 +1,4 @@
-"""How long this service waits and how often it looks, where that is no setting. What is built is handed them; tests hand in others."""
+"""How long this service waits and how often it looks, where that is no setting and tests hand in something shorter."""
 
 from dataclasses import dataclass
 

@@ -110,7 +110,10 @@ class Handler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
         self._failed_before, self.fails = self.fails, False
-        super().emit(record)
+        try:
+            super().emit(record)
+        except Exception:  # WatchedFileHandler looks for its file before it begins to catch
+            self.handleError(record)
 
     def close(self) -> None:
         """Close it; lines that could not be written are lost."""
@@ -127,6 +130,11 @@ class Handler(logging.Handler):
 
 class FileHandler(Handler, WatchedFileHandler):
     """A file that somebody else rotates, or none that could be: a device, a pipe."""
+
+    def reopenIfNeeded(self) -> None:  # noqa: N802 # logging's name
+        """Open the file anew if another one has its name, in its folder, which somebody may have removed."""
+        Path(self.baseFilename).parent.mkdir(parents=True, exist_ok=True)
+        super().reopenIfNeeded()
 
 
 class StreamHandler(Handler, logging.StreamHandler):  # type: ignore[type-arg] # at run time it takes none
@@ -145,7 +153,8 @@ def _file_handler(log_file: str, max_bytes: int, backups: int) -> Handler:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a"):
             pass
-        if max_bytes and path.is_file():
+        # A folder that takes no lock file, and the name of another file, are not ours to rotate in.
+        if max_bytes and path.is_file() and not path.is_symlink() and os.access(path.parent, os.W_OK):
             return _rotating_handler(path, max_bytes, backups)
         return FileHandler(path, encoding="utf-8")
     except OSError as error:

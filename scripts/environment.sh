@@ -51,7 +51,8 @@ make_env_file() {
 # require_installed: the packages are there, and this user can run them.
 require_installed() {
   [[ ! -e $venv || -x $venv/bin/python ]] || die "$(id -un) cannot run $PWD/$venv/bin/python. Run this as the user who installed it"
-  is_installed requirements.txt || is_installed requirements-all.txt || is_installed requirements-dev.txt ||
+  [[ -e $venv/installed-requirements.txt || -e $venv/installed-requirements-all.txt || -e $venv/installed-requirements-dev.txt ]] ||
+    is_installed requirements.txt ||
     die "the packages are not installed yet, or their installation failed. Run ./start.sh or ./start.sh --demo first"
 }
 
@@ -89,10 +90,17 @@ find_python() {
 
 # ensure_environment: the environment has the packages that the settings need.
 ensure_environment() {
+  (umask 077 && mkdir -p .state)
+  # Of two at the same moment the second waits.
+  if command -v flock >/dev/null; then
+    exec 9>.state/install.lock
+    flock -n 9 || { say "Another script is installing the packages; waiting for it." && flock 9; }
+  fi
   install requirements.txt
   local requirements
   requirements=$("$venv/bin/python" -m scripts.service requirements)
   [[ $requirements == requirements.txt ]] || install "$requirements"
+  exec 9>&-
 }
 
 # install REQUIREMENTS: the environment has these packages in these versions; nothing happens when it has them already.

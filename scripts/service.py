@@ -61,7 +61,7 @@ class Record:
         """Return what is written down; None if that is nothing."""
         try:
             pid, started, *launch = PID_FILE.read_text(encoding="utf-8").splitlines()
-            return cls(int(pid), int(started), launch[0] if launch else "")
+            return cls(int(pid), int(started), launch[0] if launch else "") if int(pid) > 0 else None
         except (OSError, ValueError):
             return None
 
@@ -98,14 +98,16 @@ def members_of(group: int) -> list[psutil.Process]:
     return found
 
 
+def is_worker(process: psutil.Process) -> bool:
+    """Return whether a process was begun by multiprocessing, as uvicorn's workers are."""
+    with suppress(psutil.Error):
+        return any("spawn_main" in word for word in process.cmdline())
+    return False
+
+
 def workers_of(service: psutil.Process) -> list[psutil.Process]:
     """Return the processes that serve."""
-    found = []
-    for process in members_of(service.pid):
-        with suppress(psutil.Error):
-            if any("spawn_main" in word for word in process.cmdline()):
-                found.append(process)
-    return found
+    return [process for process in members_of(service.pid) if is_worker(process)]
 
 
 def running() -> psutil.Process | None:
@@ -122,17 +124,15 @@ def running() -> psutil.Process | None:
 
 
 def left_over() -> list[psutil.Process]:
-    """Return the workers of a service whose parent is gone.
-
-    An id that lives again cannot lead our old group: the system gives no id away while a group has it.
-    """
-    record = Record.read()
-    if record is None:
-        return []
-    with suppress(psutil.NoSuchProcess):
-        if psutil.Process(record.pid).status() != psutil.STATUS_ZOMBIE:
-            return []
-    return members_of(record.pid)
+    """Return the workers of a service whose parent is gone."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if is_ours(process) and is_worker(process):
+                parent = process.parent()
+                if parent is None or not is_ours(parent):
+                    found.append(process)
+    return found
 
 
 def arguments_of(service: psutil.Process) -> list[str]:
@@ -212,7 +212,7 @@ def _settings_of(service: psutil.Process) -> config.Settings:
     record = Record.read()
     known: dict[str, object] = {"demo": "--demo" in arguments_of(service)}
     if record is not None and record.pid == service.pid:
-        with suppress(ValueError):
+        with suppress(ValueError, TypeError, KeyError):
             known |= {name: json.loads(record.launch)[name] for name in ("host", "port", "demo")}
     if not known["demo"]:  # which key it has does not matter to what is said of it
         known["gemini_api_key"] = ("any",)
@@ -280,9 +280,9 @@ def stop() -> None:
             fail(f"systemd runs the service, and would start it again; stop it with: sudo systemctl stop {unit}")
         group = service.pid
         service.terminate()
-    elif record is not None and (orphans := left_over()):
+    elif orphans := left_over():
         say("The main process is gone; stopping the workers it left behind.")
-        group = record.pid
+        group = os.getpgid(orphans[0].pid)
         for orphan in orphans:
             with suppress(psutil.NoSuchProcess):
                 orphan.terminate()
@@ -339,6 +339,8 @@ def restart(arguments: Sequence[str]) -> None:
         stop()
         os.execv("./start.sh", ["./start.sh", *arguments])
     _replace_workers(service, settings)
+    if running() is None:
+        fail("the service was stopped meanwhile. Start it again: ./start.sh")
     if not answers(address_of(settings)):
         fail("the service does not answer. See why: ./logs.sh")
     say(f"\nRestarted: {address_of(settings)}")
@@ -389,7 +391,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    with suppress(KeyboardInterrupt):
+    try:
         main()
-        sys.exit(0)
-    sys.exit(130)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (psutil.Error, OSError) as error:  # a process that ended in that moment, a full disk
+        fail(str(error))

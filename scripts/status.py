@@ -53,7 +53,7 @@ def hints(settings: config.Settings) -> Iterator[str]:
 
 def say(text: str, end: str = "\n") -> None:
     """Print a text that nobody has to read."""
-    with suppress(BrokenPipeError):
+    with suppress(OSError):
         print(text, end=end, flush=True)
         return
     os.dup2(

@@ -87,7 +87,9 @@ class _Connection(HttpToolsProtocol):
         """Cancel what serves the request."""
         super().connection_lost(exc)
         self.is_lost = True
-        if self.client is not None:
-            self._of_listener.pop(self.client, None)
+        if (
+            self.client is not None and self._of_listener.get(self.client) is self
+        ):  # not the next one from the same port
+            del self._of_listener[self.client]
         if self.request is not None:
             self.request.cancel()

@@ -1,5 +1,6 @@
 """The tree of errors."""
 
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -40,3 +41,26 @@ def test_retry_after_is_in_whole_seconds_and_never_zero(seconds: float, header: 
 
     assert error.headers["Retry-After"] == header
     assert error.extra["retry_after"] == int(header)
+
+
+def test_errors_that_nobody_refers_to_are_not_held() -> None:
+    """A loop that tries again for hours within one request leaves nothing; what is referred to loses its frames."""
+    kept = errors.InvalidRequest("kept")
+    made: list[weakref.ref[BaseException]] = []
+    with errors.released():
+        for _ in range(100):
+            try:
+                raise errors.Internal()
+            except errors.Internal as error:
+                made.append(weakref.ref(error))
+        try:
+            try:
+                raise ValueError("within")
+            except ValueError as cause:
+                raise errors.InvalidRequest("x") from cause
+        except errors.InvalidRequest as error:
+            kept = error
+        held = sum(reference() is not None for reference in made)
+
+    assert held == 0
+    assert (kept.__traceback__, kept.__cause__, kept.__context__) == (None, None, None)

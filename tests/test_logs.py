@@ -3,6 +3,7 @@
 import json
 import logging
 import multiprocessing
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,21 @@ def test_a_log_that_was_moved_away_is_opened_anew() -> None:
     logging.getLogger("x").warning("second")
 
     assert [line["event"] for line in lines()] == ["second"]
+
+
+@pytest.mark.parametrize("max_bytes", [0, 100_000])
+def test_a_folder_that_is_gone_costs_nothing(max_bytes: int) -> None:
+    """It is made again; where it cannot be, that is known, and whoever logs goes on."""
+    (handler,) = logs.configure("logs/app.log", "info", max_bytes, 1)
+    logging.getLogger("x").warning("first")
+    shutil.rmtree("logs")
+    logging.getLogger("x").warning("second")
+    assert [line["event"] for line in lines()] == ["second"]
+    shutil.rmtree("logs")
+    Path("logs").write_text("no folder")
+    logging.getLogger("x").warning("third")
+
+    assert handler.fails
 
 
 def test_standard_output_is_json_when_nobody_reads_along(capfd: pytest.CaptureFixture[str]) -> None:

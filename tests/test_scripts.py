@@ -234,11 +234,17 @@ def test_a_process_that_is_not_ours_is_never_ended(service: Service) -> None:
     assert alive
 
 
-def test_workers_whose_parent_was_killed_are_ended(service: Service) -> None:
-    """kill -9 of the parent leaves its workers; start says so, and stop ends them."""
+@pytest.mark.parametrize("record", ["kept", "gone", "-1\n0\nx\n"])
+def test_workers_whose_parent_was_killed_are_ended(service: Service, record: str) -> None:
+    """kill -9 of the parent leaves its workers; start says so, and stop ends them, whatever became of the file with its id."""
     service.run("start.sh", "--demo")
-    os.kill(service.pid(), signal.SIGKILL)
-    until(lambda: service.pid() not in service.processes())
+    parent, file = service.pid(), service.folder / ".state/banana.pid"
+    os.kill(parent, signal.SIGKILL)
+    until(lambda: parent not in service.processes())
+    if record != "kept":
+        file.unlink()
+    if record not in ("kept", "gone"):
+        file.write_text(record)
 
     again = service.run("start.sh", "--demo")
     stopped = service.run("stop.sh")

@@ -453,7 +453,9 @@ class Connection(asyncio.BufferedProtocol):
         self._hand_on(response, block)
         if not self._left_bytes and self._response is response:  # else its reader had enough
             self._end()
-        elif self._transport is not None:
+        elif self._transport is not None and self._transport.get_extra_info("ssl_object") is None:
+            # Not of TLS: uvloop reads it a buffer a turn by itself, and a peer that closes while the reading of an encrypted
+            # connection is paused takes what is not read yet with it (a response that was paid for).
             # One block a turn of the event loop: a connection whose window the kernel has opened wide would be read to its end,
             # while those with a narrow one get no more than that in each turn, and wait for 20 of them.
             self._transport.pause_reading()

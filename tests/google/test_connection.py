@@ -473,6 +473,30 @@ class Silent(asyncio.Transport):
         self.is_aborted = True
 
 
+@pytest.mark.parametrize("size_bytes", [1_400_000, 3_000_000])
+async def test_a_response_is_whole_whose_encrypted_connection_is_closed_behind_it(
+    certificate: Path, size_bytes: int
+) -> None:
+    """Proxies and servers that say `Connection: close` end so: what was sent before the end is not lost."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+
+    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(2)
+        writer.write(OK + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % size_bytes + b"x" * size_bytes)
+        writer.close()
+
+    server = await asyncio.start_server(peer, "127.0.0.1", 0, ssl=context)
+    port = server.sockets[0].getsockname()[1]
+    google = way_to(f"https://localhost:{port}", None, verify=ssl.create_default_context(cafile=certificate))
+    lengths = [len(await body_of(await google.send(*POST))) for _ in range(10)]
+    await google.aclose()
+    server.close()
+
+    assert lengths == [size_bytes] * 10
+
+
 @asynccontextmanager
 async def encrypted(certificate: Path) -> AsyncIterator[int]:
     """A peer that speaks TLS and sends three megabytes; its port."""

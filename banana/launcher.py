@@ -49,9 +49,7 @@ RESTART_FAILED = Path(".state/restart.failed")
 IDLE_CONNECTION_SECONDS = 75
 # Connections that wait until a worker takes them.
 BACKLOG = 2048
-# New connections that a worker takes in a turn of its event loop. libuv takes one from each listening socket
-# (https://github.com/libuv/libuv/pull/3696), and a turn takes 20 ms under load: of 100 callers who come together with 1.4 MB
-# each, 1 in 100 waits for 1.8 s with one socket, for 0.9 s with eight. More would give one worker what others have time for.
+# New connections that a worker takes in a turn of its event loop; docs/decisions/listening.md says why.
 ACCEPTED_AT_ONCE = 8
 # A worker that takes this long to start or to answer its parent is replaced.
 WORKER_HEALTH_SECONDS = 30

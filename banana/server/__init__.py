@@ -17,18 +17,19 @@ On a caller's connection (`protocol`, `client_connection`):
   reading, and a billed call would go on. No issue is open; tests/server/test_protocol.py.
 - A response is not lost by closing the connection while the client still sends (RFC 9112, section 9.6): it is read on for a
   moment. No issue is open; tests/server/test_client_connection.py.
-- A client that does not read is given up after IDLE_SECONDS, and what it was to be sent with it. uvicorn waits for ever:
-  https://github.com/Kludex/uvicorn/pull/156 was about the response's beginning; tests/test_bounds.py.
+- A client that does not read is given up after IDLE_SECONDS, and what it was to be sent with it. uvicorn waits for ever.
+  No issue is open; tests/test_bounds.py.
 - What belongs to a connection is let go when it is lost, however it was. uvicorn's keep-alive timer holds it after a reset,
   and with it what was sent. No issue is open; tests/test_leftovers.py.
 
 Of a response (`cycle`):
 
 - Its pieces are written in one system call, without being joined, and let go of on the way (`banana.pieces`, an extension of
-  ASGI): megabytes pass as they came. https://github.com/Kludex/uvicorn/issues has nothing like it; `python -m bench`.
-- It is complete when no more of it waits than the connection buffers, not when it has been handed over. `python -m bench`.
-- Whoever works for a request is called when its client disconnects (`banana.on_disconnect`): a task that waits for
-  `http.disconnect` would be one more for each request. tests/http/test_middleware.py.
+  ASGI): a response of megabytes is held once, not twice. No issue is open; tests/server/test_cycle.py, `python -m bench`.
+- It is complete when no more of it waits than the connection buffers, not when it has been handed over: what a request holds
+  is counted for as long as it is held. No issue is open; tests/test_bounds.py.
+- A callback runs when the client disconnects (`banana.on_disconnect`): the call to the upstream is cancelled at once, without
+  a task that waits for `http.disconnect` beside each request. No issue is open; tests/http/test_middleware.py.
 - A response before the end of the request's body says `Connection: close`, and HTTP/1.0 gets no chunks, which
   https://github.com/Kludex/uvicorn/pull/3103 left open; tests/server/test_cycle.py.
 

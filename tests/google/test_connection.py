@@ -1,6 +1,7 @@
 """HTTP/1.1 as peers speak it, well and badly: what is whole is handed on, and what is not is never passed off as whole."""
 
 import asyncio
+import socket
 import ssl
 import threading
 import time
@@ -481,20 +482,28 @@ async def test_a_response_is_whole_whose_encrypted_connection_is_closed_behind_i
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)
 
-    async def peer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        await reader.readexactly(2)
-        writer.write(OK + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % size_bytes + b"x" * size_bytes)
-        writer.close()
+    times = 20
 
-    server = await asyncio.start_server(peer, "127.0.0.1", 0, ssl=context)
-    port = server.sockets[0].getsockname()[1]
-    google = way_to(f"https://localhost:{port}", None, verify=ssl.create_default_context(cafile=certificate))
-    lengths = [len(await body_of(await google.send(*POST))) for _ in range(10)]
-    await google.aclose()
-    server.close()
+    def serve(listener: socket.socket) -> None:
+        for _ in range(times):
+            with context.wrap_socket(listener.accept()[0], server_side=True) as peer:
+                request = b""
+                while not request.endswith(b"{}"):
+                    request += peer.recv(65536)
+                peer.sendall(OK + b"Content-Length: %d\r\n\r\n" % size_bytes + b"x" * size_bytes)
 
-    assert lengths == [size_bytes] * 10
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)  # of a request that fails no other follows
+        url = f"https://localhost:{listener.getsockname()[1]}"
+        serving = asyncio.create_task(asyncio.to_thread(serve, listener))
+        lengths = []
+        for _ in range(times):  # a connection each: the peer closes it, and says nothing before
+            google = way_to(url, None, verify=ssl.create_default_context(cafile=certificate))
+            lengths.append(len(await body_of(await google.send(*POST))))
+            await google.aclose()
+        await serving
+
+    assert lengths == [size_bytes] * times
 
 
 @asynccontextmanager

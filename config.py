@@ -33,6 +33,8 @@ OTHER_MODELS = (
     "gpt-image-*=gemini-3-pro-image,gpt-image-*-mini=gemini-nano-banana-2.1,chatgpt-image-*=gemini-3-pro-image,"
     "dall-e-*=gemini-3-pro-image,dall-e-2=gemini-nano-banana-2.1,imagen-*=gemini-nano-banana-2.1"
 )
+# What to do without a key, as it is said where there are no scripts.
+WITHOUT_A_KEY = "set DEMO=true"
 # What the parent of the workers keeps for its life; everything else a new worker reads anew.
 FIXED_AT_START = (
     *("host", "port", "workers", "request_timeout_seconds", "max_connections", "max_requests", "idle_seconds"),
@@ -441,7 +443,7 @@ class Settings(BaseSettings):
         if not self.gemini_api_key and not self.demo:
             raise ValueError(
                 "GEMINI_API_KEY is not set. Get a key at https://aistudio.google.com/apikey and add it to .env."
-                " To try the service without a key: ./start.sh --demo, or DEMO=true."
+                f" To try the service without a key, {WITHOUT_A_KEY}."
             )
         return self
 

@@ -22,7 +22,7 @@ def read_settings(**values: object) -> config.Settings:
     try:
         return config.read(None, **values)
     except config.SettingsError as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {str(error).replace(config.WITHOUT_A_KEY, 'use ./start.sh --demo')}")
 
 
 def address_of(settings: config.Settings) -> str:

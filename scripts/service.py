@@ -162,9 +162,9 @@ def start(arguments: Sequence[str]) -> None:
             return
         if left_over():
             fail("the main process was killed and its workers are still running. Run ./stop.sh, then start again")
+        settings = _settings_with(arguments)
         if subprocess.run([sys.executable, "main.py", "--check", *arguments], check=False).returncode:
             sys.exit(1)
-        settings = _settings_with(arguments)
         with START_LOG.open("wb") as out:
             # A session of its own: the service outlives this terminal, and its group can be told from every other.
             command = [sys.executable, "main.py", *arguments]

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 def installed() -> Path:
     """The Python of the environment with the clients, as ./check.sh installs them."""
-    command = "source scripts/environment.sh && ensure_clients tests/clients"
+    command = "source scripts/environment.sh && source scripts/clients.sh && ensure_clients tests/clients"
     ran = subprocess.run(["bash", "-euc", command], cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return Path(sys.prefix) / "clients/bin/python"

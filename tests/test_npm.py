@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 def installed() -> Path:
     """The folder of the JavaScript packages, as ./check.sh installs them."""
-    command = "source scripts/environment.sh && ensure_javascript tests/npm"
+    command = "source scripts/environment.sh && source scripts/clients.sh && ensure_javascript tests/npm"
     ran = subprocess.run(["bash", "-euc", command], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     return Path(sys.prefix) / "javascript/node_modules"
